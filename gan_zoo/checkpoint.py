@@ -1,0 +1,44 @@
+"""Reads what a run has saved: plain data, enough by itself to build its model again."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from hydra.utils import instantiate
+
+from gan_zoo.models.base import AdversarialModule
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A run's checkpoint as it was saved, on the CPU.
+
+    Args:
+        path: a checkpoint, or a run folder, which stands for its ``checkpoints/last.ckpt``.
+
+    Raises:
+        ValueError: if there is none, or if it is not one of this project's checkpoints.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise ValueError(f"There is no checkpoint '{path}'.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as e:
+        raise ValueError(f"'{path}' is not a checkpoint, or is damaged.") from e
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"'{path}' is not a checkpoint that this project's train.py wrote.")
+    return checkpoint
+
+
+def load_model(path: str | Path) -> AdversarialModule:
+    """The model of a checkpoint, in eval mode on the CPU. Errors as read_checkpoint's."""
+    checkpoint = read_checkpoint(path)
+    model: AdversarialModule = instantiate(checkpoint["config"]["model"])
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()

@@ -1,0 +1,189 @@
+"""Runs a task under Hydra and says in a sentence what went wrong."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+
+from gan_zoo.data import available_dataset
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_LABEL_LENGTH = 80
+
+Task = Callable[[DictConfig], object]
+
+
+def main(task: Task, config_dir: Path, config_name: str) -> int:
+    """Composes the configuration from the command line and runs the task with it.
+
+    Args:
+        task: called with the composed configuration, once a job in a multirun.
+        config_dir: folder of the configuration files.
+        config_name: the primary one, without its ending.
+
+    Returns:
+        0, or 1 after an error, which is printed in a line or two; HYDRA_FULL_ERROR=1 in the
+        environment raises it instead.
+    """
+    full_error = os.environ.get(_FULL_ERROR)
+    run = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
+    try:
+        sys.argv[1:] = _resumed(sys.argv[1:])
+        # Hydra raises what it would print itself; the task, and what it starts, see what the user
+        # set.
+        with _environment(_FULL_ERROR, "1"):
+            run(_environment(_FULL_ERROR, full_error)(task))()
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if full_error == "1":
+            raise
+        print(f"error: {_explain(error, config_dir, config_name)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    def put(value: str | None) -> None:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+    before = os.environ.get(name)
+    put(value)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+def _resumed(arguments: list[str]) -> list[str]:
+    """Turns ``resume=RUN_FOLDER`` into that run's own configuration, in that folder."""
+    resumes = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    if not resumes or resumes[-1] in ("", "null") or "--config-path" in arguments:
+        return arguments
+    folder = Path(resumes[-1].strip("'\"")).resolve()
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        raise ValueError(f"resume={resumes[-1]}: that is not the folder of a run.")
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        raise ValueError(f"resume={resumes[-1]}: the run has no checkpoints/last.ckpt to go on from.")
+    rest = [a for a in arguments if not a.startswith("resume=")]
+    return [
+        *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
+        *rest,
+        f"resume='{folder}'",
+        f"hydra.run.dir='{folder}'",
+    ]
+
+
+@functools.cache
+def _available(name: str, root: str, when_unavailable: str) -> str:
+    return available_dataset(name, root, when_unavailable)
+
+
+def dataset_name(dataset: DictConfig) -> str:
+    """The dataset that a run with this configuration will train on; looked up once a process."""
+    return _available(dataset.name, str(dataset.root), dataset.when_unavailable)
+
+
+def _run_label(overrides: ListConfig, dataset: DictConfig) -> str:
+    """A job's overrides as part of a folder's name that needs no quoting."""
+    words = [re.sub(r"[^\w.+-]+", "-", override).strip("-") for override in overrides]
+    name = dataset_name(dataset)
+    if name != dataset.name:
+        words.append(name)
+    return "_".join(words)[:_LABEL_LENGTH].rstrip("-_.") or "default"
+
+
+OmegaConf.register_new_resolver("available", dataset_name)
+OmegaConf.register_new_resolver("run_label", _run_label)
+
+
+def _explain(error: Exception, config_dir: Path, config_name: str) -> str:
+    where = ""
+    while isinstance(error, (InstantiationException, InterpolationResolutionError)):
+        key = re.search(r"full_key: (\S+)", str(error))
+        where = key.group(1) if key else where
+        if not isinstance(error.__cause__, Exception):
+            break
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"There is no {group} '{choice}'{_nearest(choice, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' is not a Hydra override such as model=cgan or trainer.max_steps=100."
+    if isinstance(error, ConfigCompositionException):
+        return _explain_override(text, config_dir, config_name)
+    if isinstance(error, MissingMandatoryValue):
+        key = re.search(r"full_key: (\S+)|value: (\S+)", text)
+        name = next((part for part in key.groups() if part), "") if key else ""
+        return f"{name} is missing: give {name}=..." if name else text
+    if isinstance(error, TypeError) and where:
+        return f"{where}: {text}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"'{error.filename}': {error.strerror}."
+    if isinstance(error, (ValueError, RuntimeError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}"
+
+
+def _explain_override(text: str, config_dir: Path, config_name: str) -> str:
+    key = re.search(r"Could not (?:override|delete[^']*|append[^']*) '([^']+)'", text)
+    if key is None:
+        return text
+    unknown = key.group(1).split("@")[0]
+    return f"There is no option '{unknown}'{_nearest(unknown, _known_keys(config_dir, config_name))}"
+
+
+def _known_keys(config_dir: Path, config_name: str) -> list[str]:
+    """Every dotted key of the configuration with the groups that the command line chose."""
+    groups = {path.name for path in config_dir.iterdir() if path.is_dir()}
+    parser = OverridesParser.create()
+    chosen = []
+    for argument in sys.argv[1:]:
+        if "=" in argument and argument.partition("=")[0] in groups:
+            override = parser.parse_override(argument)
+            chosen.append(f"{override.key_or_group}={argument.partition('=')[2].split(',')[0]}")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        config = compose(config_name, overrides=chosen)
+    return [*groups, *_dotted(OmegaConf.to_container(config, resolve=False))]
+
+
+def _dotted(node: object, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _nearest(unknown: str, known: Sequence[str]) -> str:
+    last = unknown.rpartition(".")[2]
+    near = [key for key in known if key.rpartition(".")[2] == last]
+    near = near or get_close_matches(unknown, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near[:3])}?" if near else "."
+    if len(known) <= 20:
+        hint += f" There are: {', '.join(sorted(known))}."
+    return hint

@@ -1,0 +1,168 @@
+"""Adversarial objectives and gradient penalties, as pure functions of tensors.
+
+Every objective takes *logits*: the discriminator's last linear output, of any shape, before any
+sigmoid. The players minimise what is returned, averaged over all elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Critic = Callable[[Tensor], Tensor]
+Named = TypeVar("Named")
+
+
+class AdversarialLoss(NamedTuple):
+    """The two sides of one adversarial game.
+
+    Attributes:
+        discriminator: (real logits, fake logits) -> scalar that the discriminator minimises.
+        generator: fake logits -> scalar that the generator minimises.
+        output: what the discriminator says of an image, given its logit: the probability that it
+            is real where the objective is a likelihood, else the score itself.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+    output: Callable[[Tensor], Tensor]
+
+
+def _score(logits: Tensor) -> Tensor:
+    return logits
+
+
+def binary_cross_entropy_d(real: Tensor, fake: Tensor) -> Tensor:
+    """-V(D, G) of Goodfellow et al. 2014 (1406.2661), eq. 1: -E[log D(x)] - E[log(1 - D(G(z)))].
+
+    With D = sigmoid(logit), -log D = softplus(-logit) and -log(1 - D) = softplus(logit). At the
+    optimum for equal distributions it is log 4.
+    """
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def minimax_g(fake: Tensor) -> Tensor:
+    """E[log(1 - D(G(z)))], the generator's part of eq. 1 of 1406.2661. Saturates for a sure D."""
+    return -F.softplus(fake).mean()
+
+
+def non_saturating_g(fake: Tensor) -> Tensor:
+    """-E[log D(G(z))], which section 3 of 1406.2661 trains the generator with in practice."""
+    return F.softplus(-fake).mean()
+
+
+def least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Mao et al. 2017 (1611.04076), eq. 9: (E[(D(x) - 1)^2] + E[D(G(z))^2]) / 2."""
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def least_squares_g(fake: Tensor) -> Tensor:
+    """Mao et al. 2017 (1611.04076), eq. 9: E[(D(G(z)) - 1)^2] / 2."""
+    return 0.5 * (fake - 1).square().mean()
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Lim and Ye 2017 (1705.02894): E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Arjovsky et al. 2017 (1701.07875), the critic's loss: E[f(G(z))] - E[f(x)].
+
+    Its negative estimates the Wasserstein-1 distance (times the critic's Lipschitz constant).
+    """
+    return fake.mean() - real.mean()
+
+
+def negative_score_g(fake: Tensor) -> Tensor:
+    """-E[D(G(z))]: the generator's loss in the Wasserstein and hinge games."""
+    return -fake.mean()
+
+
+ADVERSARIAL_LOSSES = {
+    "minimax": AdversarialLoss(binary_cross_entropy_d, minimax_g, torch.sigmoid),
+    "non_saturating": AdversarialLoss(binary_cross_entropy_d, non_saturating_g, torch.sigmoid),
+    "least_squares": AdversarialLoss(least_squares_d, least_squares_g, _score),
+    "hinge": AdversarialLoss(hinge_d, negative_score_g, _score),
+    "wasserstein": AdversarialLoss(wasserstein_d, negative_score_g, _score),
+}
+
+
+def input_gradient_norms(critic: Critic, points: Tensor) -> Tensor:
+    """||grad_x critic(x)||_2 of each image alone, differentiable a second time.
+
+    Args:
+        critic: maps (B, ...) to one score or patch map an image; images must not influence each
+            other's scores (no batch norm), or the gradient is not one image's.
+        points: (B, ...) where to take the gradient.
+
+    Returns:
+        (B,) Euclidean norms over all of an image's elements. 1e-12 under the root keeps the second
+        derivative finite where the gradient vanishes.
+    """
+    points = points.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+    return (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
+
+
+def wgan_gp(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """Gulrajani et al. 2017 (1704.00028), eq. 3, without lambda: E[(||grad D(x^)||_2 - 1)^2].
+
+    x^ = e x + (1 - e) G(z) with one e ~ U[0, 1] for each image.
+    """
+    epsilon = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
+    points = torch.lerp(fake.detach(), real, epsilon)
+    return (input_gradient_norms(critic, points) - 1).square().mean()
+
+
+def r1(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """Mescheder et al. 2018 (1801.04406), eq. 9, without gamma: E[||grad D(x)||^2] / 2, x real.
+
+    ``fake`` is taken and left alone, so that the penalties can stand in for each other.
+    """
+    return 0.5 * input_gradient_norms(critic, real).square().mean()
+
+
+def dragan(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """Kodali et al. 2017 (1705.07215), without lambda: E[(||grad D(x + d)||_2 - 1)^2], x real.
+
+    The paper's d is Gaussian with variance c = 10 on unscaled pixels; here, as in its authors'
+    code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch.
+    ``fake`` is taken and left alone, so that the penalties can stand in for each other.
+    """
+    points = real + 0.5 * real.std() * torch.rand_like(real)
+    return (input_gradient_norms(critic, points) - 1).square().mean()
+
+
+Penalty = Callable[[Critic, Tensor, Tensor], Tensor]
+GRADIENT_PENALTIES: dict[str, Penalty] = {"wgan_gp": wgan_gp, "r1": r1, "dragan": dragan}
+
+
+def adversarial_loss(choice: str | AdversarialLoss) -> AdversarialLoss:
+    """The objective of that name, or the given one itself. ValueError for an unknown name."""
+    if isinstance(choice, AdversarialLoss):
+        return choice
+    return _named(choice, ADVERSARIAL_LOSSES, "loss")
+
+
+def gradient_penalty(choice: str | Penalty | None) -> Penalty | None:
+    """The penalty of that name, the given function itself, or None. ValueError if unknown."""
+    if choice is None or callable(choice):
+        return choice
+    return _named(choice, GRADIENT_PENALTIES, "penalty")
+
+
+def _named(name: str, known: dict[str, Named], kind: str) -> Named:
+    if name in known:
+        return known[name]
+    near = get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise ValueError(f"There is no {kind} '{name}'{hint} There are: {', '.join(known)}.")
+
+

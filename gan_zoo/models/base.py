@@ -1,0 +1,476 @@
+"""What all models share: the alternating loop, written once, and the noise-to-image game.
+
+``AdversarialModule`` runs the iteration; it knows players, phases and optimizers, not losses.
+``ImageGAN`` adds the game that most papers vary: one generator from noise (and a label) to images
+against one discriminator.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from gan_zoo.data import ImageBatch
+from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
+
+OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+class Phase(NamedTuple):
+    """One optimizer step within an iteration.
+
+    Attributes:
+        name: what the phase's loss is logged as, ``train/loss_<name>``.
+        player: whose parameters it trains; all others are frozen meanwhile.
+        loss: (batch, what ``generate`` returned for it) -> (scalar to minimise, named terms to
+            log, each averaged over its elements).
+        interval: it runs in every so many iterations.
+        through_generators: whether it back-propagates into the iteration's shared forward pass.
+    """
+
+    name: str
+    player: str
+    loss: Callable[[Any, Any], Loss]
+    interval: int = 1
+    through_generators: bool = False
+
+
+class AdversarialModule(pl.LightningModule):
+    """Manual optimization of several players, phase by phase, with one iteration to one batch.
+
+    A model says who its players are (``players``), what the iteration's shared forward pass
+    computes (``generate``), and which phases follow on it (``phases``). This class freezes the
+    others, steps, clips, accumulates, schedules, averages, counts and logs.
+
+    ``trainer.max_steps``, ``trainer.global_step``, the x-axis of the logs and the names of
+    checkpoints all count iterations, however many optimizers step in one.
+
+    Args:
+        optimizers: player -> factory of its optimizer, given the player's parameters.
+        scheduler: factory of a learning-rate schedule for each optimizer, stepped once an
+            iteration; None keeps the rates.
+        gradient_clip_val: largest Euclidean norm of one player's gradients; None to not clip.
+        accumulate_grad_batches: each player steps once in so many runs of its phase, on the mean
+            of their gradients.
+        ema_decay: decay of the moving average of the networks in ``averaged_networks``, which
+            ``sample`` then prefers; 0 for none. The decay warms up as (1 + n) / (10 + n).
+
+    Attributes:
+        config: the run's whole configuration as plain dicts; checkpoints carry it.
+        counts: images_seen, and of each player the optimizer's steps; checkpoints carry them too.
+
+    Raises:
+        ValueError: for an option out of its range.
+    """
+
+    averaged_networks: tuple[str, ...] = ("generator",)
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, OptimizerFactory],
+        scheduler: SchedulerFactory | None = None,
+        gradient_clip_val: float | None = None,
+        accumulate_grad_batches: int = 1,
+        ema_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if gradient_clip_val is not None and not gradient_clip_val > 0:
+            raise ValueError(
+                f"model.gradient_clip_val is {gradient_clip_val}; it has to be above 0, or null."
+            )
+        if accumulate_grad_batches < 1:
+            raise ValueError(
+                f"model.accumulate_grad_batches is {accumulate_grad_batches}; it has to be 1 or more."
+            )
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"model.ema_decay is {ema_decay}; it has to be in [0, 1).")
+        self.optimizer_factories = optimizers
+        self.scheduler_factory = scheduler
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.ema_decay = ema_decay
+        self.ema = nn.ModuleDict()
+        self.counts: dict[str, int] = {"images_seen": 0}
+        self.config: dict[str, Any] = {}
+
+    def players(self) -> dict[str, nn.Module]:
+        """Each player's networks, by the name that phases and optimizers use."""
+        raise NotImplementedError
+
+    def generate(self, batch: Any) -> Any:
+        """The forward pass that the iteration's phases share."""
+        raise NotImplementedError
+
+    def phases(self) -> list[Phase]:
+        """The iteration's phases, in order."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> Any:
+        optimizers = [
+            self.optimizer_factories[player](list(network.parameters()))
+            for player, network in self.players().items()
+        ]
+        if self.scheduler_factory is None:
+            return optimizers
+        return optimizers, [self.scheduler_factory(optimizer) for optimizer in optimizers]
+
+    def start_averaging(self) -> None:
+        """Makes the averaged copies, as ``ema_decay`` asks; call once the networks are set."""
+        if self.ema_decay:
+            for name in self.averaged_networks:
+                self.ema[name] = copy.deepcopy(getattr(self, name)).requires_grad_(False)
+
+    def network(self, name: str, ema: bool = True) -> nn.Module:
+        """The network of that name, its moving average where there is one and ``ema`` is true."""
+        return self.ema[name] if ema and name in self.ema else getattr(self, name)
+
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            # Every process was seeded alike for equal weights; from here each draws its own noise.
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        players = self.players()
+        optimizers = dict(zip(players, self.trainer.optimizers, strict=True))
+        iteration = self.trainer.global_step + 1
+        due = [phase for phase in self.phases() if iteration % phase.interval == 0]
+        with torch.set_grad_enabled(any(phase.through_generators for phase in due)):
+            generated = self.generate(batch)
+
+        terms: dict[str, Tensor] = {}
+        self._gradient_norms: dict[str, Tensor] | None = {} if self.is_logging_step else None
+        for phase in due:
+            with _frozen(network for name, network in players.items() if name != phase.player):
+                loss, phase_terms = phase.loss(batch, generated)
+                self.manual_backward(loss / self.accumulate_grad_batches)
+            self._step(phase, optimizers[phase.player])
+            terms[f"loss_{phase.name}"] = loss
+            terms |= phase_terms
+
+        self._end_iteration(len(batch[0]))
+        if self._gradient_norms is not None:
+            norms = {f"grad_norm_{player}": norm for player, norm in self._gradient_norms.items()}
+            values = {name: value.detach().mean() for name, value in (terms | norms).items()}
+            counts = {name: float(count) for name, count in self.counts.items()}
+            self.log_dict({f"train/{name}": value for name, value in (values | counts).items()})
+
+    @property
+    def is_logging_step(self) -> bool:
+        """Whether the trainer logs what this iteration gives it; nothing is computed otherwise."""
+        every = self.trainer.log_every_n_steps
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Called by Lightning once gradients are unscaled under mixed precision.
+        if self._gradient_norms is not None:
+            player = list(self.players())[self.trainer.optimizers.index(optimizer)]
+            gradients = [
+                parameter.grad
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+                if parameter.grad is not None
+            ]
+            self._gradient_norms[player] = torch.nn.utils.get_total_norm(gradients)
+        if self.gradient_clip_val is not None:
+            self.clip_gradients(
+                optimizer,
+                gradient_clip_val=self.gradient_clip_val,
+                gradient_clip_algorithm="norm",
+            )
+
+    def _step(self, phase: Phase, optimizer: Optimizer) -> None:
+        runs = self.counts.get(f"{phase.name}_runs", 0) + 1
+        self.counts[f"{phase.name}_runs"] = runs
+        if runs % self.accumulate_grad_batches:
+            return
+        # The strategy's step serves precision plugins as a LightningOptimizer's does, but leaves
+        # Lightning's count of steps alone.
+        self.trainer.strategy.optimizer_step(optimizer, closure=_no_closure)
+        optimizer.zero_grad()
+        steps = f"{phase.player}_steps"
+        self.counts[steps] = self.counts.get(steps, 0) + 1
+
+    def _end_iteration(self, batch_size: int) -> None:
+        self.counts["images_seen"] += batch_size * self.trainer.world_size
+        if self.scheduler_factory is not None:
+            for scheduler in self.trainer.lr_scheduler_configs:
+                scheduler.scheduler.step()
+        if self.ema_decay:
+            self._average()
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        n = self.trainer.global_step
+        decay = min(self.ema_decay, (1 + n) / (10 + n))
+        for name, average in self.ema.items():
+            network = getattr(self, name)
+            torch._foreach_lerp_(
+                list(average.parameters()), list(network.parameters()), 1 - decay
+            )
+            for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
+                kept.copy_(buffer)
+
+    def on_train_end(self) -> None:
+        if self.trainer.world_size > 1:
+            # Batch norm's running statistics are each process's own until the next forward pass.
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["counts"] = dict(self.counts)
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.counts = dict(checkpoint["counts"])
+
+
+class ImageGAN(AdversarialModule):
+    """One generator from noise (and a label) to images, one discriminator of images.
+
+    The generator runs forward once an iteration: the discriminator trains on its detached images,
+    then the generator back-propagates through the same ones. (Goodfellow et al. 2014, Algorithm 1,
+    draws fresh noise for the generator; the gradients have the same expectation up to the
+    discriminator's one step.)
+
+    Args:
+        generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1].
+        discriminator: (images[, label]) -> logits.
+        optimizer_g, optimizer_d: factories of the players' optimizers.
+        noise: fills a tensor in place with the latent distribution, as torch.nn.init's functions
+            do; takes ``generator=``.
+        latent_dim: length of the noise vector.
+        num_classes: number of classes that both networks are conditioned on; None for none.
+        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        penalty: a name in gan_zoo.losses.GRADIENT_PENALTIES, a function like those, or None.
+        lambda_gp: weight of the penalty.
+        penalty_interval: 1 adds the penalty to each discriminator loss; n > 1 makes it a phase of
+            its own in every n-th iteration, weighted n-fold (Karras et al. 2020, 1912.04958,
+            section 3.1).
+        options: AdversarialModule's.
+
+    Raises:
+        ValueError: for an option out of its range, or a discriminator that the penalty can't work
+            with.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        noise: Callable[..., Tensor],
+        latent_dim: int,
+        num_classes: int | None = None,
+        loss: str | AdversarialLoss = "non_saturating",
+        penalty: str | Penalty | None = None,
+        lambda_gp: float = 10.0,
+        penalty_interval: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(optimizers={"d": optimizer_d, "g": optimizer_g}, **options)
+        if penalty_interval < 1:
+            raise ValueError(
+                f"model.penalty_interval is {penalty_interval}; it has to be 1 or more."
+            )
+        self.generator = generator
+        self.discriminator = discriminator
+        self.noise = noise
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.adversarial = adversarial_loss(loss)
+        self.penalty = gradient_penalty(penalty)
+        self.lambda_gp = lambda_gp
+        self.penalty_interval = penalty_interval
+        if self.penalty is not None:
+            _refuse_batch_norm(discriminator)
+        self.start_averaging()
+
+    def players(self) -> dict[str, nn.Module]:
+        return {"d": self.discriminator, "g": self.generator}
+
+    def phases(self) -> list[Phase]:
+        discriminator = Phase("d", "d", self.discriminator_loss)
+        generator = Phase("g", "g", self.generator_loss, through_generators=True)
+        if self.penalty is None or self.penalty_interval == 1:
+            return [discriminator, generator]
+        lazy = Phase("penalty", "d", self.penalty_loss, self.penalty_interval)
+        return [discriminator, lazy, generator]
+
+    def generate(self, batch: ImageBatch) -> Tensor:
+        noise = self.draw_noise(len(batch.image))
+        return self._conditioned(self.generator, noise, batch.label)
+
+    def discriminate(self, image: Tensor, label: Tensor) -> Tensor:
+        """The discriminator's logits of images, which belong to the labels where it takes any."""
+        return self._conditioned(self.discriminator, image, label)
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The discriminator's objective on real and generated images, whose graph it leaves."""
+        real_logits = self.discriminate(batch.image, batch.label)
+        fake_logits = self.discriminate(fake.detach(), batch.label)
+        loss = self.adversarial.discriminator(real_logits, fake_logits)
+        terms = {
+            "d_real": self.adversarial.output(real_logits.detach()),
+            "d_fake": self.adversarial.output(fake_logits.detach()),
+        }
+        if self.penalty is not None and self.penalty_interval == 1:
+            penalty, penalty_terms = self.penalty_loss(batch, fake)
+            loss, terms = loss + penalty, terms | penalty_terms
+        return loss, terms
+
+    def penalty_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The gradient penalty times lambda_gp and its interval; the term is the bare penalty."""
+        if self.penalty is None:
+            raise ValueError("This model has no gradient penalty.")
+        value = self.penalty(
+            lambda image: self.discriminate(image, batch.label), batch.image, fake.detach()
+        )
+        return self.penalty_interval * self.lambda_gp * value, {"penalty": value.detach()}
+
+    def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The generator's objective on images that it made."""
+        return self.adversarial.generator(self.discriminate(fake, batch.label)), {}
+
+    def real_grid(self, batch: ImageBatch) -> tuple[Tensor, int]:
+        """Real images to hold the sample grid against, laid out alike."""
+        return batch.image[:64], 8
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """D on held-out real images: it falls behind ``train/d_real`` as D learns them by heart."""
+        logits = self.discriminate(batch.image, batch.label)
+        self.log(
+            "val/d_real",
+            self.adversarial.output(logits).mean(),
+            batch_size=len(batch.image),
+            sync_dist=True,
+        )
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """(n, latent_dim) from the latent distribution, on the model's device.
+
+        With ``generator``, the noise is drawn on that generator's device and is the same on all.
+        """
+        device = self.device if generator is None else generator.device
+        noise = torch.empty(n, self.latent_dim, device=device)
+        return self.noise(noise, generator=generator).to(self.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Tensor:
+        """Generates images in eval mode, without gradients.
+
+        Args:
+            n: how many.
+            noise: (n, latent_dim); drawn where not given.
+            labels: (n,) int64, for conditional models; by default 0, 1, ..., 9, 0, 1, ...
+            generator: source of the noise; torch's global one by default.
+            ema: use the generator's moving average where there is one.
+            chunk_size: images to make at once; bounds the memory, does not change the images.
+
+        Returns:
+            (n, C, H, W) in [-1, 1], on the model's device.
+
+        Raises:
+            ValueError: for labels that the model does not take, or that are not n in its range.
+        """
+        noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
+        labels = self._checked_labels(n, labels)
+        network = self.network("generator", ema)
+        with _eval_mode(network):
+            images = [
+                self._conditioned(network, noise[i : i + chunk_size], labels[i : i + chunk_size])
+                for i in range(0, n, chunk_size)
+            ]
+        return torch.cat(images)
+
+    def grid_inputs(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """What the model's sample grid holds fixed through a run: ``sample``'s keyword arguments.
+
+        The first 8 vectors are the survey's fixed noise; conditional models show them, a column
+        each, under every class, the others 56 more.
+        """
+        noise = self.draw_noise(8 if self.num_classes else 64, generator)
+        if not self.num_classes:
+            return {"noise": noise}
+        labels = torch.arange(self.num_classes, device=self.device).repeat_interleave(8)
+        return {"noise": noise.repeat(self.num_classes, 1), "labels": labels}
+
+    def sample_grid(self, inputs: dict[str, Tensor]) -> tuple[Tensor, int]:
+        """The model's most telling grid: images row by row, and how many make a row."""
+        return self.sample(len(inputs["noise"]), **inputs), 8
+
+    def _conditioned(self, network: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+        return network(x) if self.num_classes is None else network(x, label)
+
+    def _checked_labels(self, n: int, labels: Tensor | None) -> Tensor:
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError("This model is unconditional: it takes no labels.")
+            return torch.zeros(n, dtype=torch.int64)
+        if labels is None:
+            return torch.arange(n, device=self.device) % self.num_classes
+        if len(labels) != n or labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ValueError(
+                f"labels have to be {n} whole numbers from 0 to {self.num_classes - 1}."
+            )
+        return labels.to(self.device)
+
+
+def _no_closure() -> None:
+    """A manual step has run forward and backward by itself."""
+
+
+@contextmanager
+def _frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Lets no gradient reach the networks' parameters, for the duration."""
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _eval_mode(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+def _refuse_batch_norm(discriminator: nn.Module) -> None:
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()):
+        raise ValueError(
+            "A gradient penalty is taken on each image alone, and batch norm in the discriminator "
+            "mixes the images of a batch: drop model.penalty, or the batch norm "
+            "(model.discriminator.norm=false)."
+        )

@@ -1,0 +1,1 @@
+"""Plain torch networks, by family. They know nothing of Lightning, losses or data."""

@@ -1,0 +1,246 @@
+"""Fully connected networks: the survey's simple GAN and the nets of the GAN and cGAN papers.
+
+Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
+logits (B, 1). The conditional ones take class labels (B,) int64 beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _layers(
+    features: int, hidden: Sequence[int], activation: nn.Module, dropout: float = 0.0
+) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(features, width), activation]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        features = width
+    return layers
+
+
+def _uniform_weights(network: nn.Module, bound: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.uniform_(module.weight, -bound, bound)
+            nn.init.zeros_(module.bias)
+
+
+class MLPGenerator(nn.Module):
+    """The survey's simple generator: LeakyReLU layers that widen, tanh at the end.
+
+    Args:
+        latent_dim: length of the noise vector.
+        channels, image_size: shape of the images, (channels, image_size, image_size).
+        hidden: widths of the hidden layers.
+        negative_slope: slope of the LeakyReLU; 0 makes it a ReLU.
+        weight_range: draw the weights from U(-weight_range, weight_range) with zero biases, as the
+            2014 nets do; None keeps torch's own initialisation.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: int,
+        image_size: int,
+        hidden: Sequence[int] = (256, 512, 1024),
+        negative_slope: float = 0.2,
+        weight_range: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope)),
+            nn.Linear([latent_dim, *hidden][-1], channels * image_size**2),
+            nn.Tanh(),
+            nn.Unflatten(1, (channels, image_size, image_size)),
+        )
+        if weight_range is not None:
+            _uniform_weights(self, weight_range)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.net(noise)
+
+
+class MLPDiscriminator(nn.Module):
+    """The survey's simple discriminator: LeakyReLU layers that narrow, each followed by dropout.
+
+    Args:
+        channels, image_size: shape of the images.
+        hidden: widths of the hidden layers.
+        negative_slope: slope of the LeakyReLU.
+        dropout: probability that a hidden unit is dropped in training.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        hidden: Sequence[int] = (1024, 512, 256),
+        negative_slope: float = 0.2,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        features = channels * image_size**2
+        self.net = nn.Sequential(
+            nn.Flatten(),
+            *_layers(features, hidden, nn.LeakyReLU(negative_slope), dropout),
+            nn.Linear([features, *hidden][-1], 1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+class Maxout(nn.Module):
+    """Goodfellow et al. 2013 (1302.4389), eq. 1: each unit is the largest of some linear pieces.
+
+    Args:
+        in_features: length of the input.
+        units: length of the output.
+        pieces: linear pieces to each unit.
+    """
+
+    def __init__(self, in_features: int, units: int, pieces: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, units * pieces)
+        self.shape = (units, pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(1, self.shape).amax(2)
+
+
+class MaxoutDiscriminator(nn.Module):
+    """The discriminator of the GAN paper's MNIST experiment.
+
+    1406.2661 says maxout with dropout; the sizes are in its authors' code: two layers of 240 units
+    of 5 pieces, dropout .2 on the image and .5 on both layers.
+
+    Args:
+        channels, image_size: shape of the images.
+        units, pieces: of each maxout layer.
+        input_dropout, dropout: probabilities to drop a pixel, and a hidden unit.
+        weight_range: as in MLPGenerator; the authors' is .005.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        units: int = 240,
+        pieces: int = 5,
+        input_dropout: float = 0.2,
+        dropout: float = 0.5,
+        weight_range: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(input_dropout),
+            Maxout(channels * image_size**2, units, pieces),
+            nn.Dropout(dropout),
+            Maxout(units, units, pieces),
+            nn.Dropout(dropout),
+            nn.Linear(units, 1),
+        )
+        if weight_range is not None:
+            _uniform_weights(self, weight_range)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+class ConditionalMLPGenerator(nn.Module):
+    """The generator of the conditional GAN paper (1411.1784, section 4.1).
+
+    Noise and one-hot label pass through ReLU layers of their own (200 and 1,000 units), are joined
+    in a ReLU layer of 1,200 and become an image. The paper ends in a sigmoid on [0, 1]; tanh on
+    [-1, 1] is the same function of half the logit, rescaled.
+
+    Args:
+        latent_dim, num_classes: lengths of the noise vector and of the one-hot label.
+        channels, image_size: shape of the images.
+        noise_units, label_units, joint_units: widths of the three hidden layers.
+        dropout: probability that a hidden unit is dropped in training (the paper: .5).
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        noise_units: int = 200,
+        label_units: int = 1000,
+        joint_units: int = 1200,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.noise_branch = nn.Sequential(
+            nn.Linear(latent_dim, noise_units), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.label_branch = nn.Sequential(
+            nn.Linear(num_classes, label_units), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.joint = nn.Sequential(
+            nn.Linear(noise_units + label_units, joint_units),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(joint_units, channels * image_size**2),
+            nn.Tanh(),
+            nn.Unflatten(1, (channels, image_size, image_size)),
+        )
+
+    def forward(self, noise: Tensor, label: Tensor) -> Tensor:
+        one_hot = F.one_hot(label, self.num_classes).to(noise.dtype)
+        return self.joint(torch.cat([self.noise_branch(noise), self.label_branch(one_hot)], 1))
+
+
+class ConditionalMaxoutDiscriminator(nn.Module):
+    """The discriminator of the conditional GAN paper (1411.1784, section 4.1).
+
+    Image and one-hot label pass through maxout layers of their own (240 units of 5 pieces, 50 of
+    5), are joined in a maxout layer of 240 units of 4 pieces and become a logit.
+
+    Args:
+        num_classes: length of the one-hot label.
+        channels, image_size: shape of the images.
+        image_units, label_units, joint_units: widths of the maxout layers.
+        dropout: probability that a hidden unit is dropped in training (the paper: .5).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        image_units: int = 240,
+        label_units: int = 50,
+        joint_units: int = 240,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_branch = nn.Sequential(
+            nn.Flatten(),
+            Maxout(channels * image_size**2, image_units, pieces=5),
+            nn.Dropout(dropout),
+        )
+        self.label_branch = nn.Sequential(
+            Maxout(num_classes, label_units, pieces=5), nn.Dropout(dropout)
+        )
+        self.joint = nn.Sequential(
+            Maxout(image_units + label_units, joint_units, pieces=4),
+            nn.Dropout(dropout),
+            nn.Linear(joint_units, 1),
+        )
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        one_hot = F.one_hot(label, self.num_classes).to(image.dtype)
+        return self.joint(torch.cat([self.image_branch(image), self.label_branch(one_hot)], 1))

@@ -1,0 +1,61 @@
+"""Images for people to look at. Here alone [-1, 1] is mapped back to pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images (..., H, W) in [-1, 1] -> bytes of the same shape on the CPU; values are clipped."""
+    return images.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] -> one RGB picture (3, H', W') uint8, row by row."""
+    return make_grid(to_uint8(images), nrow=columns, padding=2, pad_value=64)
+
+
+def save_png(picture: Tensor, path: str | Path) -> None:
+    """Writes a picture (3, H, W) uint8 as PNG."""
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+
+
+def display_images(
+    images: Tensor, columns: int | None = None, titles: list[str] | None = None
+) -> Figure:
+    """Images side by side, as the survey displays them; a notebook shows the returned figure.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1], grey or RGB.
+        columns: images to a row; by default all N in one.
+        titles: N captions.
+
+    Returns:
+        A matplotlib figure, an inch and a half an image; ``figure.savefig(path)`` keeps it.
+
+    Raises:
+        ValueError: for no images, or another number of titles.
+    """
+    if not len(images) or (titles is not None and len(titles) != len(images)):
+        raise ValueError(
+            f"display_images got {len(images)} images and "
+            f"{'no' if titles is None else len(titles)} titles."
+        )
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    pixels = to_uint8(images).permute(0, 2, 3, 1).squeeze(3)
+    for index, axis in enumerate(axes):
+        axis.axis("off")
+        if index < len(images):
+            axis.imshow(pixels[index], cmap="gray", vmin=0, vmax=255)
+            if titles is not None:
+                axis.set_title(titles[index])
+    return figure

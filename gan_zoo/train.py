@@ -1,0 +1,273 @@
+"""One training run, from a composed configuration to a folder that holds everything about it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.tree import Tree
+
+from gan_zoo.cli import dataset_name
+from gan_zoo.data import MNISTDataModule
+from gan_zoo.models.base import AdversarialModule
+
+log = logging.getLogger(__name__)
+
+_VERSIONS_OF = ("gan_zoo", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
+
+
+def train(config: DictConfig) -> dict[str, Any]:
+    """Trains as configured and writes the run folder.
+
+    Args:
+        config: conf/train.yaml, composed.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        ValueError: for a choice that can't work, before anything is trained; the run folder is
+            removed again if this run made it.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    first_process = os.environ.get("LOCAL_RANK", "0") == "0"
+    fresh = {path.name for path in folder.iterdir()} <= {".hydra", f"{HydraConfig.get().job.name}.log"}
+    trainer: pl.Trainer | None = None
+    try:
+        _refuse_what_cannot_work(config)
+        _use_available_dataset(config, folder)
+        if first_process:
+            _print_tree(config)
+        _quieten()
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        datamodule: MNISTDataModule = instantiate(config.dataset)
+        model: AdversarialModule = instantiate(config.model)
+        model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        model.configure_optimizers()
+        trainer = instantiate(
+            config.trainer,
+            logger=_listed(config.get("logger")) or False,
+            callbacks=_listed(config.get("callbacks")),
+            _convert_="all",
+        )
+        return _fit(trainer, model, datamodule, config, folder)
+    except Exception:
+        if fresh and first_process and (trainer is None or trainer.global_step == 0):
+            logging.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _fit(
+    trainer: pl.Trainer,
+    model: AdversarialModule,
+    datamodule: MNISTDataModule,
+    config: DictConfig,
+    folder: Path,
+) -> dict[str, Any]:
+    datamodule.prepare_data()
+    datamodule.setup()
+    if trainer.is_global_zero:
+        _write_provenance(folder, config, datamodule)
+    hyperparameters = _hyperparameters(config)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hyperparameters, {"final/loss_d": 0.0, "final/loss_g": 0.0})
+        else:
+            logger.log_hyperparams(hyperparameters)
+
+    checkpoint = Path(config.resume) / "checkpoints" / "last.ckpt" if config.resume else None
+    begun = time.perf_counter()
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.perf_counter() - begun
+
+    scored = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {
+        "model": HydraConfig.get().runtime.choices.get("model", ""),
+        "dataset": config.dataset.name,
+        "seed": config.seed,
+        "steps": trainer.global_step,
+        **model.counts,
+        "seconds": round(seconds, 1),
+        **scored,
+    }
+    if trainer.is_global_zero:
+        final = {
+            name.replace("train/", "final/"): value
+            for name, value in scored.items()
+            if name.startswith("train/loss_")
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(final, trainer.global_step)
+            logger.finalize("success")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        _print_summary(folder, metrics)
+    return metrics
+
+
+def _refuse_what_cannot_work(config: DictConfig) -> None:
+    trainer = config.trainer
+    for option, lowest in (("max_steps", -1), ("log_every_n_steps", 0)):
+        if not isinstance(trainer[option], int) or trainer[option] < lowest:
+            raise ValueError(
+                f"trainer.{option} is {trainer[option]}; it has to be a whole number from {lowest}."
+            )
+    devices, strategy = trainer.devices, str(trainer.strategy)
+    if trainer.accelerator in ("gpu", "cuda"):
+        there = torch.cuda.device_count()
+        wanted = max(devices) + 1 if OmegaConf.is_list(devices) else int(devices) if str(devices).lstrip("-").isdigit() else 1
+        if max(wanted, 1) > there:
+            raise ValueError(
+                f"trainer.devices={devices} asks for {max(wanted, 1)} GPUs; this machine has {there}. "
+                "trainer=default takes what is there."
+            )
+    several = (
+        len(devices) > 1 if OmegaConf.is_list(devices) else str(devices).isdigit() and int(devices) > 1
+    )
+    if strategy in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook") or (several and strategy == "auto"):
+        raise ValueError(
+            f"trainer.strategy={strategy} fails for a GAN, whose players take turns: use "
+            "ddp_find_unused_parameters_true, as trainer=multi_gpu and trainer=ddp_cpu do."
+        )
+    if (
+        HydraConfig.get().mode == RunMode.MULTIRUN
+        and strategy.startswith("ddp_")
+        and not strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook"))
+    ):
+        raise ValueError(
+            f"A multirun can't start the processes of trainer.strategy={strategy}, which would each "
+            "begin the sweep anew: use ddp_spawn_find_unused_parameters_true, or one device a job."
+        )
+
+
+def _use_available_dataset(config: DictConfig, folder: Path) -> None:
+    """Has the configuration, also the saved one, name the dataset that is trained on."""
+    name = dataset_name(config.dataset)
+    if name == config.dataset.name:
+        return
+    config.dataset.name = name
+    saved = folder / ".hydra" / "config.yaml"
+    if saved.exists():
+        OmegaConf.save(config, saved)
+
+
+def _listed(node: DictConfig | None) -> list[Any]:
+    return [instantiate(item) for item in (node or {}).values() if item]
+
+
+def _quieten() -> None:
+    for message in (
+        ".*LeafSpec.*is deprecated.*",
+        ".*does not have many workers.*",
+        ".*Total length of `list` across ranks is zero.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
+        ".*number of training batches .* is smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+def _print_tree(config: DictConfig) -> None:
+    tree = Tree("configuration")
+
+    def grow(branch: Tree, node: Any) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                grow(branch.add(f"[bold]{key}"), value)
+            else:
+                branch.add(f"{key}: {value}", highlight=True)
+
+    grow(tree, OmegaConf.to_container(config, resolve=True))
+    Console().print(tree)
+
+
+def _hyperparameters(config: DictConfig) -> dict[str, Any]:
+    """The columns of TensorBoard's table of runs."""
+    columns = {
+        "model": HydraConfig.get().runtime.choices.get("model", ""),
+        "dataset": config.dataset.name,
+        "batch_size": config.dataset.batch_size,
+        "image_size": config.dataset.image_size,
+        "seed": config.seed,
+        "max_steps": config.trainer.max_steps,
+    }
+    for key, value in config.model.items():
+        if str(key).startswith("optimizer_"):
+            columns[f"lr_{str(key).removeprefix('optimizer_')}"] = value.lr
+        elif isinstance(value, (str, int, float)) and not str(key).startswith("_"):
+            columns[str(key)] = value
+    return columns
+
+
+def _write_provenance(folder: Path, config: DictConfig, datamodule: MNISTDataModule) -> None:
+    """Adds this session to ``provenance.json``: a run that was resumed has several."""
+    path = folder / "provenance.json"
+    sessions = json.loads(path.read_text()) if path.exists() else []
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    sessions.append(
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "git_commit": _git("rev-parse", "HEAD"),
+            "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in _VERSIONS_OF},
+            },
+            "device": device or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "seed": config.seed,
+            "dataset": {"name": datamodule.name, "sha256": datamodule.checksum()},
+        }
+    )
+    path.write_text(json.dumps(sessions, indent=2) + "\n")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _print_summary(folder: Path, metrics: dict[str, Any]) -> None:
+    runs = next((path for path in folder.parents if path.name == "runs"), folder)
+    shown = {
+        path: os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+        for path in (folder, runs)
+    }
+    scores = "  ".join(
+        f"{name.removeprefix('train/')} {metrics[name]:.3f}"
+        for name in ("train/loss_d", "train/loss_g", "train/d_real", "train/d_fake")
+        if name in metrics
+    )
+    minutes = metrics["seconds"] / 60
+    print(
+        f"Run     {shown[folder]}\n"
+        f"Trained {metrics['steps']} steps, {metrics['images_seen']:,} images of "
+        f"{metrics['dataset']} in {minutes:.1f} min\n"
+        f"Scored  {scores}\n"
+        f"Look    tensorboard --logdir {shown[runs]}"
+    )
