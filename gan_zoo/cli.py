@@ -14,7 +14,6 @@ from pathlib import Path
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     InstantiationException,
@@ -153,23 +152,27 @@ def _explain_override(text: str, config_dir: Path, config_name: str) -> str:
     key = re.search(r"Could not (?:override|delete[^']*|append[^']*) '([^']+)'", text)
     if key is None:
         return text
-    unknown = key.group(1).split("@")[0]
-    return f"There is no option '{unknown}'{_nearest(unknown, _known_keys(config_dir, config_name))}"
+    known = _known_keys(config_dir, config_name)
+    return f"There is no option '{key.group(1)}'{_nearest(key.group(1), known)}"
 
 
 def _known_keys(config_dir: Path, config_name: str) -> list[str]:
-    """Every dotted key of the configuration with the groups that the command line chose."""
-    groups = {path.name for path in config_dir.iterdir() if path.is_dir()}
-    parser = OverridesParser.create()
-    chosen = []
-    for argument in sys.argv[1:]:
-        if "=" in argument and argument.partition("=")[0] in groups:
-            override = parser.parse_override(argument)
-            chosen.append(f"{override.key_or_group}={argument.partition('=')[2].split(',')[0]}")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
-        config = compose(config_name, overrides=chosen)
-    return [*groups, *_dotted(OmegaConf.to_container(config, resolve=False))]
+    """Every group and dotted key of the configuration, with the groups that were chosen."""
+
+    def composed(overrides: list[str]) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(config_dir), version_base="1.3"):
+            return compose(config_name, overrides=overrides, return_hydra_config=True)
+
+    groups = [g for g in composed([]).hydra.runtime.choices if not str(g).startswith("hydra/")]
+    chosen = [
+        argument.partition(",")[0]
+        for argument in sys.argv[1:]
+        if argument.partition("=")[0] in groups
+    ]
+    config = OmegaConf.to_container(composed(chosen), resolve=False)
+    config.pop("hydra")  # type: ignore[union-attr, call-arg]
+    return [*map(str, groups), *_dotted(config)]
 
 
 def _dotted(node: object, prefix: str = "") -> Iterator[str]:

@@ -130,32 +130,36 @@ def _refuse_what_cannot_work(config: DictConfig) -> None:
             raise ValueError(
                 f"trainer.{option} is {trainer[option]}; it has to be a whole number from {lowest}."
             )
-    devices, strategy = trainer.devices, str(trainer.strategy)
-    if trainer.accelerator in ("gpu", "cuda"):
-        there = torch.cuda.device_count()
-        wanted = max(devices) + 1 if OmegaConf.is_list(devices) else int(devices) if str(devices).lstrip("-").isdigit() else 1
-        if max(wanted, 1) > there:
-            raise ValueError(
-                f"trainer.devices={devices} asks for {max(wanted, 1)} GPUs; this machine has {there}. "
-                "trainer=default takes what is there."
-            )
-    several = (
-        len(devices) > 1 if OmegaConf.is_list(devices) else str(devices).isdigit() and int(devices) > 1
-    )
-    if strategy in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook") or (several and strategy == "auto"):
+    strategy, devices = str(trainer.strategy), _device_count(trainer.devices)
+    if trainer.accelerator in ("gpu", "cuda") and max(devices, 1) > torch.cuda.device_count():
         raise ValueError(
-            f"trainer.strategy={strategy} fails for a GAN, whose players take turns: use "
-            "ddp_find_unused_parameters_true, as trainer=multi_gpu and trainer=ddp_cpu do."
+            f"trainer.devices={trainer.devices} of accelerator {trainer.accelerator}: this machine "
+            f"has {torch.cuda.device_count()} GPUs. trainer=default takes what is there."
         )
-    if (
-        HydraConfig.get().mode == RunMode.MULTIRUN
-        and strategy.startswith("ddp_")
-        and not strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook"))
-    ):
+    plain = strategy in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
+    if plain or (strategy == "auto" and devices > 1):
         raise ValueError(
-            f"A multirun can't start the processes of trainer.strategy={strategy}, which would each "
+            f"trainer.strategy={strategy} on several devices fails for a GAN, whose players take "
+            "turns: use ddp_find_unused_parameters_true, as trainer=multi_gpu and ddp_cpu do."
+        )
+    starts_scripts = strategy.startswith("ddp_find")
+    if starts_scripts and devices != 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"Under a multirun, the processes that trainer.strategy={strategy} starts would each "
             "begin the sweep anew: use ddp_spawn_find_unused_parameters_true, or one device a job."
         )
+
+
+def _device_count(devices: Any) -> int:
+    """How many devices Lightning's option asks for: -1 for all that there are."""
+    if OmegaConf.is_list(devices):
+        return max(devices, default=-1) + 1
+    text = str(devices)
+    if text == "auto":
+        return -1
+    if "," in text:
+        return max(int(index) for index in text.split(",") if index) + 1
+    return int(text)
 
 
 def _use_available_dataset(config: DictConfig, folder: Path) -> None:

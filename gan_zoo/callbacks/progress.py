@@ -42,26 +42,24 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
         self._begun = self._drawn = self._printed = time.monotonic()
-        self._images_before = pl_module.counts["images_seen"]
-        self._images_drawn = self._images_before
-        if not self._enabled or not self._console.is_terminal:
-            return
-        self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            auto_refresh=False,
-        )
-        total = self._total(trainer)
-        self._task = self._bar.add_task(
-            "", total=total, completed=trainer.global_step, losses="", speed=""
-        )
-        self._bar.start()
+        self._first_step = trainer.global_step
+        self._images_drawn = pl_module.counts["images_seen"]
+        self._total = _total_steps(trainer)
+        if self._enabled and self._console.is_terminal:
+            self._bar = Progress(
+                MofNCompleteColumn(),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[numbers]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task(
+                "", total=self._total, completed=trainer.global_step, numbers=""
+            )
+            self._bar.start()
 
     def on_train_batch_end(
         self,
@@ -74,8 +72,7 @@ class TrainingProgress(ProgressBar):
         every = trainer.log_every_n_steps
         if not self._enabled or not every or trainer.global_step % every:
             return
-        now = time.monotonic()
-        images = pl_module.counts["images_seen"]
+        now, images = time.monotonic(), pl_module.counts["images_seen"]
         speed = (images - self._images_drawn) / max(now - self._drawn, 1e-9)
         self._drawn, self._images_drawn = now, images
         losses = "  ".join(
@@ -83,21 +80,14 @@ class TrainingProgress(ProgressBar):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("train/loss_")
         )
+        numbers = f"{losses}  {speed:,.0f} images/s"
         if self._bar is not None:
             self._bar.update(
-                self._task,
-                completed=trainer.global_step,
-                losses=losses,
-                speed=f"{speed:,.0f} images/s",
-                refresh=True,
+                self._task, completed=trainer.global_step, numbers=numbers, refresh=True
             )
         elif now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
-            self._console.print(
-                f"step {trainer.global_step}/{self._total(trainer) or '?'}  {losses}  "
-                f"{speed:,.0f} images/s  {self._left(trainer, pl_module, now)}",
-                highlight=False,
-            )
+            print(f"step {trainer.global_step:,}  {numbers}{self._left(trainer, now)}", flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop(trainer)
@@ -113,17 +103,13 @@ class TrainingProgress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _left(self, trainer: pl.Trainer, model: AdversarialModule, now: float) -> str:
-        total = self._total(trainer)
-        if total is None:
+    def _left(self, trainer: pl.Trainer, now: float) -> str:
+        if self._total is None:
             return ""
-        done = (model.counts["images_seen"] - self._images_before) / max(
-            model.counts["images_seen"] / trainer.global_step, 1e-9
-        )
-        minutes = (now - self._begun) / max(done, 1) * (total - trainer.global_step) / 60
-        return f"{minutes:.0f} min left"
+        seconds_a_step = (now - self._begun) / (trainer.global_step - self._first_step)
+        return f"  {seconds_a_step * (self._total - trainer.global_step) / 60:.1f} min left"
 
-    @staticmethod
-    def _total(trainer: pl.Trainer) -> int | None:
-        total = trainer.estimated_stepping_batches
-        return int(total) if total not in (-1, float("inf")) else None
+
+def _total_steps(trainer: pl.Trainer) -> int | None:
+    total = trainer.estimated_stepping_batches
+    return None if total in (-1, float("inf")) else int(total)

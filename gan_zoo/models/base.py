@@ -155,7 +155,8 @@ class AdversarialModule(pl.LightningModule):
             with _frozen(network for name, network in players.items() if name != phase.player):
                 loss, phase_terms = phase.loss(batch, generated)
                 self.manual_backward(loss / self.accumulate_grad_batches)
-            self._step(phase, optimizers[phase.player])
+            if iteration // phase.interval % self.accumulate_grad_batches == 0:
+                self._step(phase.player, optimizers[phase.player])
             terms[f"loss_{phase.name}"] = loss
             terms |= phase_terms
 
@@ -190,17 +191,12 @@ class AdversarialModule(pl.LightningModule):
                 gradient_clip_algorithm="norm",
             )
 
-    def _step(self, phase: Phase, optimizer: Optimizer) -> None:
-        runs = self.counts.get(f"{phase.name}_runs", 0) + 1
-        self.counts[f"{phase.name}_runs"] = runs
-        if runs % self.accumulate_grad_batches:
-            return
+    def _step(self, player: str, optimizer: Optimizer) -> None:
         # The strategy's step serves precision plugins as a LightningOptimizer's does, but leaves
         # Lightning's count of steps alone.
         self.trainer.strategy.optimizer_step(optimizer, closure=_no_closure)
         optimizer.zero_grad()
-        steps = f"{phase.player}_steps"
-        self.counts[steps] = self.counts.get(steps, 0) + 1
+        self.counts[f"{player}_steps"] = self.counts.get(f"{player}_steps", 0) + 1
 
     def _end_iteration(self, batch_size: int) -> None:
         self.counts["images_seen"] += batch_size * self.trainer.world_size

@@ -14,11 +14,18 @@ from torch import Tensor, nn
 
 
 def _layers(
-    features: int, hidden: Sequence[int], activation: nn.Module, dropout: float = 0.0
+    features: int,
+    hidden: Sequence[int],
+    activation: nn.Module,
+    norm: bool = False,
+    dropout: float = 0.0,
 ) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(features, width), activation]
+        layers.append(nn.Linear(features, width, bias=not norm))
+        if norm:
+            layers.append(nn.BatchNorm1d(width))
+        layers.append(activation)
         if dropout:
             layers.append(nn.Dropout(dropout))
         features = width
@@ -29,7 +36,8 @@ def _uniform_weights(network: nn.Module, bound: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.uniform_(module.weight, -bound, bound)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class MLPGenerator(nn.Module):
@@ -40,6 +48,7 @@ class MLPGenerator(nn.Module):
         channels, image_size: shape of the images, (channels, image_size, image_size).
         hidden: widths of the hidden layers.
         negative_slope: slope of the LeakyReLU; 0 makes it a ReLU.
+        norm: batch norm in the hidden layers; without it the generator tends to few digits.
         weight_range: draw the weights from U(-weight_range, weight_range) with zero biases, as the
             2014 nets do; None keeps torch's own initialisation.
     """
@@ -51,11 +60,12 @@ class MLPGenerator(nn.Module):
         image_size: int,
         hidden: Sequence[int] = (256, 512, 1024),
         negative_slope: float = 0.2,
+        norm: bool = True,
         weight_range: float | None = None,
     ) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope)),
+            *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope), norm),
             nn.Linear([latent_dim, *hidden][-1], channels * image_size**2),
             nn.Tanh(),
             nn.Unflatten(1, (channels, image_size, image_size)),
@@ -89,7 +99,7 @@ class MLPDiscriminator(nn.Module):
         features = channels * image_size**2
         self.net = nn.Sequential(
             nn.Flatten(),
-            *_layers(features, hidden, nn.LeakyReLU(negative_slope), dropout),
+            *_layers(features, hidden, nn.LeakyReLU(negative_slope), dropout=dropout),
             nn.Linear([features, *hidden][-1], 1),
         )
 
@@ -166,7 +176,10 @@ class ConditionalMLPGenerator(nn.Module):
         latent_dim, num_classes: lengths of the noise vector and of the one-hot label.
         channels, image_size: shape of the images.
         noise_units, label_units, joint_units: widths of the three hidden layers.
+        norm: batch norm in the hidden layers. The paper has none; without it, Adam leads the
+            generator to one image a class.
         dropout: probability that a hidden unit is dropped in training (the paper: .5).
+        weight_range: as in MLPGenerator.
     """
 
     def __init__(
@@ -178,24 +191,26 @@ class ConditionalMLPGenerator(nn.Module):
         noise_units: int = 200,
         label_units: int = 1000,
         joint_units: int = 1200,
+        norm: bool = True,
         dropout: float = 0.0,
+        weight_range: float | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.noise_branch = nn.Sequential(
-            nn.Linear(latent_dim, noise_units), nn.ReLU(), nn.Dropout(dropout)
+            *_layers(latent_dim, [noise_units], nn.ReLU(), norm, dropout)
         )
         self.label_branch = nn.Sequential(
-            nn.Linear(num_classes, label_units), nn.ReLU(), nn.Dropout(dropout)
+            *_layers(num_classes, [label_units], nn.ReLU(), False, dropout)
         )
         self.joint = nn.Sequential(
-            nn.Linear(noise_units + label_units, joint_units),
-            nn.ReLU(),
-            nn.Dropout(dropout),
+            *_layers(noise_units + label_units, [joint_units], nn.ReLU(), norm, dropout),
             nn.Linear(joint_units, channels * image_size**2),
             nn.Tanh(),
             nn.Unflatten(1, (channels, image_size, image_size)),
         )
+        if weight_range is not None:
+            _uniform_weights(self, weight_range)
 
     def forward(self, noise: Tensor, label: Tensor) -> Tensor:
         one_hot = F.one_hot(label, self.num_classes).to(noise.dtype)
@@ -213,6 +228,7 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         channels, image_size: shape of the images.
         image_units, label_units, joint_units: widths of the maxout layers.
         dropout: probability that a hidden unit is dropped in training (the paper: .5).
+        weight_range: as in MLPGenerator.
     """
 
     def __init__(
@@ -224,6 +240,7 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         label_units: int = 50,
         joint_units: int = 240,
         dropout: float = 0.5,
+        weight_range: float | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -240,6 +257,11 @@ class ConditionalMaxoutDiscriminator(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(joint_units, 1),
         )
+        # A one-hot vector has a fan-in of one: torch's initialisation for ten inputs would leave
+        # the label too faint beside the image for D to learn from.
+        nn.init.normal_(self.label_branch[0].linear.weight)
+        if weight_range is not None:
+            _uniform_weights(self, weight_range)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         one_hot = F.one_hot(label, self.num_classes).to(image.dtype)

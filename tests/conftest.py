@@ -1,0 +1,96 @@
+"""Small data, small networks, and the commands that people type."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gan_zoo.data.mnist import ImageBatch, InMemoryImages, MNISTDataModule, pass_through
+from gan_zoo.models import GAN
+from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The suite measures properties, not speed; one thread makes small steps fast and repeatable.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def digits() -> MNISTDataModule:
+    return MNISTDataModule("digits", batch_size=16)
+
+
+def random_batches(count: int, batch_size: int = 4, size: int = 8) -> DataLoader[ImageBatch]:
+    """A loader of ``count`` batches of random images."""
+    random = torch.Generator().manual_seed(1)
+    n = count * batch_size
+    images = torch.randint(0, 256, (n, 1, size, size), generator=random, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (n,), generator=random)
+    return DataLoader(
+        InMemoryImages(images, labels), batch_size=batch_size, collate_fn=pass_through
+    )
+
+
+def small_gan(**options: object) -> GAN:
+    """A GAN of 8x8 images, small enough for thousands of steps a minute."""
+    torch.manual_seed(0)
+    defaults: dict[str, object] = {
+        "generator": MLPGenerator(4, 1, 8, hidden=[16], norm=False),
+        "discriminator": MLPDiscriminator(1, 8, hidden=[16], dropout=0.0),
+        "optimizer_g": functools.partial(torch.optim.SGD, lr=0.05),
+        "optimizer_d": functools.partial(torch.optim.SGD, lr=0.05),
+        "noise": functools.partial(nn.init.uniform_, a=-1.0, b=1.0),
+        "latent_dim": 4,
+    }
+    return GAN(**{**defaults, **options})  # type: ignore[arg-type]
+
+
+def fit(model: pl.LightningModule, batches: int, **options: object) -> pl.Trainer:
+    """Trains on ``batches`` random batches of one epoch."""
+    trainer = pl.Trainer(
+        **{
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 1,
+            **options,
+        }  # type: ignore[arg-type]
+    )
+    trainer.fit(model, random_batches(batches))
+    return trainer
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs one of the scripts in an empty folder, on the stand-in dataset by default."""
+
+    def run_script(
+        script: str, *arguments: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / script), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
+        if check and result.returncode:
+            pytest.fail(f"{script} {' '.join(arguments)}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    return run_script

@@ -1,0 +1,181 @@
+"""The shared data module: what it serves, and what it makes of missing or damaged files."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from gan_zoo.data import MNISTDataModule, available_dataset, mnist
+
+
+def ready(**options: object) -> MNISTDataModule:
+    data = MNISTDataModule("digits", **options)  # type: ignore[arg-type]
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def write_idx(path: Path, shape: tuple[int, ...], content: bytes = b"") -> None:
+    header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+    path.write_bytes(header + content.ljust(torch.Size(shape).numel(), b"\0"))
+
+
+@pytest.fixture
+def fashion(tmp_path: Path) -> Path:
+    """A data folder with files of FashionMNIST's shape; their checksum is known only zipped."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 60000), ("t10k", 10000)):
+        write_idx(raw / f"{part}-images-idx3-ubyte", (count, 28, 28), bytes([0, 127, 255]))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", (count,), bytes([7]))
+    return tmp_path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+
+
+def test_batches_are_named_and_normalised() -> None:
+    data = ready(batch_size=32)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.shape == (32, 1, 28, 28)
+    assert batch.image.dtype == torch.float32
+    assert batch.image.min() == -1
+    assert batch.image.max() == 1
+    assert batch.label.shape == (32,)
+    assert batch.label.dtype == torch.int64
+
+
+def test_normalisation_is_half_minus_half(fashion: Path) -> None:
+    data = MNISTDataModule("fashion_mnist", fashion)
+    data.prepare_data()
+    data.setup()
+    assert data.train is not None
+    image, label = data.train[0]
+    byte = torch.tensor([0.0, 127.0, 255.0])
+    torch.testing.assert_close(image[0, 0, :3], (byte / 255 - 0.5) / 0.5)
+    assert label == 7
+
+
+def test_the_standard_split_is_kept_and_validation_is_cut_from_training(fashion: Path) -> None:
+    data = MNISTDataModule("fashion_mnist", fashion, val_size=5000)
+    data.setup()
+    assert [len(part) for part in (data.train, data.val, data.test)] == [55000, 5000, 10000]  # type: ignore[arg-type]
+    assert len(data.val_dataloader()) == 40
+    assert MNISTDataModule("digits").val_dataloader() == []
+
+
+def test_whole_batches_are_fetched_at_once() -> None:
+    data = ready(batch_size=64)
+    assert data.train is not None
+    data.train.__class__ = type("Once", (type(data.train),), {"__getitem__": None})
+    assert sum(len(batch.image) for batch in data.train_dataloader()) == 1500 // 64 * 64
+
+
+def test_an_epoch_shows_each_image_once_in_another_order_each_time() -> None:
+    data = ready(batch_size=1500)
+    first, second = (next(iter(data.train_dataloader())) for _ in range(2))
+    assert not torch.equal(first.label, second.label)
+    ordered = [b.image.flatten(1).sort(dim=0).values for b in (first, second)]
+    assert torch.equal(*ordered)
+
+
+def test_workers_and_a_distributed_sampler_divide_the_data() -> None:
+    data = ready(batch_size=100, num_workers=2)
+    assert sum(len(batch.label) for batch in data.train_dataloader()) == 1500
+    halves = []
+    for rank in range(2):
+        sampler = DistributedSampler(data.train, num_replicas=2, rank=rank, shuffle=False)
+        loader = DataLoader(data.train, 250, sampler=sampler, collate_fn=mnist.pass_through)
+        halves.append(torch.cat([batch.label for batch in loader]))
+    assert data.train is not None
+    assert torch.equal(torch.stack(halves, 1).flatten(), data.train.labels)
+
+
+@pytest.mark.parametrize(("size", "background"), [(28, 0), (32, 2), (64, 0), (20, 0)])
+def test_any_image_size(size: int, background: int) -> None:
+    data = ready(image_size=size)
+    assert data.train is not None
+    images = data.train.images
+    assert images.shape == (1500, 1, size, size)
+    if background:
+        inner = images[..., background:-background, background:-background]
+        assert torch.equal(inner, ready().train.images)  # type: ignore[union-attr]
+        assert images.sum() == inner.sum()
+
+
+def test_channels_and_classes() -> None:
+    data = ready(channels=3, num_classes=4)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.shape[1] == 3
+    assert torch.equal(batch.image[:, 0], batch.image[:, 2])
+    assert sorted(data.train.labels.unique().tolist()) == [0, 1, 2, 3]  # type: ignore[union-attr]
+
+
+def test_missing_data_without_a_network_falls_back_loudly(
+    tmp_path: Path, no_network: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert available_dataset("mnist", tmp_path / "data") == "digits"
+    assert "TRAINING ON THE STAND-IN" in caplog.text
+    assert list((tmp_path / "data").iterdir()) == []
+    with pytest.raises(RuntimeError, match="GAN_ZOO_DATA_DIR"):
+        available_dataset("mnist", tmp_path / "data", when_unavailable="error")
+
+
+def test_a_download_appears_only_when_it_is_whole(
+    tmp_path: Path, fashion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(url: str, download_root: str, filename: str, md5: str) -> None:
+        file = filename.removesuffix(".gz")
+        shutil.copy(fashion / "FashionMNIST" / "raw" / file, Path(download_root) / file)
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fetch)
+    root = tmp_path / "new"
+    assert available_dataset("fashion_mnist", root) == "fashion_mnist"
+    assert len(list((root / "FashionMNIST" / "raw").iterdir())) == 4
+    assert [path.name for path in root.iterdir()] == ["FashionMNIST"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "altered"])
+def test_a_damaged_file_is_named(fashion: Path, damage: str) -> None:
+    folder = fashion / "MNIST"
+    (fashion / "FashionMNIST").rename(folder)
+    path = folder / "raw" / "train-images-idx3-ubyte"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "header":
+        path.write_bytes(b"PNG!" + path.read_bytes()[4:])
+    # What is altered is that these are not MNIST's bytes at all.
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte' (has|does)"):
+        available_dataset("mnist", fashion)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("batch_size", 0), ("batch_size", -3), ("batch_size", "many"), ("image_size", 2),
+     ("channels", 2), ("num_classes", 11), ("val_size", -1), ("num_workers", -1)],
+)
+def test_options_out_of_range_are_refused(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"dataset\.{option} is {value}"):
+        ready(**{option: value})
+
+
+def test_a_batch_larger_than_the_dataset_is_refused() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        ready(batch_size=2000)
+
+
+def test_unknown_choices_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There are: mnist, fashion_mnist, kmnist, digits"):
+        available_dataset("cifar", tmp_path)
+    with pytest.raises(ValueError, match="when_unavailable"):
+        available_dataset("mnist", tmp_path, when_unavailable="maybe")

@@ -1,0 +1,147 @@
+"""Objectives against values worked out by hand; penalties against their closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_zoo.losses import (
+    ADVERSARIAL_LOSSES,
+    GRADIENT_PENALTIES,
+    adversarial_loss,
+    dragan,
+    gradient_penalty,
+    input_gradient_norms,
+    r1,
+    wgan_gp,
+)
+
+# sigmoid(ln 3) = 3/4 and sigmoid(-ln 3) = 1/4.
+LN_3 = math.log(3.0)
+REAL = torch.tensor([[LN_3], [0.0]])
+FAKE = torch.tensor([[-LN_3], [0.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "discriminator", "generator"),
+    [
+        # D: -(ln 3/4 + ln 1/2)/2 for the real and, as 1 - 1/4 = 3/4, the same for the fake.
+        ("minimax", -(math.log(3 / 4) + math.log(1 / 2)), (math.log(3 / 4) + math.log(1 / 2)) / 2),
+        (
+            "non_saturating",
+            -(math.log(3 / 4) + math.log(1 / 2)),
+            -(math.log(1 / 4) + math.log(1 / 2)) / 2,
+        ),
+        (
+            "least_squares",
+            0.5 * (((LN_3 - 1) ** 2 + 1) / 2 + LN_3**2 / 2),
+            0.5 * ((LN_3 + 1) ** 2 + 1) / 2,
+        ),
+        # max(0, 1 - ln 3) = 0 as ln 3 > 1, so each side is 1/2.
+        ("hinge", 0.5 + 0.5, LN_3 / 2),
+        ("wasserstein", -LN_3 / 2 - LN_3 / 2, LN_3 / 2),
+    ],
+)
+def test_objectives_have_their_hand_worked_values(
+    name: str, discriminator: float, generator: float
+) -> None:
+    loss = ADVERSARIAL_LOSSES[name]
+    assert loss.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, abs=1e-6)
+    assert loss.generator(FAKE).item() == pytest.approx(generator, abs=1e-6)
+
+
+def test_an_undecided_discriminator_costs_log_4() -> None:
+    zero = torch.zeros(5, 1)
+    for name in ("minimax", "non_saturating"):
+        assert ADVERSARIAL_LOSSES[name].discriminator(zero, zero).item() == pytest.approx(
+            math.log(4)
+        )
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_the_generator_is_pushed_towards_higher_logits(name: str) -> None:
+    logits = torch.tensor([-0.3, 0.2], requires_grad=True)
+    ADVERSARIAL_LOSSES[name].generator(logits).backward()
+    assert logits.grad is not None
+    assert (logits.grad < 0).all()
+
+
+def test_the_non_saturating_loss_keeps_its_gradient_where_minimax_loses_it() -> None:
+    gradients = {}
+    for name in ("minimax", "non_saturating"):
+        logits = torch.tensor([-10.0], requires_grad=True)
+        ADVERSARIAL_LOSSES[name].generator(logits).backward()
+        assert logits.grad is not None
+        gradients[name] = abs(logits.grad.item())
+    assert gradients["minimax"] < 1e-4
+    assert gradients["non_saturating"] == pytest.approx(1.0, abs=1e-3)
+
+
+def linear_critic(slope: float, pixels: int = 12) -> torch.nn.Linear:
+    """A critic whose gradient has the length ``slope`` everywhere."""
+    critic = torch.nn.Linear(pixels, 1)
+    with torch.no_grad():
+        critic.weight.copy_(torch.randn(1, pixels, generator=torch.Generator().manual_seed(2)))
+        critic.weight.mul_(slope / critic.weight.norm())
+    return critic
+
+
+REAL_IMAGES = torch.rand(64, 3, 2, 2, generator=torch.Generator().manual_seed(3)) * 2 - 1
+FAKE_IMAGES = torch.rand(64, 3, 2, 2, generator=torch.Generator().manual_seed(4)) * 2 - 1
+
+
+@pytest.mark.parametrize("penalty", [wgan_gp, dragan])
+@pytest.mark.parametrize(("slope", "value"), [(1.0, 0.0), (3.0, 4.0), (0.0, 1.0)])
+def test_slope_penalties_of_a_linear_critic(penalty, slope: float, value: float) -> None:
+    critic = linear_critic(slope)
+    found = penalty(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
+    assert found.item() == pytest.approx(value, abs=1e-4)
+
+
+def test_r1_of_a_linear_critic_is_half_its_squared_slope() -> None:
+    critic = linear_critic(3.0)
+    found = r1(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
+    assert found.item() == pytest.approx(4.5, abs=1e-4)
+
+
+def test_gradient_norms_are_each_images_own() -> None:
+    # The gradient of ||x||^2 / 2 is x.
+    norms = input_gradient_norms(lambda x: 0.5 * x.square().flatten(1).sum(1), REAL_IMAGES)
+    torch.testing.assert_close(norms, REAL_IMAGES.flatten(1).norm(dim=1))
+
+
+def test_wgan_gp_looks_between_the_images_with_one_epsilon_each() -> None:
+    seen: list[Tensor] = []
+
+    def critic(image: Tensor) -> Tensor:
+        seen.append(image.detach())
+        return image.flatten(1).sum(1)
+
+    wgan_gp(critic, REAL_IMAGES, FAKE_IMAGES)
+    epsilon = (seen[0] - FAKE_IMAGES) / (REAL_IMAGES - FAKE_IMAGES)
+    assert (epsilon.flatten(1).std(1) < 1e-3).all()
+    assert epsilon.flatten(1).mean(1).std() > 0.1
+    assert epsilon.min() >= -1e-3
+    assert epsilon.max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("name", GRADIENT_PENALTIES)
+def test_penalties_train_the_critic_through_second_derivatives(name: str) -> None:
+    torch.manual_seed(0)
+    critic = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+    )
+    GRADIENT_PENALTIES[name](critic, REAL_IMAGES, FAKE_IMAGES).backward()
+    for weight in (critic[1].weight, critic[3].weight):
+        assert weight.grad is not None
+        assert weight.grad.abs().max() > 0
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean hinge"):
+        adversarial_loss("hing")
+    with pytest.raises(ValueError, match="There are: wgan_gp, r1, dragan"):
+        gradient_penalty("l2")

@@ -1,0 +1,69 @@
+"""The sampling command: files from a checkpoint alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def checkpoint(run: Run, tmp_path: Path) -> str:
+    """A cGAN's checkpoint, away from its run folder."""
+    run(
+        "train.py", "model=cgan", "dataset=digits", "trainer=cpu", "trainer.max_steps=3",
+        "model.ema_decay=0.9", "hydra.run.dir=here", "logger=none",
+    )  # fmt: skip
+    shutil.move(tmp_path / "here" / "checkpoints" / "last.ckpt", tmp_path / "only.ckpt")
+    shutil.rmtree(tmp_path / "here")
+    return "checkpoint=only.ckpt"
+
+
+def test_sample_files(run: Run, tmp_path: Path, checkpoint: str) -> None:
+    run("sample.py", checkpoint, "num_samples=25", "output=out/a.npz")
+    run("sample.py", checkpoint, "num_samples=25", "output=out/b.npz", "seed=0")
+    run("sample.py", checkpoint, "num_samples=25", "output=raw.npz", "ema=false")
+    first, again, raw = (np.load(tmp_path / f) for f in ("out/a.npz", "out/b.npz", "raw.npz"))
+    assert first["arr_0"].shape == (25, 28, 28, 1)
+    assert first["arr_0"].dtype == np.uint8
+    assert first["arr_1"].dtype == np.int64
+    assert first["arr_1"].tolist() == [i % 10 for i in range(25)]
+    assert np.array_equal(first["arr_0"], again["arr_0"])
+    assert not np.array_equal(first["arr_0"], raw["arr_0"])
+
+    run("sample.py", checkpoint, "labels=[3,3,7]", "output=labelled.npz")
+    assert np.load(tmp_path / "labelled.npz")["arr_1"].tolist() == [3, 3, 7]
+    run("sample.py", checkpoint, "labels=[3,3,7]", "num_samples=6", "output=grid.png")
+    assert Image.open(tmp_path / "grid.png").size == (3 * 30 + 2, 2 * 30 + 2)
+
+
+def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path, checkpoint: str) -> None:
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "only.ckpt").read_bytes()[:5000])
+    for arguments, culprit in (
+        ([], "checkpoint is missing"),
+        (["checkpoint=gone.ckpt"], "no checkpoint 'gone.ckpt'"),
+        (["checkpoint=text.ckpt"], "'text.ckpt' is not a checkpoint"),
+        (["checkpoint=cut.ckpt"], "'cut.ckpt' is not a checkpoint"),
+        (["checkpoint=other.ckpt"], "'other.ckpt' is not a checkpoint"),
+        ([checkpoint, "labels=[3,10]"], "whole numbers from 0 to 9"),
+        ([checkpoint, "num_samples=0"], "num_samples is 0"),
+        ([checkpoint, "output=grid.jpg"], ".png"),
+        ([checkpoint, "sed=1"], "did you mean seed?"),
+    ):
+        result = run("sample.py", *arguments, check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cut.ckpt", "only.ckpt", "other.ckpt", "text.ckpt",
+    ]  # fmt: skip

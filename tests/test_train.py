@@ -1,0 +1,209 @@
+"""The training command, as people type it: what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_zoo.checkpoint import read_checkpoint
+
+Run = Callable[..., CompletedProcess[str]]
+
+SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
+MODELS = ("gan", "cgan", "dcgan")
+
+
+def only_run(tmp_path: Path, pattern: str = "runs/*/*/*") -> Path:
+    (folder,) = tmp_path.glob(pattern)
+    return folder
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, model: str) -> None:
+    result = run("train.py", f"model={model}", *SHORT, "callbacks.checkpoint.every_n_train_steps=4")
+    folder = only_run(tmp_path, f"runs/{model}/digits/*")
+
+    assert "configuration" in result.stdout
+    assert f"Run     {folder.relative_to(tmp_path)}" in result.stdout
+    assert "tensorboard --logdir runs" in result.stdout
+    assert "loss_d" in result.stdout
+
+    assert (folder / ".hydra" / "config.yaml").is_file()
+    checkpoints = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert checkpoints == ["last.ckpt", "step-000004.ckpt"]
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == [
+        "real.png", "step-000000.png", "step-000006.png",
+    ]  # fmt: skip
+    assert Image.open(folder / "samples" / "step-000006.png").size[0] == 8 * 30 + 2
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["dataset"] == "digits"
+    assert metrics["steps"] == metrics["d_steps"] == metrics["g_steps"] == 6
+    assert metrics["images_seen"] == 6 * 128
+    (session,) = json.loads((folder / "provenance.json").read_text())
+    assert session["dataset"]["name"] == "digits"
+    assert session["versions"]["torch"] == torch.__version__
+
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint["global_step"] == 6
+    assert checkpoint["config"]["dataset"]["name"] == "digits"
+
+    events = EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()
+    assert {
+        "train/loss_d", "train/loss_g", "train/d_real", "train/d_fake", "train/grad_norm_d",
+        "train/grad_norm_g", "train/d_steps", "train/g_steps", "train/images_seen",
+        "final/loss_d", "final/loss_g",
+    } <= set(tags["scalars"])  # fmt: skip
+    assert tags["images"] == ["samples/generated", "samples/real"]
+    # The x-axis is the iteration, counted from 0.
+    assert [event.step for event in events.Scalars("train/loss_d")] == [1, 3, 5]
+
+
+def test_seed_0_is_a_seed(run: Run, tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run("train.py", *SHORT, f"seed={seed}", f"hydra.run.dir={name}", "logger=none")
+        weights.append(read_checkpoint(tmp_path / name)["state_dict"])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
+
+
+def test_a_sweep_has_a_readable_folder_for_each_job(run: Run, tmp_path: Path) -> None:
+    run("train.py", "-m", f"model={','.join(MODELS)}", *SHORT[1:], "dataset=digits")
+    (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
+    jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
+    assert [re.match(r"\d-model-(\w*can|gan|cgan|dcgan)_", job) is not None for job in jobs] == [True] * 3
+    for job in jobs:
+        # A folder's name has to survive the command line unquoted.
+        assert "=" not in job
+        assert "," not in job
+        assert (sweep / job / "metrics.json").is_file()
+    run("sample.py", f"checkpoint={sweep.relative_to(tmp_path) / jobs[0]}", "num_samples=4")
+
+
+def test_resume_goes_on_in_the_folder_with_its_configuration(run: Run, tmp_path: Path) -> None:
+    run("train.py", "model=cgan", "seed=3", *SHORT, "hydra.run.dir=here")
+    before = read_checkpoint(tmp_path / "here")
+    run("train.py", "resume=here", "trainer.max_steps=10")
+    after = read_checkpoint(tmp_path / "here")
+    assert after["global_step"] == 10
+    assert after["counts"] == {"images_seen": 1280, "d_steps": 10, "g_steps": 10}
+    assert after["config"]["model"] == before["config"]["model"]
+    assert after["config"]["seed"] == 3
+    noise = [c["callbacks"]["SampleGrid"]["inputs"]["noise"] for c in (before, after)]
+    assert torch.equal(*noise)
+    assert len(json.loads((tmp_path / "here" / "provenance.json").read_text())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_two_processes_end_bitwise_equal(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rank_weights.py").write_text(
+        "import pathlib, torch, pytorch_lightning as pl\n"
+        "class Keep(pl.Callback):\n"
+        "    def on_fit_end(self, trainer, model):\n"
+        "        torch.save(model.state_dict(), f'rank{trainer.global_rank}.pt')\n"
+        "    def on_train_batch_start(self, trainer, model, batch, i):\n"
+        "        with open(f'seen{trainer.global_rank}', 'a') as seen:\n"
+        "            print(batch.image.sum().item(), model.draw_noise(1).sum().item(), file=seen)\n"
+    )
+    run(
+        "train.py", "model=dcgan", "dataset=digits", "dataset.batch_size=16", "trainer=ddp_cpu",
+        "trainer.max_steps=3", "trainer.log_every_n_steps=1", "model.ema_decay=0.9",
+        "model.generator.base_channels=8", "model.discriminator.base_channels=8",
+        "+callbacks.keep._target_=rank_weights.Keep", "hydra.run.dir=here",
+        PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert all(torch.equal(ranks[0][key], ranks[1][key]) for key in ranks[0])
+    seen = [(tmp_path / f"seen{rank}").read_text().split() for rank in (0, 1)]
+    assert set(seen[0]).isdisjoint(seen[1])
+    assert json.loads((tmp_path / "here" / "metrics.json").read_text())["images_seen"] == 3 * 32
+
+
+def test_missing_mnist_is_stood_in_for_and_named_so(run: Run, tmp_path: Path) -> None:
+    # A file where the data folder should be can neither be read nor downloaded into.
+    (tmp_path / "data").write_text("")
+    environment = {"GAN_ZOO_DATA_DIR": "data"}
+    short = ("trainer.max_steps=2", "trainer=cpu")
+    result = run("train.py", *short, **environment)
+    assert "TRAINING ON THE STAND-IN" in result.stdout + result.stderr
+    folder = only_run(tmp_path, "runs/gan/digits/*")
+    assert json.loads((folder / "metrics.json").read_text())["dataset"] == "digits"
+    assert "name: digits" in (folder / ".hydra" / "config.yaml").read_text()
+    run("train.py", "-m", "seed=1", *short, **environment)
+    (job,) = tmp_path.glob("runs/multirun/*/0-*")
+    assert job.name.endswith("_digits")
+    result = run("train.py", *short, "dataset.when_unavailable=error", check=False, **environment)
+    assert result.returncode == 1
+    assert "GAN_ZOO_DATA_DIR" in result.stderr
+
+
+@pytest.mark.parametrize("experiment", ["gan_2014", "cgan_2014", "dcgan_conditional"])
+def test_shipped_experiments_run(run: Run, tmp_path: Path, experiment: str) -> None:
+    run("train.py", f"experiment={experiment}", *SHORT)
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert np.isfinite(metrics["train/loss_d"])
+
+
+@pytest.mark.parametrize("debug", ["default", "overfit", "profiler"])
+def test_debug_configurations_run(run: Run, tmp_path: Path, debug: str) -> None:
+    run("train.py", f"debug={debug}", "dataset=digits", "trainer.max_steps=4")
+
+
+@pytest.mark.parametrize("loss", ["minimax", "least_squares", "hinge", "wasserstein"])
+def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -> None:
+    run("train.py", f"model.loss={loss}", "model.penalty=dragan", *SHORT, "logger=csv")
+    assert "train/penalty" in (only_run(tmp_path) / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit", "remedy"),
+    [
+        (["model=cgna"], "model 'cgna'", "did you mean cgan?"),
+        (["dataset=minst"], "dataset 'minst'", "fashion_mnist, kmnist, mnist"),
+        (["dataset.bath_size=3"], "dataset.bath_size", "dataset.batch_size"),
+        (["trainer.gradient_clip_val=1"], "trainer.gradient_clip_val", "model.gradient_clip_val"),
+        (["modle=gan"], "modle", "did you mean model?"),
+        (["dataset.batch_size=-1"], "dataset.batch_size is -1", "from 1"),
+        (["model=dcgan", "dataset.image_size=30"], "30 pixels", "28"),
+        (["model.loss=hing"], "loss 'hing'", "hinge"),
+        (["model=dcgan", "model.penalty=r1"], "batch norm", "model.discriminator.norm=false"),
+        (["trainer=gpu", "trainer.devices=64"], "trainer.devices=64", "trainer=default"),
+        (["trainer.strategy=ddp"], "trainer.strategy=ddp", "ddp_find_unused_parameters_true"),
+        (["-m", "trainer=ddp_cpu"], "multirun", "ddp_spawn_find_unused_parameters_true"),
+        (["trainer.max_steps=soon"], "trainer.max_steps is soon", "whole number"),
+        (["model.optimizer_g.lr=-1"], "learning rate", "-1"),
+        (["hydra.run.dir=file/run"], "file/run", "directory"),
+        (["resume=nowhere"], "resume=nowhere", "not the folder of a run"),
+        (["+model.depth=3"], "model", "depth"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, arguments: list[str], culprit: str, remedy: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("train.py", *arguments, *[a for a in SHORT if a.split("=")[0] not in {x.split("=")[0] for x in arguments}], check=False)
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.returncode in (1, 2)
+    assert culprit in lines[-1]
+    assert remedy in lines[-1]
+    assert "Traceback" not in result.stderr
+    assert len(lines) <= 2
+    assert not list(tmp_path.glob("runs/**/*.ckpt"))
+    assert not list(tmp_path.glob("runs/*/*/*/.hydra"))
+
+
+def test_a_traceback_can_be_asked_for(run: Run) -> None:
+    result = run("train.py", "model.loss=hing", *SHORT, check=False, HYDRA_FULL_ERROR="1")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
