@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from hydra.utils import instantiate
@@ -29,7 +28,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"There is no checkpoint '{path}'.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as e:
+    except PermissionError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         raise ValueError(f"'{path}' is not a checkpoint, or is damaged.") from e
     if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"'{path}' is not a checkpoint that this project's train.py wrote.")

@@ -86,7 +86,9 @@ def _resumed(arguments: list[str]) -> list[str]:
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise ValueError(f"resume={resumes[-1]}: that is not the folder of a run.")
     if not (folder / "checkpoints" / "last.ckpt").is_file():
-        raise ValueError(f"resume={resumes[-1]}: the run has no checkpoints/last.ckpt to go on from.")
+        raise ValueError(
+            f"resume={resumes[-1]}: the run has no checkpoints/last.ckpt to go on from."
+        )
     rest = [a for a in arguments if not a.startswith("resume=")]
     return [
         *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
@@ -132,7 +134,7 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"There is no {group} '{choice}'{_nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' is not a Hydra override such as model=cgan or trainer.max_steps=100."
+        return f"'{error.override}' is not an override such as model=cgan or trainer.max_steps=100."
     if isinstance(error, ConfigCompositionException):
         return _explain_override(text, config_dir, config_name)
     if isinstance(error, MissingMandatoryValue):
@@ -170,9 +172,8 @@ def _known_keys(config_dir: Path, config_name: str) -> list[str]:
         for argument in sys.argv[1:]
         if argument.partition("=")[0] in groups
     ]
-    config = OmegaConf.to_container(composed(chosen), resolve=False)
-    config.pop("hydra")  # type: ignore[union-attr, call-arg]
-    return [*map(str, groups), *_dotted(config)]
+    keys = _dotted(OmegaConf.to_container(composed(chosen), resolve=False))
+    return [*map(str, groups), *(key for key in keys if key.partition(".")[0] != "hydra")]
 
 
 def _dotted(node: object, prefix: str = "") -> Iterator[str]:

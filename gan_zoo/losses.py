@@ -164,5 +164,3 @@ def _named(name: str, known: dict[str, Named], kind: str) -> Named:
     near = get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     raise ValueError(f"There is no {kind} '{name}'{hint} There are: {', '.join(known)}.")
-
-

@@ -31,7 +31,7 @@ from gan_zoo.models.base import AdversarialModule
 
 log = logging.getLogger(__name__)
 
-_VERSIONS_OF = ("gan_zoo", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
+_VERSIONS_OF = ("gan_zoo", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -49,7 +49,10 @@ def train(config: DictConfig) -> dict[str, Any]:
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"
-    fresh = {path.name for path in folder.iterdir()} <= {".hydra", f"{HydraConfig.get().job.name}.log"}
+    fresh = {path.name for path in folder.iterdir()} <= {
+        ".hydra",
+        f"{HydraConfig.get().job.name}.log",
+    }
     trainer: pl.Trainer | None = None
     try:
         _refuse_what_cannot_work(config)
@@ -235,6 +238,7 @@ def _write_provenance(folder: Path, config: DictConfig, datamodule: MNISTDataMod
             "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
             "versions": {
                 "python": platform.python_version(),
+                "torch": torch.__version__,
                 **{name: version(name) for name in _VERSIONS_OF},
             },
             "device": device or platform.machine(),
@@ -249,7 +253,11 @@ def _write_provenance(folder: Path, config: DictConfig, datamodule: MNISTDataMod
 def _git(*arguments: str) -> str | None:
     try:
         result = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

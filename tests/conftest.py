@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gan_zoo.data.mnist import ImageBatch, InMemoryImages, MNISTDataModule, pass_through
+from gan_zoo.data.mnist import ImageBatch, InMemoryImages, pass_through
 from gan_zoo.models import GAN
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 
@@ -23,11 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The suite measures properties, not speed; one thread makes small steps fast and repeatable.
 torch.set_num_threads(1)
-
-
-@pytest.fixture
-def digits() -> MNISTDataModule:
-    return MNISTDataModule("digits", batch_size=16)
 
 
 def random_batches(count: int, batch_size: int = 4, size: int = 8) -> DataLoader[ImageBatch]:
@@ -74,14 +70,45 @@ def fit(model: pl.LightningModule, batches: int, **options: object) -> pl.Traine
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs one of the scripts in an empty folder, on the stand-in dataset by default."""
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs one of the scripts in an empty folder, in this process, where torch is loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
 
     def run_script(
         script: str, *arguments: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(ROOT / "scripts" / script), *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                torch.set_num_threads(1)
+        output, errors = capfd.readouterr()
+        if check and code:
+            pytest.fail(f"{script} {' '.join(arguments)}\n{output}\n{errors}")
+        return subprocess.CompletedProcess(arguments, code, output, errors)
+
+    return run_script
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command in an empty folder, in a process of its own, as a person would."""
+
+    def spawn_command(
+        *command: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *arguments],
+            [sys.executable, *command],
             cwd=tmp_path,
             env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
             capture_output=True,
@@ -90,7 +117,7 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=400,
         )
         if check and result.returncode:
-            pytest.fail(f"{script} {' '.join(arguments)}\n{result.stdout}\n{result.stderr}")
+            pytest.fail(f"{' '.join(command)}\n{result.stdout}\n{result.stderr}")
         return result
 
-    return run_script
+    return spawn_command

@@ -49,7 +49,10 @@ class OnlyOnePhase(type(small_gan())):  # type: ignore[misc]
         return [phase for phase in super().phases() if phase.name == self.kept]
 
 
-@pytest.mark.parametrize(("kept", "moves", "stays"), [("d", "discriminator", "generator"), ("g", "generator", "discriminator")])
+@pytest.mark.parametrize(
+    ("kept", "moves", "stays"),
+    [("d", "discriminator", "generator"), ("g", "generator", "discriminator")],
+)
 def test_a_phase_moves_its_player_and_leaves_the_other_without_gradients(
     kept: str, moves: str, stays: str
 ) -> None:
@@ -138,8 +141,12 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
     two = trainer.train_dataloader
     merged = torch.utils.data.DataLoader(two.dataset, batch_size=8, collate_fn=two.collate_fn)
     pl.Trainer(
-        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     ).fit(large, merged)
     torch.testing.assert_close(small.discriminator.state_dict(), large.discriminator.state_dict())
 
@@ -151,11 +158,14 @@ def test_clipping_bounds_each_step() -> None:
         fit(model, batches=1)
 
     def moved(model: nn.Module, player: str) -> float:
-        return sum(
-            (value - start[name]).square().sum().item()
-            for name, value in model.state_dict().items()
-            if name.startswith(player)
-        ) ** 0.5
+        return (
+            sum(
+                (value - start[name]).square().sum().item()
+                for name, value in model.state_dict().items()
+                if name.startswith(player)
+            )
+            ** 0.5
+        )
 
     for player in ("generator", "discriminator"):
         assert moved(clipped, player) == pytest.approx(0.05 * 1e-3, rel=1e-3)
@@ -202,8 +212,15 @@ def test_nothing_is_logged_between_logging_steps() -> None:
 def test_what_is_logged() -> None:
     trainer = fit(small_gan(penalty="wgan_gp"), batches=2)
     assert set(trainer.callback_metrics) == {
-        "train/loss_d", "train/loss_g", "train/d_real", "train/d_fake", "train/penalty",
-        "train/grad_norm_d", "train/grad_norm_g", "train/images_seen", "train/d_steps",
+        "train/loss_d",
+        "train/loss_g",
+        "train/d_real",
+        "train/d_fake",
+        "train/penalty",
+        "train/grad_norm_d",
+        "train/grad_norm_g",
+        "train/images_seen",
+        "train/d_steps",
         "train/g_steps",
     }
     assert 0 < trainer.callback_metrics["train/d_real"] < 1
@@ -239,8 +256,14 @@ def test_batch_norm_under_a_gradient_penalty_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("gradient_clip_val", -1.0), ("accumulate_grad_batches", 0), ("ema_decay", 1.0),
-     ("penalty_interval", 0), ("loss", "hing"), ("penalty", "l1")],
+    [
+        ("gradient_clip_val", -1.0),
+        ("accumulate_grad_batches", 0),
+        ("ema_decay", 1.0),
+        ("penalty_interval", 0),
+        ("loss", "hing"),
+        ("penalty", "l1"),
+    ],
 )
 def test_options_out_of_range_are_refused(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=str(value)):

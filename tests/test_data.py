@@ -161,8 +161,16 @@ def test_a_damaged_file_is_named(fashion: Path, damage: str) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("batch_size", 0), ("batch_size", -3), ("batch_size", "many"), ("image_size", 2),
-     ("channels", 2), ("num_classes", 11), ("val_size", -1), ("num_workers", -1)],
+    [
+        ("batch_size", 0),
+        ("batch_size", -3),
+        ("batch_size", "many"),
+        ("image_size", 2),
+        ("channels", 2),
+        ("num_classes", 11),
+        ("val_size", -1),
+        ("num_workers", -1),
+    ],
 )
 def test_options_out_of_range_are_refused(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"dataset\.{option} is {value}"):

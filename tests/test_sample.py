@@ -45,7 +45,9 @@ def test_sample_files(run: Run, tmp_path: Path, checkpoint: str) -> None:
     assert Image.open(tmp_path / "grid.png").size == (3 * 30 + 2, 2 * 30 + 2)
 
 
-def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path, checkpoint: str) -> None:
+def test_bad_input_gets_a_line_and_writes_nothing(
+    run: Run, tmp_path: Path, checkpoint: str
+) -> None:
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "only.ckpt").read_bytes()[:5000])

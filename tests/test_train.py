@@ -15,10 +15,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_zoo.checkpoint import read_checkpoint
+from tests.conftest import ROOT
 
 Run = Callable[..., CompletedProcess[str]]
 
 SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
+TRAIN = str(ROOT / "scripts" / "train.py")
 MODELS = ("gan", "cgan", "dcgan")
 
 
@@ -82,7 +84,9 @@ def test_a_sweep_has_a_readable_folder_for_each_job(run: Run, tmp_path: Path) ->
     run("train.py", "-m", f"model={','.join(MODELS)}", *SHORT[1:], "dataset=digits")
     (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
     jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
-    assert [re.match(r"\d-model-(\w*can|gan|cgan|dcgan)_", job) is not None for job in jobs] == [True] * 3
+    assert [re.match(r"\d-model-(\w*can|gan|cgan|dcgan)_", job) is not None for job in jobs] == [
+        True
+    ] * 3
     for job in jobs:
         # A folder's name has to survive the command line unquoted.
         assert "=" not in job
@@ -106,7 +110,7 @@ def test_resume_goes_on_in_the_folder_with_its_configuration(run: Run, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
-def test_two_processes_end_bitwise_equal(run: Run, tmp_path: Path) -> None:
+def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
     (tmp_path / "rank_weights.py").write_text(
         "import pathlib, torch, pytorch_lightning as pl\n"
         "class Keep(pl.Callback):\n"
@@ -116,8 +120,8 @@ def test_two_processes_end_bitwise_equal(run: Run, tmp_path: Path) -> None:
         "        with open(f'seen{trainer.global_rank}', 'a') as seen:\n"
         "            print(batch.image.sum().item(), model.draw_noise(1).sum().item(), file=seen)\n"
     )
-    run(
-        "train.py", "model=dcgan", "dataset=digits", "dataset.batch_size=16", "trainer=ddp_cpu",
+    spawn(
+        TRAIN, "model=dcgan", "dataset=digits", "dataset.batch_size=16", "trainer=ddp_cpu",
         "trainer.max_steps=3", "trainer.log_every_n_steps=1", "model.ema_decay=0.9",
         "model.generator.base_channels=8", "model.discriminator.base_channels=8",
         "+callbacks.keep._target_=rank_weights.Keep", "hydra.run.dir=here",
@@ -163,7 +167,7 @@ def test_debug_configurations_run(run: Run, tmp_path: Path, debug: str) -> None:
 @pytest.mark.parametrize("loss", ["minimax", "least_squares", "hinge", "wasserstein"])
 def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -> None:
     run("train.py", f"model.loss={loss}", "model.penalty=dragan", *SHORT, "logger=csv")
-    assert "train/penalty" in (only_run(tmp_path) / "metrics.csv").read_text()
+    assert "train/penalty" in (only_run(tmp_path) / "csv" / "version_0" / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,9 @@ def test_bad_input_gets_a_line_and_leaves_nothing(
     run: Run, tmp_path: Path, arguments: list[str], culprit: str, remedy: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    result = run("train.py", *arguments, *[a for a in SHORT if a.split("=")[0] not in {x.split("=")[0] for x in arguments}], check=False)
+    given = {argument.partition("=")[0] for argument in arguments}
+    rest = [argument for argument in SHORT if argument.partition("=")[0] not in given]
+    result = run("train.py", *arguments, *rest, check=False)
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert result.returncode in (1, 2)
     assert culprit in lines[-1]
@@ -203,7 +209,9 @@ def test_bad_input_gets_a_line_and_leaves_nothing(
     assert not list(tmp_path.glob("runs/*/*/*/.hydra"))
 
 
-def test_a_traceback_can_be_asked_for(run: Run) -> None:
-    result = run("train.py", "model.loss=hing", *SHORT, check=False, HYDRA_FULL_ERROR="1")
+def test_a_traceback_can_be_asked_for(spawn: Run) -> None:
+    arguments = (TRAIN, "model.loss=hing", *SHORT)
+    assert "Traceback" not in spawn(*arguments, check=False).stderr
+    result = spawn(*arguments, check=False, HYDRA_FULL_ERROR="1")
     assert result.returncode == 1
     assert "Traceback" in result.stderr

@@ -69,7 +69,7 @@ class TrainingProgress(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        every = trainer.log_every_n_steps
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not self._enabled or not every or trainer.global_step % every:
             return
         now, images = time.monotonic(), pl_module.counts["images_seen"]

@@ -226,6 +226,8 @@ class MNISTDataModule(pl.LightningDataModule):
             ``prepare_data``.
     """
 
+    name: str
+
     def __init__(
         self,
         name: str,
@@ -248,7 +250,8 @@ class MNISTDataModule(pl.LightningDataModule):
         ):
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(
-                    f"dataset.{option} is {value}; it has to be a whole number from {low} to {high}."
+                    f"dataset.{option} is {value}; it has to be a whole number from {low} to "
+                    f"{high}."
                 )
         if channels not in (1, 3):
             raise ValueError(f"dataset.channels is {channels}; it has to be 1 (grey) or 3.")
@@ -327,7 +330,7 @@ class MNISTDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=pass_through,
+            collate_fn=pass_through,  # type: ignore[arg-type]  # a whole batch, not a list
         )
 
 

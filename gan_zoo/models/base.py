@@ -92,7 +92,8 @@ class AdversarialModule(pl.LightningModule):
             )
         if accumulate_grad_batches < 1:
             raise ValueError(
-                f"model.accumulate_grad_batches is {accumulate_grad_batches}; it has to be 1 or more."
+                f"model.accumulate_grad_batches is {accumulate_grad_batches}; it has to be 1 or "
+                "more."
             )
         if not 0 <= ema_decay < 1:
             raise ValueError(f"model.ema_decay is {ema_decay}; it has to be in [0, 1).")
@@ -170,7 +171,7 @@ class AdversarialModule(pl.LightningModule):
     @property
     def is_logging_step(self) -> bool:
         """Whether the trainer logs what this iteration gives it; nothing is computed otherwise."""
-        every = self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -202,7 +203,7 @@ class AdversarialModule(pl.LightningModule):
         self.counts["images_seen"] += batch_size * self.trainer.world_size
         if self.scheduler_factory is not None:
             for scheduler in self.trainer.lr_scheduler_configs:
-                scheduler.scheduler.step()
+                scheduler.scheduler.step()  # type: ignore[call-arg]
         if self.ema_decay:
             self._average()
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -215,9 +216,7 @@ class AdversarialModule(pl.LightningModule):
         decay = min(self.ema_decay, (1 + n) / (10 + n))
         for name, average in self.ema.items():
             network = getattr(self, name)
-            torch._foreach_lerp_(
-                list(average.parameters()), list(network.parameters()), 1 - decay
-            )
+            torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
             for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
                 kept.copy_(buffer)
 
@@ -403,7 +402,7 @@ class ImageGAN(AdversarialModule):
             ]
         return torch.cat(images)
 
-    def grid_inputs(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def grid_inputs(self, generator: torch.Generator) -> dict[str, Any]:
         """What the model's sample grid holds fixed through a run: ``sample``'s keyword arguments.
 
         The first 8 vectors are the survey's fixed noise; conditional models show them, a column
@@ -415,7 +414,7 @@ class ImageGAN(AdversarialModule):
         labels = torch.arange(self.num_classes, device=self.device).repeat_interleave(8)
         return {"noise": noise.repeat(self.num_classes, 1), "labels": labels}
 
-    def sample_grid(self, inputs: dict[str, Tensor]) -> tuple[Tensor, int]:
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
         """The model's most telling grid: images row by row, and how many make a row."""
         return self.sample(len(inputs["noise"]), **inputs), 8
 

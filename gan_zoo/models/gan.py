@@ -13,6 +13,7 @@ the paper's Algorithm 1, V stands as it is and the players alternate.
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -53,7 +54,7 @@ class MomentumSchedule(LRScheduler):
         self.momentum_steps = momentum_steps
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         risen = min(self.last_epoch / self.momentum_steps, 1.0)
         for group in self.optimizer.param_groups:
             group["momentum"] = (

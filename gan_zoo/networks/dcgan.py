@@ -33,7 +33,9 @@ def halvings(image_size: int) -> int:
     while size > 7 and size % 2 == 0:
         size, count = size // 2, count + 1
     if not (4 <= size <= 7 and count):
-        near = min((s * 2**n for s in (4, 5, 6, 7) for n in range(1, 9)), key=lambda s: abs(s - image_size))
+        near = min(
+            (s * 2**n for s in (4, 5, 6, 7) for n in range(1, 9)), key=lambda s: abs(s - image_size)
+        )
         raise ValueError(
             f"DCGAN's strided layers can't make images of {image_size} pixels: the size has to be "
             f"4, 5, 6 or 7 times a power of two (28, 32, 64 or 128, say; the nearest is {near})."
@@ -135,7 +137,9 @@ class DCGANDiscriminator(nn.Module):
         for layer in range(count):
             width = base_channels << layer
             normed = norm and layer > 0
-            layers.append(nn.Conv2d(width_in, width, kernel_size, 2, (kernel_size - 1) // 2, bias=not normed))
+            layers.append(
+                nn.Conv2d(width_in, width, kernel_size, 2, (kernel_size - 1) // 2, bias=not normed)
+            )
             if normed:
                 layers.append(nn.BatchNorm2d(width))
             layers.append(nn.LeakyReLU(0.2))

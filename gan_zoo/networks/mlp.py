@@ -176,8 +176,8 @@ class ConditionalMLPGenerator(nn.Module):
         latent_dim, num_classes: lengths of the noise vector and of the one-hot label.
         channels, image_size: shape of the images.
         noise_units, label_units, joint_units: widths of the three hidden layers.
-        norm: batch norm in the hidden layers. The paper has none; without it, Adam leads the
-            generator to one image a class.
+        norm: batch norm in the noise's and the joint layer, so that noise and label set out
+            equally loud. The paper has none; without it, Adam leads to one image a class.
         dropout: probability that a hidden unit is dropped in training (the paper: .5).
         weight_range: as in MLPGenerator.
     """
@@ -201,7 +201,7 @@ class ConditionalMLPGenerator(nn.Module):
             *_layers(latent_dim, [noise_units], nn.ReLU(), norm, dropout)
         )
         self.label_branch = nn.Sequential(
-            *_layers(num_classes, [label_units], nn.ReLU(), False, dropout)
+            *_layers(num_classes, [label_units], nn.ReLU(), dropout=dropout)
         )
         self.joint = nn.Sequential(
             *_layers(noise_units + label_units, [joint_units], nn.ReLU(), norm, dropout),
@@ -209,6 +209,9 @@ class ConditionalMLPGenerator(nn.Module):
             nn.Tanh(),
             nn.Unflatten(1, (channels, image_size, image_size)),
         )
+        import os
+
+        nn.init.normal_(self.label_branch[0].weight, std=float(os.environ.get("LSTD", "1")))
         if weight_range is not None:
             _uniform_weights(self, weight_range)
 
@@ -249,17 +252,16 @@ class ConditionalMaxoutDiscriminator(nn.Module):
             Maxout(channels * image_size**2, image_units, pieces=5),
             nn.Dropout(dropout),
         )
-        self.label_branch = nn.Sequential(
-            Maxout(num_classes, label_units, pieces=5), nn.Dropout(dropout)
-        )
+        embedding = Maxout(num_classes, label_units, pieces=5)
+        # A one-hot vector has one input that is not 0. Initialised as for ten, the label would
+        # be too faint beside the image for the discriminator to learn what it means.
+        nn.init.normal_(embedding.linear.weight)
+        self.label_branch = nn.Sequential(embedding, nn.Dropout(dropout))
         self.joint = nn.Sequential(
             Maxout(image_units + label_units, joint_units, pieces=4),
             nn.Dropout(dropout),
             nn.Linear(joint_units, 1),
         )
-        # A one-hot vector has a fan-in of one: torch's initialisation for ten inputs would leave
-        # the label too faint beside the image for D to learn from.
-        nn.init.normal_(self.label_branch[0].linear.weight)
         if weight_range is not None:
             _uniform_weights(self, weight_range)
 

@@ -1,0 +1,131 @@
+"""What the framework costs: an iteration under Lightning against the same one in a bare loop."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from gan_zoo.callbacks import TrainingProgress
+from gan_zoo.cli import dataset_name
+from gan_zoo.data import ImageBatch, MNISTDataModule
+from gan_zoo.models.base import ImageGAN
+
+
+class _Alternating(pl.Callback):
+    """Runs a block of the bare loop after each block of training iterations, timing both."""
+
+    def __init__(self, bare: _BareLoop, block: int) -> None:
+        self.bare = bare
+        self.block = block
+        self.framework_ms: list[float] = []
+        self.bare_ms: list[float] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
+    ) -> None:
+        if trainer.global_step % self.block:
+            return
+        _wait(pl_module.device)
+        self.framework_ms.append(1000 * (time.perf_counter() - self._begun) / self.block)
+        begun = time.perf_counter()
+        for _ in range(self.block):
+            self.bare.iterate()
+        _wait(pl_module.device)
+        self.bare_ms.append(1000 * (time.perf_counter() - begun) / self.block)
+        self._begun = time.perf_counter()
+
+
+class _BareLoop:
+    """The model's networks, losses and optimizers in a plain loop over one batch in memory."""
+
+    def __init__(self, model: ImageGAN, batch: ImageBatch, device: torch.device) -> None:
+        self.model = copy.deepcopy(model).to(device)
+        self.batch = ImageBatch(batch.image.to(device), batch.label.to(device))
+        self.d, self.g = self.model.optimizer_factories.values()
+        self.optimizer_d = self.d(self.model.discriminator.parameters())
+        self.optimizer_g = self.g(self.model.generator.parameters())
+
+    def _network(self, network: torch.nn.Module, x: Tensor) -> Tensor:
+        return network(x) if self.model.num_classes is None else network(x, self.batch.label)
+
+    def iterate(self) -> None:
+        generator, discriminator = self.model.generator, self.model.discriminator
+        real, loss = self.batch.image, self.model.adversarial
+        noise = torch.empty(len(real), self.model.latent_dim, device=real.device)
+        fake = self._network(generator, self.model.noise(noise))
+        self.optimizer_d.zero_grad()
+        loss.discriminator(
+            self._network(discriminator, real), self._network(discriminator, fake.detach())
+        ).backward()
+        self.optimizer_d.step()
+        self.optimizer_g.zero_grad()
+        discriminator.requires_grad_(False)
+        loss.generator(self._network(discriminator, fake)).backward()
+        discriminator.requires_grad_(True)
+        self.optimizer_g.step()
+
+
+def benchmark(config: DictConfig) -> None:
+    """Prints the medians of an iteration under Lightning and bare, and of their ratios.
+
+    Both run in one process by turns of ``config.block`` iterations, so that what else the machine
+    does meets both. The framework's side draws batches from the loader, logs to TensorBoard and
+    moves the progress bar as a training run does; the bare side does neither.
+
+    Args:
+        config: conf/benchmark.yaml, composed.
+
+    Raises:
+        ValueError: for too few iterations to compare.
+    """
+    if config.block < 1 or config.rounds < 3:
+        raise ValueError("A comparison needs block=1 and rounds=3 at least.")
+    config.dataset.name = dataset_name(config.dataset)
+    pl.seed_everything(config.seed, verbose=False)
+    datamodule: MNISTDataModule = instantiate(config.dataset)
+    datamodule.prepare_data()
+    datamodule.setup()
+    model: ImageGAN = instantiate(config.model)
+    batch = next(iter(datamodule.train_dataloader()))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer: pl.Trainer = instantiate(
+            config.trainer,
+            max_steps=config.block * (config.rounds + 1),
+            default_root_dir=folder,
+            logger=TensorBoardLogger(folder, name="", version=""),
+            enable_checkpointing=False,
+            callbacks=[TrainingProgress()],
+            _convert_="all",
+        )
+        turns = _Alternating(_BareLoop(model, batch, trainer.strategy.root_device), config.block)
+        trainer.callbacks.append(turns)
+        trainer.fit(model, datamodule)
+    # The first round warms both up.
+    framework, bare = turns.framework_ms[1:], turns.bare_ms[1:]
+    ratios = sorted(f / b for f, b in zip(framework, bare, strict=True))
+    print(
+        f"{type(model).__name__} on {trainer.strategy.root_device}, batch {len(batch.image)}, "
+        f"{torch.get_num_threads()} threads, {config.rounds} rounds of {config.block} iterations\n"
+        f"framework {statistics.median(framework):.2f} ms, bare loop {statistics.median(bare):.2f} "
+        f"ms an iteration (medians)\n"
+        f"framework / bare {statistics.median(ratios):.3f} "
+        f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f})"
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
