@@ -1,0 +1,64 @@
+"""The default runs on real MNIST, judged by a classifier. Hours: ``python -m pytest -m slow``.
+
+GAN_ZOO_RUNS names a folder with finished runs (``gan``, ``cgan``, ``dcgan``) to judge; what is
+missing there is trained first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_zoo.checkpoint import load_model
+from gan_zoo.data import MNISTDataModule, available_dataset
+from tests.conftest import ROOT
+from tests.digit_classifier import classify, train_digit_classifier
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def judge() -> torch.nn.Module:
+    root = os.environ.get("GAN_ZOO_DATA_DIR", "data")
+    if available_dataset("mnist", root) != "mnist":
+        pytest.skip("needs real MNIST")
+    torch.set_num_threads(os.cpu_count() or 1)
+    data = MNISTDataModule("mnist", root)
+    data.setup()
+    classifier, accuracy = train_digit_classifier(data)
+    print(f"classifier: {accuracy:.4f} of the test set right")
+    assert accuracy >= 0.99
+    return classifier
+
+
+def samples(model: str, tmp_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """10,000 images of the model's default run, and the labels asked for (0, 1, ..., 9, 0, ...)."""
+    folder = Path(os.environ.get("GAN_ZOO_RUNS", tmp_path)) / model
+    if not (folder / "metrics.json").exists():
+        script = str(ROOT / "scripts" / "train.py")
+        subprocess.run(
+            [sys.executable, script, f"model={model}", f"hydra.run.dir={folder}"], check=True
+        )
+    images = load_model(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
+    return images, torch.arange(10_000) % 10
+
+
+@pytest.mark.parametrize("model", ["gan", "dcgan"])
+def test_all_ten_digits_are_drawn(judge: torch.nn.Module, tmp_path: Path, model: str) -> None:
+    images, _ = samples(model, tmp_path)
+    shares = classify(judge, images).bincount(minlength=10) / len(images)
+    print(f"{model}: shares of the digits", [round(share, 4) for share in shares.tolist()])
+    assert shares.min() >= 0.05
+
+
+def test_cgan_draws_the_digit_asked_for(judge: torch.nn.Module, tmp_path: Path) -> None:
+    images, labels = samples("cgan", tmp_path)
+    right = classify(judge, images).eq(labels).float()
+    print("cgan: share of images that are given their own label", right.mean().item())
+    print("by digit:", [round(right[labels == digit].mean().item(), 3) for digit in range(10)])
+    assert right.mean() >= 0.98

@@ -1,0 +1,139 @@
+"""Shapes, sizes and initialisation, as the papers have them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gan_zoo.networks import dcgan, mlp
+
+LABEL = torch.tensor([0, 1, 9])
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("generator", "discriminator"),
+    [
+        (mlp.MLPGenerator(5, 3, 12), mlp.MLPDiscriminator(3, 12)),
+        (mlp.MLPGenerator(5, 3, 12, norm=False), mlp.MaxoutDiscriminator(3, 12)),
+        (dcgan.DCGANGenerator(5, 3, 12, 4), dcgan.DCGANDiscriminator(3, 12, 4)),
+        (dcgan.DCGANGenerator(5, 3, 12, 4, 4), dcgan.DCGANDiscriminator(3, 12, 4, 4)),
+    ],
+)
+def test_noise_becomes_images_becomes_logits(
+    generator: nn.Module, discriminator: nn.Module
+) -> None:
+    images = generator(torch.randn(3, 5) * 10)
+    assert images.shape == (3, 3, 12, 12)
+    assert images.abs().max() <= 1
+    assert discriminator(images).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("generator", "discriminator"),
+    [
+        (mlp.ConditionalMLPGenerator(5, 10, 1, 8), mlp.ConditionalMaxoutDiscriminator(10, 1, 8)),
+        (
+            dcgan.DCGANGenerator(5, 1, 8, 4, num_classes=10),
+            dcgan.DCGANDiscriminator(1, 8, 4, num_classes=10),
+        ),
+        (
+            dcgan.ConditionalMNISTGenerator(5, 10, 1, 8, 4, 16),
+            dcgan.ConditionalMNISTDiscriminator(10, 1, 8, 4, 16),
+        ),
+    ],
+)
+def test_both_players_see_the_label(generator: nn.Module, discriminator: nn.Module) -> None:
+    generator.eval()
+    discriminator.eval()
+    noise = torch.randn(3, 5)
+    images = generator(noise, LABEL)
+    assert images.shape == (3, 1, 8, 8)
+    other = (LABEL + 1) % 10
+    assert not torch.allclose(images, generator(noise, other), atol=1e-6)
+    logits = discriminator(images, LABEL)
+    assert logits.shape == (3, 1)
+    assert not torch.allclose(logits, discriminator(images, other), atol=1e-9)
+
+
+def test_the_papers_sizes() -> None:
+    # 1406.2661's code: 100-1200-1200-784, and maxout layers of 240 units of 5 pieces.
+    assert parameters(mlp.MLPGenerator(100, 1, 28, hidden=[1200, 1200], norm=False)) == (
+        101 * 1200 + 1201 * 1200 + 1201 * 784
+    )
+    assert parameters(mlp.MaxoutDiscriminator(1, 28)) == 785 * 1200 + 241 * 1200 + 241
+    # 1411.1784, section 4.1: 200 and 1000 joined in 1200; maxout 240x5 and 50x5 joined in 240x4.
+    assert parameters(mlp.ConditionalMLPGenerator(100, 10, 1, 28, norm=False)) == (
+        101 * 200 + 11 * 1000 + 1201 * 1200 + 1201 * 784
+    )
+    assert parameters(mlp.ConditionalMaxoutDiscriminator(10, 1, 28)) == (
+        785 * 1200 + 11 * 250 + 291 * 960 + 241
+    )
+
+
+def test_maxout_takes_the_largest_piece() -> None:
+    maxout = mlp.Maxout(1, 2, 3)
+    with torch.no_grad():
+        maxout.linear.weight.copy_(torch.tensor([[1.0], [2.0], [-1.0], [0.5], [-3.0], [0.0]]))
+        maxout.linear.bias.zero_()
+    assert maxout(torch.tensor([[1.0], [-1.0]])).tolist() == [[2.0, 0.5], [1.0, 3.0]]
+
+
+def test_dcgan_at_the_papers_size_has_its_channels() -> None:
+    generator = dcgan.DCGANGenerator(100, 3, 64, base_channels=128)
+    channels = [m.in_channels for m in generator.net if isinstance(m, nn.ConvTranspose2d)]
+    assert channels == [100, 1024, 512, 256, 128]
+    assert [m.out_channels for m in generator.net if isinstance(m, nn.ConvTranspose2d)][-1] == 3
+
+
+@pytest.mark.parametrize("kind", [dcgan.DCGANGenerator, dcgan.DCGANDiscriminator])
+def test_dcgan_initialisation_and_biases(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    network = kind(
+        **({"latent_dim": 100} if kind is dcgan.DCGANGenerator else {}), channels=1, image_size=64
+    )
+    modules = list(network.net)  # type: ignore[arg-type]
+    for module, following in zip(modules, [*modules[1:], None], strict=True):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            if module.weight.numel() > 1000:
+                assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+            assert (module.bias is None) == isinstance(following, nn.BatchNorm2d)
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.weight.mean().item() == pytest.approx(1.0, abs=0.02)
+            assert module.bias.abs().max() == 0
+    # No batch norm on the generator's output or the discriminator's input.
+    assert not isinstance(modules[-2], nn.BatchNorm2d)
+    assert not isinstance(modules[1], nn.BatchNorm2d) or kind is dcgan.DCGANGenerator
+
+
+def test_batch_norm_can_be_left_out_of_the_discriminator() -> None:
+    network = dcgan.DCGANDiscriminator(1, 28, norm=False)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_the_appendix_nets_have_neither_biases_nor_affine_batch_norm() -> None:
+    for network in (
+        dcgan.ConditionalMNISTGenerator(100, 10, 1, 28),
+        dcgan.ConditionalMNISTDiscriminator(10, 1, 28),
+    ):
+        assert all(name.endswith("weight") for name, _ in network.named_parameters())
+        norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        assert norms
+        assert not any(m.affine for m in norms)
+
+
+@pytest.mark.parametrize("size", [4, 7, 30, 100, 27])
+def test_sizes_that_strided_layers_cannot_make_are_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"{size} pixels"):
+        dcgan.DCGANGenerator(10, 1, size)
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 40, 96])
+def test_sizes_that_they_can_make(size: int) -> None:
+    images = dcgan.DCGANGenerator(2, 1, size, 2)(torch.randn(2, 2))
+    assert images.shape[-1] == size
+    assert dcgan.DCGANDiscriminator(1, size, 2)(images).shape == (2, 1)

@@ -1,0 +1,41 @@
+"""The README's commands run, shortened."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.conftest import ROOT
+
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python ")]
+SHORTER = {
+    "train.py": ["trainer.max_steps=3", "trainer=cpu", "dataset=digits"],
+    "sample.py": [],
+    "benchmark.py": ["block=1", "rounds=3", "dataset=digits"],
+}
+
+
+def test_the_first_two_lines_set_up_train_and_test() -> None:
+    assert BLOCKS[0].endswith("scripts/train.py model=cgan\n")
+    assert BLOCKS[1].endswith("-m pytest\n")
+    assert all(block.startswith("python3 -m venv .venv && ") for block in BLOCKS[:2])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(
+    run: Callable[..., CompletedProcess[str]], tmp_path: Path, command: str
+) -> None:
+    script, *arguments = shlex.split(command)[1:]
+    name = Path(script).name
+    assert (ROOT / script).is_file()
+    if "RUN_FOLDER" in command:
+        run("train.py", "model=cgan", *SHORTER["train.py"], "hydra.run.dir=RUN_FOLDER")
+    shorter = [a for a in SHORTER[name] if "resume" not in command or a.startswith("trainer.max")]
+    arguments = [a for a in arguments if not a.startswith(("trainer.max_steps", "dataset="))]
+    run(name, *arguments, *[a.replace("=3", "=5") for a in shorter])
