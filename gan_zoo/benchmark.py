@@ -111,7 +111,7 @@ def benchmark(config: DictConfig) -> None:
             _convert_="all",
         )
         turns = _Alternating(_BareLoop(model, batch, trainer.strategy.root_device), config.block)
-        trainer.callbacks.append(turns)
+        trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         trainer.fit(model, datamodule)
     # The first round warms both up.
     framework, bare = turns.framework_ms[1:], turns.bare_ms[1:]

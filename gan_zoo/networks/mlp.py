@@ -209,9 +209,6 @@ class ConditionalMLPGenerator(nn.Module):
             nn.Tanh(),
             nn.Unflatten(1, (channels, image_size, image_size)),
         )
-        import os
-
-        nn.init.normal_(self.label_branch[0].weight, std=float(os.environ.get("LSTD", "1")))
         if weight_range is not None:
             _uniform_weights(self, weight_range)
 
