@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -26,6 +28,16 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from gan_zoo.data import available_dataset
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+# What Lightning and torch warn of though it is meant so here.
+_KNOWN_WARNINGS = (
+    ".*LeafSpec.*is deprecated",
+    ".*does not have many workers",
+    ".*Total length of `list` across ranks is zero",
+    ".*Checkpoint directory .* exists and is not empty",
+    ".*ModelCheckpoint with manual optimization and every_n_train_steps",
+    ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",
+    ".*number of training batches .* is smaller than the logging interval",
+)
 _LABEL_LENGTH = 80
 
 Task = Callable[[DictConfig], object]
@@ -44,6 +56,9 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
         environment raises it instead.
     """
     full_error = os.environ.get(_FULL_ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     run = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
     try:
         sys.argv[1:] = _resumed(sys.argv[1:])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,6 @@ def train(config: DictConfig) -> dict[str, Any]:
         _use_available_dataset(config, folder)
         if first_process:
             _print_tree(config)
-        _quieten()
         pl.seed_everything(config.seed, workers=True, verbose=False)
         datamodule: MNISTDataModule = instantiate(config.dataset)
         model: AdversarialModule = instantiate(config.model)
@@ -72,6 +71,11 @@ def train(config: DictConfig) -> dict[str, Any]:
             _convert_="all",
         )
         return _fit(trainer, model, datamodule, config, folder)
+    except (KeyboardInterrupt, SystemExit):
+        # Lightning ends the process on Ctrl-C, after its callbacks.
+        if first_process and (folder / "checkpoints" / "last.ckpt").exists():
+            print(f"Interrupted. Go on with: python scripts/train.py resume={_shown(folder)}")
+        raise
     except Exception:
         if fresh and first_process and (trainer is None or trainer.global_step == 0):
             logging.shutdown()
@@ -90,10 +94,14 @@ def _fit(
     datamodule.setup()
     if trainer.is_global_zero:
         _write_provenance(folder, config, datamodule)
-    hyperparameters = _hyperparameters(config)
+    # One paper to a file: the file's name is the model's.
+    name = type(model).__module__.rpartition(".")[2]
+    hyperparameters = _hyperparameters(name, config)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(hyperparameters, {"final/loss_d": 0.0, "final/loss_g": 0.0})
+            # The table of runs only shows metrics that it was promised at the start.
+            promised = {f"final/loss_{phase.name}": math.nan for phase in model.phases()}
+            logger.log_hyperparams(hyperparameters, promised)
         else:
             logger.log_hyperparams(hyperparameters)
 
@@ -102,9 +110,9 @@ def _fit(
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     seconds = time.perf_counter() - begun
 
-    scored = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    scored = {key: float(value) for key, value in trainer.callback_metrics.items()}
     metrics = {
-        "model": HydraConfig.get().runtime.choices.get("model", ""),
+        "model": name,
         "dataset": config.dataset.name,
         "seed": config.seed,
         "steps": trainer.global_step,
@@ -114,9 +122,9 @@ def _fit(
     }
     if trainer.is_global_zero:
         final = {
-            name.replace("train/", "final/"): value
-            for name, value in scored.items()
-            if name.startswith("train/loss_")
+            key.replace("train/", "final/"): value
+            for key, value in scored.items()
+            if key.startswith("train/loss_")
         }
         for logger in trainer.loggers:
             logger.log_metrics(final, trainer.global_step)
@@ -170,6 +178,11 @@ def _use_available_dataset(config: DictConfig, folder: Path) -> None:
     name = dataset_name(config.dataset)
     if name == config.dataset.name:
         return
+    if config.resume:
+        raise ValueError(
+            f"The run was trained on {config.dataset.name}, which is not to be had now; it does "
+            f"not go on with {name}."
+        )
     config.dataset.name = name
     saved = folder / ".hydra" / "config.yaml"
     if saved.exists():
@@ -178,19 +191,6 @@ def _use_available_dataset(config: DictConfig, folder: Path) -> None:
 
 def _listed(node: DictConfig | None) -> list[Any]:
     return [instantiate(item) for item in (node or {}).values() if item]
-
-
-def _quieten() -> None:
-    for message in (
-        ".*LeafSpec.*is deprecated.*",
-        ".*does not have many workers.*",
-        ".*Total length of `list` across ranks is zero.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
-        ".*number of training batches .* is smaller than the logging interval.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def _print_tree(config: DictConfig) -> None:
@@ -207,10 +207,10 @@ def _print_tree(config: DictConfig) -> None:
     Console().print(tree)
 
 
-def _hyperparameters(config: DictConfig) -> dict[str, Any]:
+def _hyperparameters(model: str, config: DictConfig) -> dict[str, Any]:
     """The columns of TensorBoard's table of runs."""
     columns = {
-        "model": HydraConfig.get().runtime.choices.get("model", ""),
+        "model": model,
         "dataset": config.dataset.name,
         "batch_size": config.dataset.batch_size,
         "image_size": config.dataset.image_size,
@@ -266,10 +266,6 @@ def _git(*arguments: str) -> str | None:
 
 def _print_summary(folder: Path, metrics: dict[str, Any]) -> None:
     runs = next((path for path in folder.parents if path.name == "runs"), folder)
-    shown = {
-        path: os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-        for path in (folder, runs)
-    }
     scores = "  ".join(
         f"{name.removeprefix('train/')} {metrics[name]:.3f}"
         for name in ("train/loss_d", "train/loss_g", "train/d_real", "train/d_fake")
@@ -277,9 +273,13 @@ def _print_summary(folder: Path, metrics: dict[str, Any]) -> None:
     )
     minutes = metrics["seconds"] / 60
     print(
-        f"Run     {shown[folder]}\n"
+        f"Run     {_shown(folder)}\n"
         f"Trained {metrics['steps']} steps, {metrics['images_seen']:,} images of "
         f"{metrics['dataset']} in {minutes:.1f} min\n"
         f"Scored  {scores}\n"
-        f"Look    tensorboard --logdir {shown[runs]}"
+        f"Look    tensorboard --logdir {_shown(runs)}"
     )
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -108,6 +112,31 @@ def test_resume_goes_on_in_the_folder_with_its_configuration(run: Run, tmp_path:
     assert torch.equal(*noise)
     assert len(json.loads((tmp_path / "here" / "provenance.json").read_text())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_run_does_not_go_on_with_other_data(run: Run, tmp_path: Path) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    saved = tmp_path / "here" / ".hydra" / "config.yaml"
+    saved.write_text(saved.read_text().replace("name: digits", "name: kmnist"))
+    (tmp_path / "data").write_text("")
+    result = run("train.py", "resume=here", check=False, GAN_ZOO_DATA_DIR="data")
+    assert result.returncode == 1
+    assert "was trained on kmnist" in result.stderr
+    assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_ctrl_c_keeps_what_was_trained(tmp_path: Path) -> None:
+    command = [sys.executable, TRAIN, "dataset=digits", "trainer=cpu", "hydra.run.dir=here"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    picture = tmp_path / "here" / "samples" / "step-000500.png"
+    deadline = time.monotonic() + 200
+    while not picture.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "resume=here" in output
+    assert read_checkpoint(tmp_path / "here")["global_step"] >= 500
 
 
 def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
