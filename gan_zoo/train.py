@@ -34,14 +34,11 @@ log = logging.getLogger(__name__)
 _VERSIONS_OF = ("gan_zoo", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
-def train(config: DictConfig) -> dict[str, Any]:
+def train(config: DictConfig) -> None:
     """Trains as configured and writes the run folder.
 
     Args:
         config: conf/train.yaml, composed.
-
-    Returns:
-        What ``metrics.json`` holds.
 
     Raises:
         ValueError: for a choice that can't work, before anything is trained; the run folder is
@@ -70,7 +67,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             callbacks=_listed(config.get("callbacks")),
             _convert_="all",
         )
-        return _fit(trainer, model, datamodule, config, folder)
+        _fit(trainer, model, datamodule, config, folder)
     except (KeyboardInterrupt, SystemExit):
         # Lightning ends the process on Ctrl-C, after its callbacks.
         if first_process and (folder / "checkpoints" / "last.ckpt").exists():
@@ -89,14 +86,16 @@ def _fit(
     datamodule: MNISTDataModule,
     config: DictConfig,
     folder: Path,
-) -> dict[str, Any]:
+) -> None:
     datamodule.prepare_data()
     datamodule.setup()
     if trainer.is_global_zero:
         _write_provenance(folder, config, datamodule)
     # One paper to a file: the file's name is the model's.
     name = type(model).__module__.rpartition(".")[2]
-    hyperparameters = _hyperparameters(name, config)
+    about = {"model": name, "dataset": config.dataset.name, "seed": config.seed}
+    trainer.callbacks.append(_Result(folder, about))  # type: ignore[attr-defined]
+    hyperparameters = {**about, **_hyperparameters(config)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             # The table of runs only shows metrics that it was promised at the start.
@@ -106,32 +105,43 @@ def _fit(
             logger.log_hyperparams(hyperparameters)
 
     checkpoint = Path(config.resume) / "checkpoints" / "last.ckpt" if config.resume else None
-    begun = time.perf_counter()
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    seconds = time.perf_counter() - begun
-
-    scored = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    metrics = {
-        "model": name,
-        "dataset": config.dataset.name,
-        "seed": config.seed,
-        "steps": trainer.global_step,
-        **model.counts,
-        "seconds": round(seconds, 1),
-        **scored,
-    }
     if trainer.is_global_zero:
+        metrics = json.loads((folder / _Result.FILE).read_text())
+        _print_summary(folder, metrics)
+
+
+class _Result(pl.Callback):
+    """Writes what the run came to, in the process that trained."""
+
+    FILE = "metrics.json"
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder = folder
+        self.about = about
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begun = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
+        scored = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not trainer.is_global_zero:
+            return
         final = {
-            key.replace("train/", "final/"): value
-            for key, value in scored.items()
-            if key.startswith("train/loss_")
+            name.replace("train/", "final/"): value
+            for name, value in scored.items()
+            if name.startswith("train/loss_")
         }
         for logger in trainer.loggers:
             logger.log_metrics(final, trainer.global_step)
-            logger.finalize("success")
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        _print_summary(folder, metrics)
-    return metrics
+        metrics = {
+            **self.about,
+            "steps": trainer.global_step,
+            **pl_module.counts,
+            "seconds": round(time.perf_counter() - self._begun, 1),
+            **scored,
+        }
+        (self.folder / self.FILE).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def _refuse_what_cannot_work(config: DictConfig) -> None:
@@ -207,14 +217,11 @@ def _print_tree(config: DictConfig) -> None:
     Console().print(tree)
 
 
-def _hyperparameters(model: str, config: DictConfig) -> dict[str, Any]:
+def _hyperparameters(config: DictConfig) -> dict[str, Any]:
     """The columns of TensorBoard's table of runs."""
     columns = {
-        "model": model,
-        "dataset": config.dataset.name,
         "batch_size": config.dataset.batch_size,
         "image_size": config.dataset.image_size,
-        "seed": config.seed,
         "max_steps": config.trainer.max_steps,
     }
     for key, value in config.model.items():

@@ -163,6 +163,14 @@ def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "here" / "metrics.json").read_text())["images_seen"] == 3 * 32
 
 
+def test_a_sweep_may_spawn_its_processes(spawn: Run, tmp_path: Path) -> None:
+    strategy = "trainer.strategy=ddp_spawn_find_unused_parameters_true"
+    spawn(TRAIN, "-m", "model=gan,cgan", "dataset=digits", "trainer=ddp_cpu", strategy, *SHORT[2:])
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("runs/multirun/*/*/metrics.json")]
+    assert sorted(result["model"] for result in results) == ["cgan", "gan"]
+    assert {result["images_seen"] for result in results} == {6 * 2 * 128}
+
+
 def test_missing_mnist_is_stood_in_for_and_named_so(run: Run, tmp_path: Path) -> None:
     # A file where the data folder should be can neither be read nor downloaded into.
     (tmp_path / "data").write_text("")

@@ -31,7 +31,6 @@ class TrainingProgress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
-        self._console = Console()
         self._bar: Progress | None = None
 
     def disable(self) -> None:
@@ -45,7 +44,8 @@ class TrainingProgress(ProgressBar):
         self._first_step = trainer.global_step
         self._images_drawn = pl_module.counts["images_seen"]
         self._total = _total_steps(trainer)
-        if self._enabled and self._console.is_terminal:
+        console = Console()
+        if self._enabled and console.is_terminal:
             self._bar = Progress(
                 MofNCompleteColumn(),
                 BarColumn(bar_width=20),
@@ -53,7 +53,7 @@ class TrainingProgress(ProgressBar):
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                console=self._console,
+                console=console,
                 auto_refresh=False,
             )
             self._task = self._bar.add_task(
