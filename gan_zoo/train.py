@@ -139,7 +139,11 @@ class _Result(pl.Callback):
             "steps": trainer.global_step,
             **pl_module.counts,
             "seconds": round(time.perf_counter() - self._begun, 1),
-            **scored,
+            **{
+                name: value
+                for name, value in scored.items()
+                if name.removeprefix("train/") not in pl_module.counts
+            },
         }
         (self.folder / self.FILE).write_text(json.dumps(metrics, indent=2) + "\n")
 

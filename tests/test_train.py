@@ -114,6 +114,14 @@ def test_resume_goes_on_in_the_folder_with_its_configuration(run: Run, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
+def test_validation_images_and_mixed_precision(run: Run, tmp_path: Path) -> None:
+    run("train.py", "dataset.val_size=200", "trainer.precision=bf16-mixed", *SHORT[:2],
+        "trainer.max_steps=12", "hydra.run.dir=here")  # fmt: skip
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert 0 < metrics["val/d_real"] < 1
+    assert [path.name for path in (tmp_path / "here" / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 def test_a_run_does_not_go_on_with_other_data(run: Run, tmp_path: Path) -> None:
     run("train.py", *SHORT, "hydra.run.dir=here")
     saved = tmp_path / "here" / ".hydra" / "config.yaml"

@@ -34,11 +34,11 @@ class Checkpoint(ModelCheckpoint):
             every_n_train_steps=every_n_train_steps,
             save_top_k=-1,
             save_last=True,
+            enable_version_counter=False,
         )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save_last(trainer)
-        super().on_train_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -48,5 +48,5 @@ class Checkpoint(ModelCheckpoint):
         super().on_exception(trainer, pl_module, exception)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step > 0 and trainer.global_step != self._last_global_step_saved:
+        if trainer.global_step > 0:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
