@@ -105,6 +105,7 @@ class AdversarialModule(pl.LightningModule):
         self.ema = nn.ModuleDict()
         self.counts: dict[str, int] = {"images_seen": 0}
         self.config: dict[str, Any] = {}
+        self._gradient_norm: Tensor | None = None
 
     def players(self) -> dict[str, nn.Module]:
         """Each player's networks, by the name that phases and optimizers use."""
@@ -150,23 +151,27 @@ class AdversarialModule(pl.LightningModule):
         with torch.set_grad_enabled(any(phase.through_generators for phase in due)):
             generated = self.generate(batch)
 
-        terms: dict[str, Tensor] = {}
-        self._gradient_norms: dict[str, Tensor] | None = {} if self.is_logging_step else None
+        logging = self.is_logging_step
+        logged: dict[str, Any] = {}
         for phase in due:
             with _frozen(network for name, network in players.items() if name != phase.player):
                 loss, phase_terms = phase.loss(batch, generated)
                 self.manual_backward(loss / self.accumulate_grad_batches)
+            self._gradient_norm = None
             if iteration // phase.interval % self.accumulate_grad_batches == 0:
                 self._step(phase.player, optimizers[phase.player])
-            terms[f"loss_{phase.name}"] = loss
-            terms |= phase_terms
+            if logging:
+                logged[f"loss_{phase.name}"] = loss.detach()
+                logged |= {name: term.detach().mean() for name, term in phase_terms.items()}
+                if self._gradient_norm is not None:
+                    logged[f"grad_norm_{phase.name}"] = self._gradient_norm
 
         self._end_iteration(len(batch[0]))
-        if self._gradient_norms is not None:
-            norms = {f"grad_norm_{player}": norm for player, norm in self._gradient_norms.items()}
-            values = {name: value.detach().mean() for name, value in (terms | norms).items()}
-            counts = {name: float(count) for name, count in self.counts.items()}
-            self.log_dict({f"train/{name}": value for name, value in (values | counts).items()})
+        if logging:
+            logged |= {name: float(count) for name, count in self.counts.items()}
+            if self.scheduler_factory is not None:
+                logged |= {f"lr_{p}": o.param_groups[0]["lr"] for p, o in optimizers.items()}
+            self.log_dict({f"train/{name}": value for name, value in logged.items()})
 
     @property
     def is_logging_step(self) -> bool:
@@ -176,15 +181,10 @@ class AdversarialModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Called by Lightning once gradients are unscaled under mixed precision.
-        if self._gradient_norms is not None:
-            player = list(self.players())[self.trainer.optimizers.index(optimizer)]
-            gradients = [
-                parameter.grad
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-                if parameter.grad is not None
-            ]
-            self._gradient_norms[player] = torch.nn.utils.get_total_norm(gradients)
+        if self.is_logging_step:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
         if self.gradient_clip_val is not None:
             self.clip_gradients(
                 optimizer,
