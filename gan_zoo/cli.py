@@ -61,7 +61,7 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
         warnings.filterwarnings("ignore", message)
     run = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
     try:
-        sys.argv[1:] = _resumed(sys.argv[1:])
+        sys.argv[1:] = _resumed(sys.argv[1:], config_dir)
         # Hydra raises what it would print itself; the task, and what it starts, see what the user
         # set.
         with _environment(_FULL_ERROR, "1"):
@@ -92,7 +92,7 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
         put(before)
 
 
-def _resumed(arguments: list[str]) -> list[str]:
+def _resumed(arguments: list[str], config_dir: Path) -> list[str]:
     """Turns ``resume=RUN_FOLDER`` into that run's own configuration, in that folder."""
     resumes = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     if not resumes or resumes[-1] in ("", "null") or "--config-path" in arguments:
@@ -105,6 +105,12 @@ def _resumed(arguments: list[str]) -> list[str]:
             f"resume={resumes[-1]}: the run has no checkpoints/last.ckpt to go on from."
         )
     rest = [a for a in arguments if not a.startswith("resume=")]
+    for argument in rest:
+        if (config_dir / argument.partition("=")[0].partition("@")[0]).is_dir():
+            raise ValueError(
+                f"resume goes on with the run's own configuration, which {argument} would replace; "
+                "change single options instead, such as trainer.max_steps."
+            )
     return [
         *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
         *rest,

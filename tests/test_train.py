@@ -111,6 +111,10 @@ def test_resume_goes_on_in_the_folder_with_its_configuration(run: Run, tmp_path:
     noise = [c["callbacks"]["SampleGrid"]["inputs"]["noise"] for c in (before, after)]
     assert torch.equal(*noise)
     assert len(json.loads((tmp_path / "here" / "provenance.json").read_text())) == 2
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert (metrics["model"], metrics["steps"]) == ("cgan", 10)
+    refused = run("train.py", "resume=here", "model=gan", check=False)
+    assert "model=gan would replace" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
