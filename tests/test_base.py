@@ -204,9 +204,13 @@ def test_the_average_follows_the_generator_and_samples_use_it() -> None:
 def test_nothing_is_logged_between_logging_steps() -> None:
     model = small_gan()
     logged: list[int] = []
-    model.log_dict = lambda values: logged.append(model.trainer.global_step)  # type: ignore
+    model.log_dict = lambda *_, **__: logged.append(model.trainer.global_step)  # type: ignore
     fit(model, batches=10, log_every_n_steps=4)
     assert logged == [4, 8]
+    # The last figures are the run's result.
+    logged.clear()
+    fit(model, batches=10, log_every_n_steps=4, max_steps=6)
+    assert logged == [4, 6]
 
 
 def test_what_is_logged() -> None:

@@ -71,8 +71,9 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
         "final/loss_d", "final/loss_g",
     } <= set(tags["scalars"])  # fmt: skip
     assert tags["images"] == ["samples/generated", "samples/real"]
-    # The x-axis is the iteration, counted from 0.
-    assert [event.step for event in events.Scalars("train/loss_d")] == [1, 3, 5]
+    # The x-axis is the iteration.
+    assert [event.step for event in events.Scalars("train/loss_d")] == [2, 4, 6]
+    assert [event.step for event in events.Images("samples/generated")] == [0, 6]
 
 
 def test_seed_0_is_a_seed(run: Run, tmp_path: Path) -> None:

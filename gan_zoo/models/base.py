@@ -171,13 +171,21 @@ class AdversarialModule(pl.LightningModule):
             logged |= {name: float(count) for name, count in self.counts.items()}
             if self.scheduler_factory is not None:
                 logged |= {f"lr_{p}": o.param_groups[0]["lr"] for p, o in optimizers.items()}
-            self.log_dict({f"train/{name}": value for name, value in logged.items()})
+            values = {f"train/{name}": float(value) for name, value in logged.items()}
+            # Lightning would log them under the number of the iteration before.
+            self.log_dict(values, logger=False)
+            for logger in self.loggers:
+                logger.log_metrics(values, iteration)
 
     @property
     def is_logging_step(self) -> bool:
-        """Whether the trainer logs what this iteration gives it; nothing is computed otherwise."""
+        """Whether this iteration's figures are wanted: the trainer's interval, or the last one's.
+
+        Between such iterations nothing is computed for the logs.
+        """
+        iteration = self.trainer.global_step + 1
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (self.trainer.global_step + 1) % every == 0
+        return (every > 0 and iteration % every == 0) or iteration == self.trainer.max_steps
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Called by Lightning once gradients are unscaled under mixed precision.
