@@ -135,6 +135,8 @@ class MaxoutDiscriminator(nn.Module):
         channels, image_size: shape of the images.
         units, pieces: of each maxout layer.
         input_dropout, dropout: probabilities to drop a pixel, and a hidden unit.
+        unit_range: show the network pixels in [0, 1], as the paper's were: smaller inputs, and a
+            pixel dropped becomes background instead of grey.
         weight_range: as in MLPGenerator; the authors' is .005.
     """
 
@@ -146,9 +148,11 @@ class MaxoutDiscriminator(nn.Module):
         pieces: int = 5,
         input_dropout: float = 0.2,
         dropout: float = 0.5,
+        unit_range: bool = False,
         weight_range: float | None = None,
     ) -> None:
         super().__init__()
+        self.unit_range = unit_range
         self.net = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(input_dropout),
@@ -162,7 +166,7 @@ class MaxoutDiscriminator(nn.Module):
             _uniform_weights(self, weight_range)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
+        return self.net((image + 1) / 2 if self.unit_range else image)
 
 
 class ConditionalMLPGenerator(nn.Module):
@@ -228,6 +232,7 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         channels, image_size: shape of the images.
         image_units, label_units, joint_units: widths of the maxout layers.
         dropout: probability that a hidden unit is dropped in training (the paper: .5).
+        unit_range: as in MaxoutDiscriminator.
         weight_range: as in MLPGenerator.
     """
 
@@ -240,10 +245,12 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         label_units: int = 50,
         joint_units: int = 240,
         dropout: float = 0.5,
+        unit_range: bool = False,
         weight_range: float | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.unit_range = unit_range
         self.image_branch = nn.Sequential(
             nn.Flatten(),
             Maxout(channels * image_size**2, image_units, pieces=5),
@@ -264,4 +271,5 @@ class ConditionalMaxoutDiscriminator(nn.Module):
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         one_hot = F.one_hot(label, self.num_classes).to(image.dtype)
+        image = (image + 1) / 2 if self.unit_range else image
         return self.joint(torch.cat([self.image_branch(image), self.label_branch(one_hot)], 1))
