@@ -166,7 +166,7 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> str:
         return f"{where}: {text}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"'{error.filename}': {error.strerror}."
-    if isinstance(error, (ValueError, RuntimeError)) and text:
+    if isinstance(error, (ValueError, RuntimeError, ArithmeticError)) and text:
         return text
     return f"{type(error).__name__}: {text}"
 

@@ -25,13 +25,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.tree import Tree
 
+import gan_zoo
 from gan_zoo.cli import dataset_name
 from gan_zoo.data import MNISTDataModule
 from gan_zoo.models.base import AdversarialModule
 
 log = logging.getLogger(__name__)
 
-_VERSIONS_OF = ("gan_zoo", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
+_VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
 def train(config: DictConfig) -> None:
@@ -248,6 +249,7 @@ def _write_provenance(folder: Path, config: DictConfig, datamodule: MNISTDataMod
             "git_commit": _git("rev-parse", "HEAD"),
             "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
             "versions": {
+                "gan_zoo": gan_zoo.__version__,
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 **{name: version(name) for name in _VERSIONS_OF},

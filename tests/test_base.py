@@ -213,6 +213,12 @@ def test_nothing_is_logged_between_logging_steps() -> None:
     assert logged == [4, 6]
 
 
+def test_a_run_that_diverged_stops_and_says_so() -> None:
+    model = small_gan(optimizer_d=functools.partial(torch.optim.SGD, lr=1e30))
+    with pytest.raises(ArithmeticError, match=r"in iteration \d+: the run has diverged"):
+        fit(model, batches=10)
+
+
 def test_what_is_logged() -> None:
     trainer = fit(small_gan(penalty="wgan_gp"), batches=2)
     assert set(trainer.callback_metrics) == {

@@ -8,6 +8,7 @@ against one discriminator.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class AdversarialModule(pl.LightningModule):
 
     Raises:
         ValueError: for an option out of its range.
+        ArithmeticError: in training, at a logging step, once a figure is not finite.
     """
 
     averaged_networks: tuple[str, ...] = ("generator",)
@@ -172,6 +174,13 @@ class AdversarialModule(pl.LightningModule):
             if self.scheduler_factory is not None:
                 logged |= {f"lr_{p}": o.param_groups[0]["lr"] for p, o in optimizers.items()}
             values = {f"train/{name}": float(value) for name, value in logged.items()}
+            broken = [name for name, value in values.items() if not math.isfinite(value)]
+            if broken:
+                raise ArithmeticError(
+                    f"{broken[0]} is {values[broken[0]]} in iteration {iteration}: the run has "
+                    "diverged. Lower rates (model.optimizer_d.lr) or model.gradient_clip_val may "
+                    "hold it."
+                )
             # Lightning would log them under the number of the iteration before.
             self.log_dict(values, logger=False)
             for logger in self.loggers:
