@@ -202,6 +202,10 @@ class AdversarialModule(pl.LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             gradients = [p.grad for p in parameters if p.grad is not None]
             self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                # A fused optimizer unscales the gradients in its own step, which is yet to come.
+                self._gradient_norm = self._gradient_norm / scaler.get_scale()
         if self.gradient_clip_val is not None:
             self.clip_gradients(
                 optimizer,
