@@ -151,11 +151,13 @@ class _Result(pl.Callback):
 
 def _refuse_what_cannot_work(config: DictConfig) -> None:
     trainer = config.trainer
-    for option, lowest in (("max_steps", -1), ("log_every_n_steps", 0)):
-        if not isinstance(trainer[option], int) or trainer[option] < lowest:
-            raise ValueError(
-                f"trainer.{option} is {trainer[option]}; it has to be a whole number from {lowest}."
-            )
+    for option, value, lowest in (
+        ("seed", config.seed, 0),
+        ("trainer.max_steps", trainer.max_steps, -1),
+        ("trainer.log_every_n_steps", trainer.log_every_n_steps, 0),
+    ):
+        if not isinstance(value, int) or not lowest <= value < 2**32:
+            raise ValueError(f"{option} is {value}; it has to be a whole number from {lowest}.")
     strategy, devices = str(trainer.strategy), _device_count(trainer.devices)
     if trainer.accelerator in ("gpu", "cuda") and max(devices, 1) > torch.cuda.device_count():
         raise ValueError(
@@ -185,6 +187,8 @@ def _device_count(devices: Any) -> int:
         return -1
     if "," in text:
         return max(int(index) for index in text.split(",") if index) + 1
+    if not text.lstrip("-").isdigit():
+        raise ValueError(f"trainer.devices is {text}; it has to be a number, a list or auto.")
     return int(text)
 
 

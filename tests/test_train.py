@@ -139,9 +139,10 @@ def test_a_run_does_not_go_on_with_other_data(run: Run, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_trained(tmp_path: Path) -> None:
-    command = [sys.executable, TRAIN, "dataset=digits", "trainer=cpu", "hydra.run.dir=here"]
+    command = [sys.executable, TRAIN, "dataset=digits", "trainer=cpu", "hydra.run.dir=here",
+               "callbacks.sample_grid.every_n_steps=10"]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    picture = tmp_path / "here" / "samples" / "step-000500.png"
+    picture = tmp_path / "here" / "samples" / "step-000010.png"
     deadline = time.monotonic() + 200
     while not picture.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -149,7 +150,7 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "resume=here" in output
-    assert read_checkpoint(tmp_path / "here")["global_step"] >= 500
+    assert read_checkpoint(tmp_path / "here")["global_step"] >= 10
 
 
 def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
@@ -236,6 +237,8 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
         (["trainer.strategy=ddp"], "trainer.strategy=ddp", "ddp_find_unused_parameters_true"),
         (["-m", "trainer=ddp_cpu"], "multirun", "ddp_spawn_find_unused_parameters_true"),
         (["trainer.max_steps=soon"], "trainer.max_steps is soon", "whole number"),
+        (["trainer.devices=all"], "trainer.devices is all", "auto"),
+        (["seed=-1"], "seed is -1", "from 0"),
         (["model.optimizer_g.lr=-1"], "learning rate", "-1"),
         (["hydra.run.dir=file/run"], "file/run", "directory"),
         (["resume=nowhere"], "resume=nowhere", "not the folder of a run"),
