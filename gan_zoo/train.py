@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.tree import Tree
@@ -62,10 +63,15 @@ def train(config: DictConfig) -> None:
         model: AdversarialModule = instantiate(config.model)
         model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         model.configure_optimizers()
+        callbacks = _listed(config.get("callbacks"))
+        if not config.trainer.enable_progress_bar:
+            callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
         trainer = instantiate(
             config.trainer,
             logger=_listed(config.get("logger")) or False,
-            callbacks=_listed(config.get("callbacks")),
+            callbacks=callbacks,
+            # Lightning would add a checkpoint callback of its own where there is none.
+            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
             _convert_="all",
         )
         _fit(trainer, model, datamodule, config, folder)

@@ -76,6 +76,25 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert [event.step for event in events.Images("samples/generated")] == [0, 6]
 
 
+def test_callbacks_and_loggers_can_be_left_out(run: Run, tmp_path: Path) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here", "trainer.enable_progress_bar=false",
+        "~callbacks.checkpoint", "callbacks.sample_grid=null", "logger=none")  # fmt: skip
+    kept = {path.name for path in (tmp_path / "here").iterdir()}
+    assert kept == {".hydra", "train.log", "metrics.json", "provenance.json"}
+
+
+def test_a_damaged_data_file_is_named_before_a_folder_is_made(run: Run, tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{part}-ubyte").write_bytes(b"cut short")
+    result = run("train.py", "trainer.max_steps=1", check=False, GAN_ZOO_DATA_DIR="data")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "train-images-idx3-ubyte' has 9 bytes instead of 47,040,016" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_seed_0_is_a_seed(run: Run, tmp_path: Path) -> None:
     weights = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
