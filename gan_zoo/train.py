@@ -24,14 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
+from rich.text import Text
 from rich.tree import Tree
 
 import gan_zoo
 from gan_zoo.cli import dataset_name
 from gan_zoo.data import MNISTDataModule
 from gan_zoo.models.base import AdversarialModule
-
-log = logging.getLogger(__name__)
 
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
@@ -94,7 +93,6 @@ def _fit(
     config: DictConfig,
     folder: Path,
 ) -> None:
-    datamodule.prepare_data()
     datamodule.setup()
     if trainer.is_global_zero:
         _write_provenance(folder, config, datamodule)
@@ -224,9 +222,9 @@ def _print_tree(config: DictConfig) -> None:
     def grow(branch: Tree, node: Any) -> None:
         for key, value in node.items():
             if isinstance(value, dict):
-                grow(branch.add(f"[bold]{key}"), value)
+                grow(branch.add(Text(str(key), style="bold")), value)
             else:
-                branch.add(f"{key}: {value}", highlight=True)
+                branch.add(Text(f"{key}: {value}"))
 
     grow(tree, OmegaConf.to_container(config, resolve=True))
     Console().print(tree)
