@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -77,8 +77,8 @@ class InMemoryImages(Dataset[ImageBatch]):
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
         """The images at ``indices``, in [-1, 1]: (x - .5) / .5 of x = byte / 255."""
         chosen = torch.as_tensor(indices)
-        image = self.images[chosen].to(torch.float32)
-        return ImageBatch(image.mul_(2 / 255).sub_(1), self.labels[chosen])
+        image = self.images.index_select(0, chosen) - 127.5
+        return ImageBatch(image.div_(127.5), self.labels.index_select(0, chosen))
 
 
 def pass_through(batch: ImageBatch) -> ImageBatch:
@@ -293,6 +293,11 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[ImageBatch]:
         return self._loader(self.test, shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
+        if batch[0].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, index)
 
     def checksum(self) -> str:
         """sha256 of the training images and labels as they are on disk, for provenance."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -145,23 +145,38 @@ class AdversarialModule(pl.LightningModule):
             # Every process was seeded alike for equal weights; from here each draws its own noise.
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
+    def on_train_start(self) -> None:
         players = self.players()
-        optimizers = dict(zip(players, self.trainer.optimizers, strict=True))
+        self._optimizer_of = dict(zip(players, self.trainer.optimizers, strict=True))
+        # Walking the modules anew would cost each iteration more than freezing does.
+        self._others_of = {
+            player: [
+                parameter
+                for other, network in players.items()
+                if other != player
+                for parameter in network.parameters()
+                if parameter.requires_grad
+            ]
+            for player in players
+        }
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         iteration = self.trainer.global_step + 1
         due = [phase for phase in self.phases() if iteration % phase.interval == 0]
         with torch.set_grad_enabled(any(phase.through_generators for phase in due)):
             generated = self.generate(batch)
 
-        logging = self.is_logging_step
+        logging, accumulate = self.is_logging_step, self.accumulate_grad_batches
         logged: dict[str, Any] = {}
         for phase in due:
-            with _frozen(network for name, network in players.items() if name != phase.player):
+            with _frozen(self._others_of[phase.player]):
                 loss, phase_terms = phase.loss(batch, generated)
-                self.manual_backward(loss / self.accumulate_grad_batches)
-            self._gradient_norm = None
-            if iteration // phase.interval % self.accumulate_grad_batches == 0:
-                self._step(phase.player, optimizers[phase.player])
+                share = loss if accumulate == 1 else loss / accumulate
+                self.manual_backward(share)
+            if logging:
+                self._gradient_norm = None
+            if iteration // phase.interval % accumulate == 0:
+                self._step(phase.player)
             if logging:
                 logged[f"loss_{phase.name}"] = loss.detach()
                 logged |= {name: term.detach().mean() for name, term in phase_terms.items()}
@@ -172,7 +187,10 @@ class AdversarialModule(pl.LightningModule):
         if logging:
             logged |= {name: float(count) for name, count in self.counts.items()}
             if self.scheduler_factory is not None:
-                logged |= {f"lr_{p}": o.param_groups[0]["lr"] for p, o in optimizers.items()}
+                logged |= {
+                    f"lr_{player}": optimizer.param_groups[0]["lr"]
+                    for player, optimizer in self._optimizer_of.items()
+                }
             values = {f"train/{name}": float(value) for name, value in logged.items()}
             broken = [name for name, value in values.items() if not math.isfinite(value)]
             if broken:
@@ -213,7 +231,8 @@ class AdversarialModule(pl.LightningModule):
                 gradient_clip_algorithm="norm",
             )
 
-    def _step(self, player: str, optimizer: Optimizer) -> None:
+    def _step(self, player: str) -> None:
+        optimizer = self._optimizer_of[player]
         # The strategy's step serves precision plugins as a LightningOptimizer's does, but leaves
         # Lightning's count of steps alone.
         self.trainer.strategy.optimizer_step(optimizer, closure=_no_closure)
@@ -461,9 +480,8 @@ def _no_closure() -> None:
 
 
 @contextmanager
-def _frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Lets no gradient reach the networks' parameters, for the duration."""
-    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+def _frozen(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Lets no gradient reach the parameters, for the duration."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
