@@ -49,14 +49,19 @@ class _Alternating(pl.Callback):
 
 
 class _BareLoop:
-    """The model's networks, losses and optimizers in a plain loop over one batch in memory."""
+    """The model's algorithm in a plain loop over one batch in memory.
+
+    It has the same networks, losses and optimizers, and the same moving average of the generator.
+    """
 
     def __init__(self, model: ImageGAN, batch: ImageBatch, device: torch.device) -> None:
         self.model = copy.deepcopy(model).to(device)
         self.batch = ImageBatch(batch.image.to(device), batch.label.to(device))
-        self.d, self.g = self.model.optimizer_factories.values()
-        self.optimizer_d = self.d(self.model.discriminator.parameters())
-        self.optimizer_g = self.g(self.model.generator.parameters())
+        optimizer_d, optimizer_g = self.model.optimizer_factories.values()
+        self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
+        self.optimizer_g = optimizer_g(self.model.generator.parameters())
+        self.averages = [list(network.parameters()) for network in self.model.ema.values()]
+        self.weights = list(self.model.generator.parameters())
 
     def _network(self, network: torch.nn.Module, x: Tensor) -> Tensor:
         return network(x) if self.model.num_classes is None else network(x, self.batch.label)
@@ -76,6 +81,9 @@ class _BareLoop:
         loss.generator(self._network(discriminator, fake)).backward()
         discriminator.requires_grad_(True)
         self.optimizer_g.step()
+        with torch.no_grad():
+            for average in self.averages:
+                torch._foreach_lerp_(average, self.weights, 1 - self.model.ema_decay)
 
 
 def benchmark(config: DictConfig) -> None:

@@ -148,7 +148,7 @@ class AdversarialModule(pl.LightningModule):
     def on_train_start(self) -> None:
         players = self.players()
         self._optimizer_of = dict(zip(players, self.trainer.optimizers, strict=True))
-        # Walking the modules anew would cost each iteration more than freezing does.
+        # Walking the modules anew in each iteration would cost more than what is done with them.
         self._others_of = {
             player: [
                 parameter
@@ -159,6 +159,15 @@ class AdversarialModule(pl.LightningModule):
             ]
             for player in players
         }
+        self._averaged: list[tuple[list[Tensor], ...]] = [
+            (
+                list(average.parameters()),
+                list(getattr(self, name).parameters()),
+                list(average.buffers()),
+                list(getattr(self, name).buffers()),
+            )
+            for name, average in self.ema.items()
+        ]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         iteration = self.trainer.global_step + 1
@@ -210,9 +219,10 @@ class AdversarialModule(pl.LightningModule):
 
         Between such iterations nothing is computed for the logs.
         """
-        iteration = self.trainer.global_step + 1
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (every > 0 and iteration % every == 0) or iteration == self.trainer.max_steps
+        trainer = self.trainer
+        iteration = trainer.global_step + 1
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (every > 0 and iteration % every == 0) or iteration == trainer.max_steps
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Called by Lightning once gradients are unscaled under mixed precision.
@@ -240,13 +250,14 @@ class AdversarialModule(pl.LightningModule):
         self.counts[f"{player}_steps"] = self.counts.get(f"{player}_steps", 0) + 1
 
     def _end_iteration(self, batch_size: int) -> None:
-        self.counts["images_seen"] += batch_size * self.trainer.world_size
+        trainer = self.trainer
+        self.counts["images_seen"] += batch_size * trainer.world_size
         if self.scheduler_factory is not None:
-            for scheduler in self.trainer.lr_scheduler_configs:
+            for scheduler in trainer.lr_scheduler_configs:
                 scheduler.scheduler.step()  # type: ignore[call-arg]
         if self.ema_decay:
             self._average()
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
 
@@ -254,10 +265,9 @@ class AdversarialModule(pl.LightningModule):
     def _average(self) -> None:
         n = self.trainer.global_step
         decay = min(self.ema_decay, (1 + n) / (10 + n))
-        for name, average in self.ema.items():
-            network = getattr(self, name)
-            torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-            for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        for averages, weights, kept_buffers, buffers in self._averaged:
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+            for kept, buffer in zip(kept_buffers, buffers, strict=True):
                 kept.copy_(buffer)
 
     def on_train_end(self) -> None:
