@@ -60,8 +60,10 @@ class _BareLoop:
         optimizer_d, optimizer_g = self.model.optimizer_factories.values()
         self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
         self.optimizer_g = optimizer_g(self.model.generator.parameters())
-        self.averages = [list(network.parameters()) for network in self.model.ema.values()]
-        self.weights = list(self.model.generator.parameters())
+        self.averages: list[list[Tensor]] = [
+            list(network.parameters()) for network in self.model.ema.values()
+        ]
+        self.weights: list[Tensor] = list(self.model.generator.parameters())
 
     def _network(self, network: torch.nn.Module, x: Tensor) -> Tensor:
         return network(x) if self.model.num_classes is None else network(x, self.batch.label)
