@@ -267,8 +267,8 @@ class AdversarialModule(pl.LightningModule):
         decay = min(self.ema_decay, (1 + n) / (10 + n))
         for averages, weights, kept_buffers, buffers in self._averaged:
             torch._foreach_lerp_(averages, weights, 1 - decay)
-            for kept, buffer in zip(kept_buffers, buffers, strict=True):
-                kept.copy_(buffer)
+            if buffers:
+                torch._foreach_copy_(kept_buffers, buffers)
 
     def on_train_end(self) -> None:
         if self.trainer.world_size > 1:
@@ -370,10 +370,11 @@ class ImageGAN(AdversarialModule):
         real_logits = self.discriminate(batch.image, batch.label)
         fake_logits = self.discriminate(fake.detach(), batch.label)
         loss = self.adversarial.discriminator(real_logits, fake_logits)
-        terms = {
-            "d_real": self.adversarial.output(real_logits.detach()),
-            "d_fake": self.adversarial.output(fake_logits.detach()),
-        }
+        with torch.no_grad():
+            terms = {
+                "d_real": self.adversarial.output(real_logits),
+                "d_fake": self.adversarial.output(fake_logits),
+            }
         if self.penalty is not None and self.penalty_interval == 1:
             penalty, penalty_terms = self.penalty_loss(batch, fake)
             loss, terms = loss + penalty, terms | penalty_terms
