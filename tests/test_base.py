@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import Phase
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan_zoo.networks.mlp import MLPDiscriminator
@@ -256,6 +257,21 @@ def test_samples_are_images_in_eval_mode_without_gradients() -> None:
 def test_unconditional_models_take_no_labels() -> None:
     with pytest.raises(ValueError, match="unconditional"):
         small_gan().sample(2, labels=torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_discriminator_sees_real_and_generated_images_apart(norm: bool) -> None:
+    torch.manual_seed(0)
+    discriminator = DCGANDiscriminator(1, 16, base_channels=4, norm=norm)
+    model = small_gan(discriminator=discriminator)
+    real, fake = torch.rand(6, 1, 16, 16), -torch.rand(6, 1, 16, 16)
+    loss, _ = model.discriminator_loss(ImageBatch(real, torch.zeros(6)), fake)
+    expected = model.adversarial.discriminator(discriminator(real), discriminator(fake))
+    torch.testing.assert_close(loss, expected)
+    together = discriminator(torch.cat((real, fake))).chunk(2)
+    # With batch norm, one pass over both is another function: the test can tell.
+    apart = torch.allclose(loss, model.adversarial.discriminator(*together))
+    assert apart is not norm
 
 
 def test_batch_norm_under_a_gradient_penalty_is_refused() -> None:

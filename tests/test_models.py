@@ -39,8 +39,8 @@ def test_cgan_gives_both_players_the_batches_labels() -> None:
     assert [torch.equal(*pair) for pair in zip(seen["generator"], batches, strict=True)] == [
         True
     ] * 2
-    # Real and fake in D's phase, and the fake again in G's.
-    expected = [batches[0]] * 3 + [batches[1]] * 3
+    # Real and fake together in D's phase, and the fake again in G's.
+    expected = [labels.repeat(times) for labels in batches for times in (2, 1)]
     assert all(torch.equal(*pair) for pair in zip(seen["discriminator"], expected, strict=True))
 
 

@@ -217,7 +217,7 @@ class AdversarialModule(pl.LightningModule):
     def is_logging_step(self) -> bool:
         """Whether this iteration's figures are wanted: the trainer's interval, or the last one's.
 
-        Between such iterations nothing is computed for the logs.
+        Between such iterations nothing is read from the device, and nothing logged.
         """
         trainer = self.trainer
         iteration = trainer.global_step + 1
@@ -290,7 +290,8 @@ class ImageGAN(AdversarialModule):
     The generator runs forward once an iteration: the discriminator trains on its detached images,
     then the generator back-propagates through the same ones. (Goodfellow et al. 2014, Algorithm 1,
     draws fresh noise for the generator; the gradients have the same expectation up to the
-    discriminator's one step.)
+    discriminator's one step.) The discriminator sees real and generated images in one pass, or
+    in two where it has batch norm, which would mix them.
 
     Args:
         generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1].
@@ -342,8 +343,15 @@ class ImageGAN(AdversarialModule):
         self.penalty = gradient_penalty(penalty)
         self.lambda_gp = lambda_gp
         self.penalty_interval = penalty_interval
-        if self.penalty is not None:
-            _refuse_batch_norm(discriminator)
+        self._mixes_images = any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()
+        )
+        if self.penalty is not None and self._mixes_images:
+            raise ValueError(
+                "A gradient penalty is taken on each image alone, and batch norm in the "
+                "discriminator mixes the images of a batch: drop model.penalty, or the batch norm "
+                "(model.discriminator.norm=false)."
+            )
         self.start_averaging()
 
     def players(self) -> dict[str, nn.Module]:
@@ -367,8 +375,7 @@ class ImageGAN(AdversarialModule):
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         """The discriminator's objective on real and generated images, whose graph it leaves."""
-        real_logits = self.discriminate(batch.image, batch.label)
-        fake_logits = self.discriminate(fake.detach(), batch.label)
+        real_logits, fake_logits = self._discriminate_both(batch, fake.detach())
         loss = self.adversarial.discriminator(real_logits, fake_logits)
         with torch.no_grad():
             terms = {
@@ -392,6 +399,14 @@ class ImageGAN(AdversarialModule):
     def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         """The generator's objective on images that it made."""
         return self.adversarial.generator(self.discriminate(fake, batch.label)), {}
+
+    def _discriminate_both(self, batch: ImageBatch, fake: Tensor) -> Sequence[Tensor]:
+        # One pass over both costs less than two.
+        if self._mixes_images:
+            return self.discriminate(batch.image, batch.label), self.discriminate(fake, batch.label)
+        images = torch.cat((batch.image, fake))
+        labels = batch.label if self.num_classes is None else batch.label.repeat(2)
+        return self.discriminate(images, labels).chunk(2)
 
     def real_grid(self, batch: ImageBatch) -> tuple[Tensor, int]:
         """Real images to hold the sample grid against, laid out alike."""
@@ -510,12 +525,3 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(was_training)
-
-
-def _refuse_batch_norm(discriminator: nn.Module) -> None:
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()):
-        raise ValueError(
-            "A gradient penalty is taken on each image alone, and batch norm in the discriminator "
-            "mixes the images of a batch: drop model.penalty, or the batch norm "
-            "(model.discriminator.norm=false)."
-        )
