@@ -109,6 +109,11 @@ def benchmark(config: DictConfig) -> None:
     datamodule.prepare_data()
     datamodule.setup()
     model: ImageGAN = instantiate(config.model)
+    if type(model).phases is not ImageGAN.phases or model.penalty or model.n_critic > 1:
+        raise ValueError(
+            f"The bare loop trains the plain alternating game, not {type(model).__name__}'s: "
+            "compare model=gan, cgan or dcgan without a penalty."
+        )
     batch = next(iter(datamodule.train_dataloader()))
     with tempfile.TemporaryDirectory() as folder:
         trainer: pl.Trainer = instantiate(

@@ -6,6 +6,8 @@ sigmoid. The players minimise what is returned, averaged over all elements.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
@@ -111,37 +113,75 @@ def input_gradient_norms(critic: Critic, points: Tensor) -> Tensor:
     return (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
 
 
-def wgan_gp(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+def wgan_gp(
+    critic: Critic, real: Tensor, fake: Tensor, one_sided: bool = False
+) -> tuple[Tensor, Tensor]:
     """Gulrajani et al. 2017 (1704.00028), eq. 3, without lambda: E[(||grad D(x^)||_2 - 1)^2].
 
-    x^ = e x + (1 - e) G(z) with one e ~ U[0, 1] for each image.
+    x^ = e x + (1 - e) G(z) with one e ~ U[0, 1] for each image. ``one_sided`` only penalises norms
+    above 1, E[max(0, ||grad D(x^)||_2 - 1)^2], the variant that the paper's section 4 mentions.
     """
     epsilon = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
-    points = torch.lerp(fake.detach(), real, epsilon)
-    return (input_gradient_norms(critic, points) - 1).square().mean()
+    norms = input_gradient_norms(critic, torch.lerp(fake.detach(), real, epsilon))
+    excess = F.relu(norms - 1) if one_sided else norms - 1
+    return excess.square().mean(), norms
 
 
-def r1(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+def r1(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Mescheder et al. 2018 (1801.04406), eq. 9, without gamma: E[||grad D(x)||^2] / 2, x real.
 
     ``fake`` is taken and left alone, so that the penalties can stand in for each other.
     """
-    return 0.5 * input_gradient_norms(critic, real).square().mean()
+    norms = input_gradient_norms(critic, real)
+    return 0.5 * norms.square().mean(), norms
 
 
-def dragan(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Kodali et al. 2017 (1705.07215), without lambda: E[(||grad D(x + d)||_2 - 1)^2], x real.
 
     The paper's d is Gaussian with variance c = 10 on unscaled pixels; here, as in its authors'
     code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch.
     ``fake`` is taken and left alone, so that the penalties can stand in for each other.
     """
-    points = real + 0.5 * real.std() * torch.rand_like(real)
-    return (input_gradient_norms(critic, points) - 1).square().mean()
+    norms = input_gradient_norms(critic, real + 0.5 * real.std() * torch.rand_like(real))
+    return (norms - 1).square().mean(), norms
 
 
-Penalty = Callable[[Critic, Tensor, Tensor], Tensor]
-GRADIENT_PENALTIES: dict[str, Penalty] = {"wgan_gp": wgan_gp, "r1": r1, "dragan": dragan}
+# (critic, real images, fake images) -> (the penalty, the norms (B,) that it is made of).
+Penalty = Callable[[Critic, Tensor, Tensor], tuple[Tensor, Tensor]]
+GRADIENT_PENALTIES: dict[str, Penalty] = {
+    "wgan_gp": wgan_gp,
+    "wgan_gp_one_sided": functools.partial(wgan_gp, one_sided=True),
+    "r1": r1,
+    "dragan": dragan,
+}
+
+
+def categorical_information(logits: Tensor, code: Tensor) -> Tensor:
+    """A lower bound in nats on I(c; x) of a uniform categorical code c and an image x.
+
+    Chen et al. 2016 (1606.03657), eq. 4: E[log Q(c | x)] + H(c), with H(c) = log K. It is 0 where
+    Q knows nothing, and at most log K.
+
+    Args:
+        logits: (B, K) of Q(c | x).
+        code: (B, K) one-hot, or (B,) int64.
+    """
+    return math.log(logits.shape[1]) - F.cross_entropy(logits, code)
+
+
+def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
+    """A lower bound in nats on I(c; x) of independent codes c ~ U(-1, 1) and an image x.
+
+    Chen et al. 2016 (1606.03657), eq. 4, with a Gaussian Q(c | x): E[log Q(c | x)] + H(c) with
+    H(c) = log 2 for each code. It grows without bound as Q becomes certain.
+
+    Args:
+        mean, log_std, code: (B, L).
+    """
+    log_density = -0.5 * ((code - mean) / log_std.exp()).square() - log_std
+    entropy = math.log(2) - 0.5 * math.log(2 * math.pi)
+    return (log_density + entropy).sum(1).mean()
 
 
 def adversarial_loss(choice: str | AdversarialLoss) -> AdversarialLoss:

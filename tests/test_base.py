@@ -228,6 +228,7 @@ def test_what_is_logged() -> None:
         "train/d_real",
         "train/d_fake",
         "train/penalty",
+        "train/gradient_norm",
         "train/grad_norm_d",
         "train/grad_norm_g",
         "train/images_seen",

@@ -12,7 +12,9 @@ from gan_zoo.losses import (
     ADVERSARIAL_LOSSES,
     GRADIENT_PENALTIES,
     adversarial_loss,
+    categorical_information,
     dragan,
+    gaussian_information,
     gradient_penalty,
     input_gradient_norms,
     r1,
@@ -97,13 +99,21 @@ FAKE_IMAGES = torch.rand(64, 3, 2, 2, generator=torch.Generator().manual_seed(4)
 @pytest.mark.parametrize(("slope", "value"), [(1.0, 0.0), (3.0, 4.0), (0.0, 1.0)])
 def test_slope_penalties_of_a_linear_critic(penalty, slope: float, value: float) -> None:
     critic = linear_critic(slope)
-    found = penalty(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
+    found, norms = penalty(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
+    assert found.item() == pytest.approx(value, abs=1e-4)
+    torch.testing.assert_close(norms, torch.full((64,), slope), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("slope", "value"), [(0.5, 0.0), (1.0, 0.0), (3.0, 4.0)])
+def test_the_one_sided_penalty_leaves_flat_critics_alone(slope: float, value: float) -> None:
+    critic, penalty = linear_critic(slope), GRADIENT_PENALTIES["wgan_gp_one_sided"]
+    found, _ = penalty(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
     assert found.item() == pytest.approx(value, abs=1e-4)
 
 
 def test_r1_of_a_linear_critic_is_half_its_squared_slope() -> None:
     critic = linear_critic(3.0)
-    found = r1(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
+    found, _ = r1(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
     assert found.item() == pytest.approx(4.5, abs=1e-4)
 
 
@@ -134,14 +144,36 @@ def test_penalties_train_the_critic_through_second_derivatives(name: str) -> Non
     critic = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
     )
-    GRADIENT_PENALTIES[name](critic, REAL_IMAGES, FAKE_IMAGES).backward()
+    # The one-sided penalty is flat below a slope of 1.
+    value, _ = GRADIENT_PENALTIES[name](lambda x: 10 * critic(x), REAL_IMAGES, FAKE_IMAGES)
+    value.backward()
     for weight in (critic[1].weight, critic[3].weight):
         assert weight.grad is not None
         assert weight.grad.abs().max() > 0
 
 
+def test_categorical_information() -> None:
+    # Q that knows nothing gives 0, Q that is sure and right log K, and p = .7 gives log(.7 K).
+    code = torch.tensor([0, 1, 2])
+    assert categorical_information(torch.zeros(3, 10), code).item() == pytest.approx(0, abs=1e-6)
+    sure = torch.full((3, 10), -100.0).scatter(1, code[:, None], 100.0)
+    assert categorical_information(sure, code).item() == pytest.approx(math.log(10))
+    logits = torch.tensor([[0.7, 0.2, 0.1]]).log().repeat(3, 1)
+    found = categorical_information(logits, torch.zeros(3, dtype=torch.int64))
+    assert found.item() == pytest.approx(math.log(0.7 * 3))
+
+
+def test_gaussian_information_is_the_density_over_the_uniform_one() -> None:
+    mean, std = torch.tensor([[0.1, -0.4]]), torch.tensor([[0.5, 2.0]])
+    code = torch.tensor([[0.3, 0.9]])
+    density = torch.distributions.Normal(mean, std).log_prob(code)
+    uniform = torch.distributions.Uniform(-1.0, 1.0).log_prob(code)
+    expected = (density - uniform).sum().item()
+    assert gaussian_information(mean, std.log(), code).item() == pytest.approx(expected)
+
+
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean hinge"):
         adversarial_loss("hing")
-    with pytest.raises(ValueError, match="There are: wgan_gp, r1, dragan"):
+    with pytest.raises(ValueError, match="There are: wgan_gp, wgan_gp_one_sided, r1, dragan"):
         gradient_penalty("l2")

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from gan_zoo.models.base import ImageGAN
+from gan_zoo.models.base import NoiseToImage
 from gan_zoo.plotting import image_grid, save_png
 
 
@@ -41,7 +41,7 @@ class SampleGrid(pl.Callback):
         self.inputs: dict[str, Tensor] = {}
         self._drawn_at = -1
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: ImageGAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: NoiseToImage) -> None:  # type: ignore[override]
         if not self.inputs:
             self.inputs = pl_module.grid_inputs(torch.Generator().manual_seed(self.seed))
         if trainer.global_step == 0:
@@ -50,7 +50,7 @@ class SampleGrid(pl.Callback):
     def on_train_batch_start(
         self,
         trainer: pl.Trainer,
-        pl_module: ImageGAN,  # type: ignore[override]
+        pl_module: NoiseToImage,  # type: ignore[override]
         batch: Any,
         batch_idx: int,
     ) -> None:
@@ -60,7 +60,7 @@ class SampleGrid(pl.Callback):
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: ImageGAN,  # type: ignore[override]
+        pl_module: NoiseToImage,  # type: ignore[override]
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -68,7 +68,7 @@ class SampleGrid(pl.Callback):
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: ImageGAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: pl.Trainer, pl_module: NoiseToImage) -> None:  # type: ignore[override]
         self._draw(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class SampleGrid(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.inputs = dict(state_dict["inputs"])
 
-    def _draw(self, trainer: pl.Trainer, model: ImageGAN) -> None:
+    def _draw(self, trainer: pl.Trainer, model: NoiseToImage) -> None:
         step = trainer.global_step
         if trainer.is_global_zero and step != self._drawn_at:
             picture = image_grid(*model.sample_grid(self.inputs))

@@ -1,7 +1,12 @@
 """One paper a file, each a LightningModule on the loop of ``gan_zoo.models.base``."""
 
+from gan_zoo.models.began import BEGAN
 from gan_zoo.models.cgan import CGAN
 from gan_zoo.models.dcgan import DCGAN
 from gan_zoo.models.gan import GAN
+from gan_zoo.models.hdcgan import HDCGAN
+from gan_zoo.models.infogan import InfoGAN
+from gan_zoo.models.wgan import WGAN
+from gan_zoo.models.wgan_gp import WGANGP
 
-__all__ = ["CGAN", "DCGAN", "GAN"]
+__all__ = ["BEGAN", "CGAN", "DCGAN", "GAN", "HDCGAN", "WGAN", "WGANGP", "InfoGAN"]

@@ -1,8 +1,8 @@
 """What all models share: the alternating loop, written once, and the noise-to-image game.
 
 ``AdversarialModule`` runs the iteration; it knows players, phases and optimizers, not losses.
-``ImageGAN`` adds the game that most papers vary: one generator from noise (and a label) to images
-against one discriminator.
+``NoiseToImage`` adds one generator from noise (and a label) to images, one discriminator, sampling
+and grids; ``ImageGAN`` the game that most papers vary, an adversarial loss on logits.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
-SchedulerFactory = Callable[[Optimizer], LRScheduler]
+SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 Loss = tuple[Tensor, dict[str, Tensor]]
+
+# A plateau's figure is read from the device, so not in every iteration.
+_PLATEAU_INTERVAL = 100
 
 
 class Phase(NamedTuple):
@@ -36,15 +39,20 @@ class Phase(NamedTuple):
         player: whose parameters it trains; all others are frozen meanwhile.
         loss: (batch, what ``generate`` returned for it) -> (scalar to minimise, named terms to
             log, each averaged over its elements).
-        interval: it runs in every so many iterations.
+        interval: it runs in every so many iterations; or, where it does not run evenly, a
+            function: iteration (from 1) -> how often it has run by the end of it.
         through_generators: whether it back-propagates into the iteration's shared forward pass.
     """
 
     name: str
     player: str
     loss: Callable[[Any, Any], Loss]
-    interval: int = 1
+    interval: int | Callable[[int], int] = 1
     through_generators: bool = False
+
+    def runs(self, iteration: int) -> int:
+        """How often it has run by the end of that iteration."""
+        return self.interval(iteration) if callable(self.interval) else iteration // self.interval
 
 
 class AdversarialModule(pl.LightningModule):
@@ -60,7 +68,8 @@ class AdversarialModule(pl.LightningModule):
     Args:
         optimizers: player -> factory of its optimizer, given the player's parameters.
         scheduler: factory of a learning-rate schedule for each optimizer, stepped once an
-            iteration; None keeps the rates.
+            iteration; None keeps the rates. A ReduceLROnPlateau steps every 100 iterations on the
+            figure that the model's ``watched`` names.
         gradient_clip_val: largest Euclidean norm of one player's gradients; None to not clip.
         accumulate_grad_batches: each player steps once in so many runs of its phase, on the mean
             of their gradients.
@@ -68,7 +77,9 @@ class AdversarialModule(pl.LightningModule):
             ``sample`` then prefers; 0 for none. The decay warms up as (1 + n) / (10 + n).
 
     Attributes:
+        watched: which of ``figures`` a ReduceLROnPlateau watches; None where none would do.
         config: the run's whole configuration as plain dicts; checkpoints carry it.
+        latest: phase -> its loss and terms when it last ran, detached, on the device.
         counts: images_seen, and of each player the optimizer's steps; checkpoints carry them too.
 
     Raises:
@@ -77,6 +88,7 @@ class AdversarialModule(pl.LightningModule):
     """
 
     averaged_networks: tuple[str, ...] = ("generator",)
+    watched: str | None = None
 
     def __init__(
         self,
@@ -107,6 +119,7 @@ class AdversarialModule(pl.LightningModule):
         self.ema = nn.ModuleDict()
         self.counts: dict[str, int] = {"images_seen": 0}
         self.config: dict[str, Any] = {}
+        self.latest: dict[str, dict[str, Tensor]] = {}
         self._gradient_norm: Tensor | None = None
 
     def players(self) -> dict[str, nn.Module]:
@@ -121,6 +134,13 @@ class AdversarialModule(pl.LightningModule):
         """The iteration's phases, in order."""
         raise NotImplementedError
 
+    def after_phase(self, phase: Phase) -> None:
+        """Called after each run of a phase; its figures are in ``latest``."""
+
+    def figures(self) -> dict[str, Tensor]:
+        """More to log than the phases' terms; only asked for at logging steps."""
+        return {}
+
     def configure_optimizers(self) -> Any:
         optimizers = [
             self.optimizer_factories[player](list(network.parameters()))
@@ -128,7 +148,13 @@ class AdversarialModule(pl.LightningModule):
         ]
         if self.scheduler_factory is None:
             return optimizers
-        return optimizers, [self.scheduler_factory(optimizer) for optimizer in optimizers]
+        schedulers = [self.scheduler_factory(optimizer) for optimizer in optimizers]
+        if self.watched is None and isinstance(schedulers[0], ReduceLROnPlateau):
+            raise ValueError(
+                f"model.scheduler is ReduceLROnPlateau, and a {type(self).__name__} has no figure "
+                "whose plateau would tell anything: take model/scheduler=linear, say."
+            )
+        return optimizers, schedulers
 
     def start_averaging(self) -> None:
         """Makes the averaged copies, as ``ema_decay`` asks; call once the networks are set."""
@@ -171,29 +197,33 @@ class AdversarialModule(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         iteration = self.trainer.global_step + 1
-        due = [phase for phase in self.phases() if iteration % phase.interval == 0]
+        due = [p for p in self.phases() if p.runs(iteration) > p.runs(iteration - 1)]
         with torch.set_grad_enabled(any(phase.through_generators for phase in due)):
             generated = self.generate(batch)
 
         logging, accumulate = self.is_logging_step, self.accumulate_grad_batches
-        logged: dict[str, Any] = {}
         for phase in due:
             with _frozen(self._others_of[phase.player]):
-                loss, phase_terms = phase.loss(batch, generated)
+                loss, terms = phase.loss(batch, generated)
                 share = loss if accumulate == 1 else loss / accumulate
                 self.manual_backward(share)
-            if logging:
-                self._gradient_norm = None
-            if iteration // phase.interval % accumulate == 0:
+            self._gradient_norm = None
+            if phase.runs(iteration) % accumulate == 0:
                 self._step(phase.player)
-            if logging:
-                logged[f"loss_{phase.name}"] = loss.detach()
-                logged |= {name: term.detach().mean() for name, term in phase_terms.items()}
-                if self._gradient_norm is not None:
-                    logged[f"grad_norm_{phase.name}"] = self._gradient_norm
+            latest = {f"loss_{phase.name}": loss.detach()}
+            latest |= {name: term.detach() for name, term in terms.items()}
+            if self._gradient_norm is not None:
+                latest[f"grad_norm_{phase.name}"] = self._gradient_norm
+            self.latest[phase.name] = latest
+            self.after_phase(phase)
 
         self._end_iteration(len(batch[0]))
         if logging:
+            logged: dict[str, Any] = {
+                name: value.mean()
+                for figures in [*self.latest.values(), self.figures()]
+                for name, value in figures.items()
+            }
             logged |= {name: float(count) for name, count in self.counts.items()}
             if self.scheduler_factory is not None:
                 logged |= {
@@ -253,13 +283,19 @@ class AdversarialModule(pl.LightningModule):
         trainer = self.trainer
         self.counts["images_seen"] += batch_size * trainer.world_size
         if self.scheduler_factory is not None:
-            for scheduler in trainer.lr_scheduler_configs:
-                scheduler.scheduler.step()  # type: ignore[call-arg]
+            self._step_schedulers()
         if self.ema_decay:
             self._average()
         progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
+
+    def _step_schedulers(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if not isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step()
+            elif self.watched and (self.trainer.global_step + 1) % _PLATEAU_INTERVAL == 0:
+                config.scheduler.step(float(self.figures()[self.watched]))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -284,34 +320,27 @@ class AdversarialModule(pl.LightningModule):
         self.counts = dict(checkpoint["counts"])
 
 
-class ImageGAN(AdversarialModule):
-    """One generator from noise (and a label) to images, one discriminator of images.
+class NoiseToImage(AdversarialModule):
+    """One generator from noise (and a label) to images, one discriminator; their losses are open.
 
     The generator runs forward once an iteration: the discriminator trains on its detached images,
     then the generator back-propagates through the same ones. (Goodfellow et al. 2014, Algorithm 1,
     draws fresh noise for the generator; the gradients have the same expectation up to the
-    discriminator's one step.) The discriminator sees real and generated images in one pass, or
-    in two where it has batch norm, which would mix them.
+    discriminator's one step.)
 
     Args:
         generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1].
-        discriminator: (images[, label]) -> logits.
+        discriminator: (images[, label]) -> what the model's losses take.
         optimizer_g, optimizer_d: factories of the players' optimizers.
         noise: fills a tensor in place with the latent distribution, as torch.nn.init's functions
             do; takes ``generator=``.
         latent_dim: length of the noise vector.
         num_classes: number of classes that both networks are conditioned on; None for none.
-        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
-        penalty: a name in gan_zoo.losses.GRADIENT_PENALTIES, a function like those, or None.
-        lambda_gp: weight of the penalty.
-        penalty_interval: 1 adds the penalty to each discriminator loss; n > 1 makes it a phase of
-            its own in every n-th iteration, weighted n-fold (Karras et al. 2020, 1912.04958,
-            section 3.1).
+        n_critic: the discriminator's steps to one of the generator (k in 1406.2661, Algorithm 1).
         options: AdversarialModule's.
 
     Raises:
-        ValueError: for an option out of its range, or a discriminator that the penalty can't work
-            with.
+        ValueError: for an option out of its range.
     """
 
     def __init__(
@@ -323,104 +352,48 @@ class ImageGAN(AdversarialModule):
         noise: Callable[..., Tensor],
         latent_dim: int,
         num_classes: int | None = None,
-        loss: str | AdversarialLoss = "non_saturating",
-        penalty: str | Penalty | None = None,
-        lambda_gp: float = 10.0,
-        penalty_interval: int = 1,
+        n_critic: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(optimizers={"d": optimizer_d, "g": optimizer_g}, **options)
-        if penalty_interval < 1:
-            raise ValueError(
-                f"model.penalty_interval is {penalty_interval}; it has to be 1 or more."
-            )
+        if n_critic < 1:
+            raise ValueError(f"model.n_critic is {n_critic}; it has to be 1 or more.")
         self.generator = generator
         self.discriminator = discriminator
         self.noise = noise
         self.latent_dim = latent_dim
         self.num_classes = num_classes
-        self.adversarial = adversarial_loss(loss)
-        self.penalty = gradient_penalty(penalty)
-        self.lambda_gp = lambda_gp
-        self.penalty_interval = penalty_interval
-        self._mixes_images = any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()
-        )
-        if self.penalty is not None and self._mixes_images:
-            raise ValueError(
-                "A gradient penalty is taken on each image alone, and batch norm in the "
-                "discriminator mixes the images of a batch: drop model.penalty, or the batch norm "
-                "(model.discriminator.norm=false)."
-            )
+        self.n_critic = n_critic
         self.start_averaging()
 
     def players(self) -> dict[str, nn.Module]:
         return {"d": self.discriminator, "g": self.generator}
 
     def phases(self) -> list[Phase]:
-        discriminator = Phase("d", "d", self.discriminator_loss)
-        generator = Phase("g", "g", self.generator_loss, through_generators=True)
-        if self.penalty is None or self.penalty_interval == 1:
-            return [discriminator, generator]
-        lazy = Phase("penalty", "d", self.penalty_loss, self.penalty_interval)
-        return [discriminator, lazy, generator]
+        return [
+            Phase("d", "d", self.discriminator_loss),
+            Phase("g", "g", self.generator_loss, self.n_critic, through_generators=True),
+        ]
 
-    def generate(self, batch: ImageBatch) -> Tensor:
+    def generate(self, batch: ImageBatch) -> Any:
         noise = self.draw_noise(len(batch.image))
         return self._conditioned(self.generator, noise, batch.label)
 
+    def discriminator_loss(self, batch: ImageBatch, fake: Any) -> Loss:
+        """The discriminator's objective on real and generated images, whose graph it leaves."""
+        raise NotImplementedError
+
+    def generator_loss(self, batch: ImageBatch, fake: Any) -> Loss:
+        """The generator's objective on images that it made."""
+        raise NotImplementedError
+
     def discriminate(self, image: Tensor, label: Tensor) -> Tensor:
-        """The discriminator's logits of images, which belong to the labels where it takes any."""
+        """The discriminator's output for images, which belong to the labels if it takes any."""
         return self._conditioned(self.discriminator, image, label)
 
-    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
-        """The discriminator's objective on real and generated images, whose graph it leaves."""
-        real_logits, fake_logits = self._discriminate_both(batch, fake.detach())
-        loss = self.adversarial.discriminator(real_logits, fake_logits)
-        with torch.no_grad():
-            terms = {
-                "d_real": self.adversarial.output(real_logits),
-                "d_fake": self.adversarial.output(fake_logits),
-            }
-        if self.penalty is not None and self.penalty_interval == 1:
-            penalty, penalty_terms = self.penalty_loss(batch, fake)
-            loss, terms = loss + penalty, terms | penalty_terms
-        return loss, terms
-
-    def penalty_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
-        """The gradient penalty times lambda_gp and its interval; the term is the bare penalty."""
-        if self.penalty is None:
-            raise ValueError("This model has no gradient penalty.")
-        value = self.penalty(
-            lambda image: self.discriminate(image, batch.label), batch.image, fake.detach()
-        )
-        return self.penalty_interval * self.lambda_gp * value, {"penalty": value.detach()}
-
-    def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
-        """The generator's objective on images that it made."""
-        return self.adversarial.generator(self.discriminate(fake, batch.label)), {}
-
-    def _discriminate_both(self, batch: ImageBatch, fake: Tensor) -> Sequence[Tensor]:
-        # One pass over both costs less than two.
-        if self._mixes_images:
-            return self.discriminate(batch.image, batch.label), self.discriminate(fake, batch.label)
-        images = torch.cat((batch.image, fake))
-        labels = batch.label if self.num_classes is None else batch.label.repeat(2)
-        return self.discriminate(images, labels).chunk(2)
-
     def real_grid(self, batch: ImageBatch) -> tuple[Tensor, int]:
-        """Real images to hold the sample grid against, laid out alike."""
+        """Real images to hold the sample grid against."""
         return batch.image[:64], 8
-
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """D on held-out real images: it falls behind ``train/d_real`` as D learns them by heart."""
-        logits = self.discriminate(batch.image, batch.label)
-        self.log(
-            "val/d_real",
-            self.adversarial.output(logits).mean(),
-            batch_size=len(batch.image),
-            sync_dist=True,
-        )
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, latent_dim) from the latent distribution, on the model's device.
@@ -463,10 +436,46 @@ class ImageGAN(AdversarialModule):
         network = self.network("generator", ema)
         with _eval_mode(network):
             images = [
-                self._conditioned(network, noise[i : i + chunk_size], labels[i : i + chunk_size])
+                self.finished(
+                    self._conditioned(
+                        network, noise[i : i + chunk_size], labels[i : i + chunk_size]
+                    )
+                )
                 for i in range(0, n, chunk_size)
             ]
         return torch.cat(images)
+
+    def finished(self, images: Tensor) -> Tensor:
+        """Images as people and metrics see them, from the generator's output."""
+        return images
+
+    def sample_inputs(
+        self, asked: Mapping[str, Sequence[Any]], n: int | None, generator: torch.Generator
+    ) -> dict[str, Any]:
+        """The noise and conditions of samples that somebody asks for: ``sample``'s arguments.
+
+        Args:
+            asked: condition -> its values as plain numbers; ``labels`` go round until there are n.
+            n: how many; by default one a label, or 64.
+            generator: source of the noise.
+
+        Raises:
+            ValueError: for a condition that the model does not take, or a value out of its range.
+        """
+        known = {"labels"} if self.num_classes else set()
+        for name in asked.keys() - known:
+            raise ValueError(f"This checkpoint's {type(self).__name__} takes no {name}.")
+        labels = asked.get("labels")
+        n = n or len(labels or [0] * 64)
+        inputs: dict[str, Any] = {"noise": self.draw_noise(n, generator)}
+        if self.num_classes:
+            labels = range(self.num_classes) if labels is None else labels
+            if not labels or not all(isinstance(x, int) for x in labels):
+                raise ValueError(f"labels={labels}: they have to be whole numbers.")
+            inputs["labels"] = self._checked_labels(
+                n, torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
+            )
+        return inputs
 
     def grid_inputs(self, generator: torch.Generator) -> dict[str, Any]:
         """What the model's sample grid holds fixed through a run: ``sample``'s keyword arguments.
@@ -501,6 +510,110 @@ class ImageGAN(AdversarialModule):
         return labels.to(self.device)
 
 
+class ImageGAN(NoiseToImage):
+    """NoiseToImage with an adversarial loss on the discriminator's logits.
+
+    The discriminator sees real and generated images in one pass, or in two where it has batch
+    norm, which would mix them.
+
+    Args:
+        discriminator: (images[, label]) -> logits.
+        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        penalty: a name in gan_zoo.losses.GRADIENT_PENALTIES, a function like those, or None.
+        lambda_gp: weight of the penalty.
+        penalty_interval: 1 adds the penalty to each discriminator loss; n > 1 makes it a phase of
+            its own in every n-th iteration, weighted n-fold (Karras et al. 2020, 1912.04958,
+            section 3.1).
+        options: NoiseToImage's.
+
+    Raises:
+        ValueError: for an option out of its range, or a discriminator that the penalty can't work
+            with.
+    """
+
+    def __init__(
+        self,
+        *,
+        discriminator: nn.Module,
+        loss: str | AdversarialLoss = "non_saturating",
+        penalty: str | Penalty | None = None,
+        lambda_gp: float = 10.0,
+        penalty_interval: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(discriminator=discriminator, **options)
+        if penalty_interval < 1:
+            raise ValueError(
+                f"model.penalty_interval is {penalty_interval}; it has to be 1 or more."
+            )
+        self.adversarial = adversarial_loss(loss)
+        self.penalty = gradient_penalty(penalty)
+        self.lambda_gp = lambda_gp
+        self.penalty_interval = penalty_interval
+        self._mixes_images = any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()
+        )
+        if self.penalty is not None:
+            _refuse_penalty(discriminator, self._mixes_images)
+
+    def phases(self) -> list[Phase]:
+        discriminator, generator = super().phases()
+        if self.penalty is None or self.penalty_interval == 1:
+            return [discriminator, generator]
+        lazy = Phase("penalty", "d", self.penalty_loss, self.penalty_interval)
+        return [discriminator, lazy, generator]
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        fake = fake.detach()
+        if self._mixes_images:
+            real_logits = self.discriminate(batch.image, batch.label)
+            fake_logits = self.discriminate(fake, batch.label)
+        else:
+            # One pass over both costs less than two.
+            labels = batch.label if self.num_classes is None else batch.label.repeat(2)
+            images = torch.cat((batch.image, fake))
+            real_logits, fake_logits = self.discriminate(images, labels).chunk(2)
+        return self.discriminator_objective(batch, fake, real_logits, fake_logits)
+
+    def discriminator_objective(
+        self, batch: ImageBatch, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
+    ) -> Loss:
+        """The adversarial loss of these logits, and the penalty where it is due each iteration."""
+        loss = self.adversarial.discriminator(real_logits, fake_logits)
+        with torch.no_grad():
+            terms = {
+                "d_real": self.adversarial.output(real_logits),
+                "d_fake": self.adversarial.output(fake_logits),
+            }
+        if self.penalty is not None and self.penalty_interval == 1:
+            penalty, penalty_terms = self.penalty_loss(batch, fake)
+            loss, terms = loss + penalty, terms | penalty_terms
+        return loss, terms
+
+    def penalty_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The gradient penalty times lambda_gp and its interval; its terms are unweighted."""
+        if self.penalty is None:
+            raise ValueError("This model has no gradient penalty.")
+        value, norms = self.penalty(
+            lambda image: self.discriminate(image, batch.label), batch.image, fake.detach()
+        )
+        terms = {"penalty": value, "gradient_norm": norms}
+        return self.penalty_interval * self.lambda_gp * value, terms
+
+    def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        return self.adversarial.generator(self.discriminate(fake, batch.label)), {}
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """D on held-out real images: it falls behind ``train/d_real`` as D learns them by heart."""
+        logits = self.discriminate(batch.image, batch.label)
+        self.log(
+            "val/d_real",
+            self.adversarial.output(logits).mean(),
+            batch_size=len(batch.image),
+            sync_dist=True,
+        )
+
+
 def _no_closure() -> None:
     """A manual step has run forward and backward by itself."""
 
@@ -525,3 +638,18 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(was_training)
+
+
+def _refuse_penalty(discriminator: nn.Module, mixes_images: bool) -> None:
+    if mixes_images:
+        raise ValueError(
+            "A gradient penalty is taken on each image alone, and batch norm in the discriminator "
+            "mixes the images of a batch: drop model.penalty, or the batch norm "
+            "(model.discriminator.norm)."
+        )
+    for module in discriminator.modules():
+        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl:
+            raise ValueError(
+                "A gradient penalty differentiates the discriminator twice, which torch.compile's "
+                "inductor can't: leave the discriminator uncompiled, or drop model.penalty."
+            )

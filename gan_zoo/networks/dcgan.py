@@ -6,9 +6,15 @@ logits (B, 1). Both take class labels (B,) int64 beside them where ``num_classes
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Activation = Callable[[], nn.Module]
+_leaky_relu = functools.partial(nn.LeakyReLU, 0.2)
 
 
 def initialise(network: nn.Module) -> None:
@@ -37,7 +43,7 @@ def halvings(image_size: int) -> int:
             (s * 2**n for s in (4, 5, 6, 7) for n in range(1, 9)), key=lambda s: abs(s - image_size)
         )
         raise ValueError(
-            f"DCGAN's strided layers can't make images of {image_size} pixels: the size has to be "
+            f"Strided layers can't make images of {image_size} pixels: the size has to be "
             f"4, 5, 6 or 7 times a power of two (28, 32, 64 or 128, say; the nearest is {near})."
         )
     return count
@@ -61,6 +67,8 @@ class DCGANGenerator(nn.Module):
         base_channels: channels of the last hidden map.
         kernel_size: of the transposed convolutions; the authors' is 5, 4 is common since.
         num_classes: None for no condition; else the one-hot label is joined to the noise.
+        activation: makes the hidden layers' activation.
+        zeta: scales the first map up, and so the images; HDCGAN's telescope.
 
     Raises:
         ValueError: for an image size that strided layers can't make.
@@ -74,6 +82,8 @@ class DCGANGenerator(nn.Module):
         base_channels: int = 64,
         kernel_size: int = 5,
         num_classes: int | None = None,
+        activation: Activation = nn.ReLU,
+        zeta: int = 1,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -83,14 +93,15 @@ class DCGANGenerator(nn.Module):
         layers: list[nn.Module] = [
             nn.Unflatten(1, (features, 1, 1)),
             nn.ConvTranspose2d(features, width, size, bias=False),
+            *([nn.Upsample(scale_factor=zeta)] if zeta > 1 else []),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            activation(),
         ]
         for _ in range(doublings - 1):
             layers += [
                 _doubling(width, width // 2, kernel_size, bias=False),
                 nn.BatchNorm2d(width // 2),
-                nn.ReLU(),
+                activation(),
             ]
             width //= 2
         layers += [_doubling(width, channels, kernel_size, bias=True), nn.Tanh()]
@@ -106,15 +117,19 @@ class DCGANGenerator(nn.Module):
 class DCGANDiscriminator(nn.Module):
     """Halves the image with strided convolutions to a small map, whose logit is linear in it.
 
-    LeakyReLU(.2) throughout; batch norm (and no bias) in all layers but the first.
+    Batch norm (and no bias) in all layers but the first.
 
     Args:
         channels, image_size: shape of the images.
         base_channels: channels of the first hidden map; they double with each halving.
         kernel_size: of the convolutions; the authors' is 5.
         norm: False leaves the batch norm out, as a gradient penalty asks.
+        norm_first: batch norm in the first layer too.
         num_classes: None for no condition; else the one-hot label is joined to the image as
             constant maps.
+        activation: makes the hidden layers' activation; LeakyReLU(.2) by default.
+
+    An image larger than ``image_size`` gives the mean of the logits that its larger map comes to.
 
     Raises:
         ValueError: for an image size that strided layers can't halve evenly.
@@ -127,7 +142,9 @@ class DCGANDiscriminator(nn.Module):
         base_channels: int = 64,
         kernel_size: int = 5,
         norm: bool = True,
+        norm_first: bool = False,
         num_classes: int | None = None,
+        activation: Activation = _leaky_relu,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -136,15 +153,19 @@ class DCGANDiscriminator(nn.Module):
         width_in = channels + (num_classes or 0)
         for layer in range(count):
             width = base_channels << layer
-            normed = norm and layer > 0
+            normed = norm and (norm_first or layer > 0)
             layers.append(
                 nn.Conv2d(width_in, width, kernel_size, 2, (kernel_size - 1) // 2, bias=not normed)
             )
             if normed:
                 layers.append(nn.BatchNorm2d(width))
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(activation())
             width_in = width
-        layers += [nn.Conv2d(width_in, 1, image_size >> count), nn.Flatten()]
+        layers += [
+            nn.Conv2d(width_in, 1, image_size >> count),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        ]
         self.net = nn.Sequential(*layers)
         initialise(self)
 
@@ -188,7 +209,7 @@ class ConditionalMNISTGenerator(nn.Module):
         fc_units: int = 1024,
     ) -> None:
         super().__init__()
-        quarter = _quarter(image_size)
+        size = quarter(image_size)
         self.num_classes = num_classes
         self.fc = nn.Sequential(
             nn.Linear(latent_dim + num_classes, fc_units, bias=False),
@@ -197,10 +218,10 @@ class ConditionalMNISTGenerator(nn.Module):
         )
         width = 2 * base_channels
         self.project = nn.Sequential(
-            nn.Linear(fc_units + num_classes, width * quarter**2, bias=False),
-            nn.BatchNorm1d(width * quarter**2, affine=False),
+            nn.Linear(fc_units + num_classes, width * size**2, bias=False),
+            nn.BatchNorm1d(width * size**2, affine=False),
             nn.ReLU(),
-            nn.Unflatten(1, (width, quarter, quarter)),
+            nn.Unflatten(1, (width, size, size)),
         )
         self.up = nn.Sequential(
             _doubling(width + num_classes, base_channels, 5, bias=False),
@@ -239,7 +260,7 @@ class ConditionalMNISTDiscriminator(nn.Module):
         fc_units: int = 1024,
     ) -> None:
         super().__init__()
-        quarter = _quarter(image_size)
+        size = quarter(image_size)
         self.num_classes = num_classes
         width = 2 * base_channels
         self.down = nn.Sequential(
@@ -252,7 +273,7 @@ class ConditionalMNISTDiscriminator(nn.Module):
             nn.Flatten(),
         )
         self.fc = nn.Sequential(
-            nn.Linear(width * quarter**2 + num_classes, fc_units, bias=False),
+            nn.Linear(width * size**2 + num_classes, fc_units, bias=False),
             nn.BatchNorm1d(fc_units, affine=False),
             nn.LeakyReLU(0.2),
         )
@@ -269,10 +290,15 @@ class ConditionalMNISTDiscriminator(nn.Module):
         return self.to_logit(torch.cat([hidden, one_hot], 1))
 
 
-def _quarter(image_size: int) -> int:
+def quarter(image_size: int) -> int:
+    """The side of a map that two doublings bring to the image's.
+
+    Raises:
+        ValueError: for an image size that is not a multiple of 4.
+    """
     if image_size % 4 or image_size < 4:
         raise ValueError(
-            f"The conditional MNIST nets can't make images of {image_size} pixels: the size has to "
-            "be a multiple of 4 (28 or 32, say)."
+            f"Two doublings can't make images of {image_size} pixels: the size has to be a "
+            "multiple of 4 (28 or 32, say)."
         )
     return image_size // 4

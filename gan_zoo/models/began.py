@@ -1,0 +1,124 @@
+"""BEGAN, Boundary Equilibrium GAN: Berthelot, Schumm and Metz 2017, arXiv 1703.10717.
+
+The discriminator is an auto-encoder, with the loss L(v) = |v - D(v)|^eta (section 3.1). The players
+minimise (section 3.4)
+
+    L_D = L(x) - k_t L(G(z)),    L_G = L(G(z)),
+    k_{t+1} = k_t + lambda_k (gamma L(x) - L(G(z))),  clipped to [0, 1],  k_0 = 0,
+
+so that proportional control holds the balance E[L(G(z))] / E[L(x)] at gamma: a low gamma gives
+sharper and less diverse images. M = L(x) + |gamma L(x) - L(G(z))| measures convergence (section
+3.4.1); the learning rate is halved when it stalls.
+
+What differs from the paper: L is the mean over pixels and not the sum, which gives lambda_k its
+meaning at any size (common practice); D and G share one draw of noise an iteration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_zoo.data import ImageBatch
+from gan_zoo.models.base import Loss, NoiseToImage, Phase
+
+# Of the moving averages that balance and convergence are taken from: about 100 iterations.
+_DECAY = 0.99
+
+
+class BEGAN(NoiseToImage):
+    """An auto-encoder against a generator, in an equilibrium that k keeps.
+
+    Logged beside the base's figures: ``k``; ``balance``, E[L(G(z))] / E[L(x)], which should come to
+    gamma; ``convergence``, the paper's M. The last two are of moving averages over about 100
+    iterations.
+
+    Args:
+        generator, discriminator: noise -> images, and images (B, C, H, W) -> their reconstructions,
+            alike. Networks with a method ``at_iteration`` are told the iteration.
+        gamma: the balance to hold, in (0, 1].
+        lambda_k: gain of the control of k.
+        eta: exponent of the pixels' absolute error, 1 or 2.
+        options: NoiseToImage's.
+
+    Raises:
+        ValueError: for an option out of its range.
+    """
+
+    watched = "convergence"
+    k: Tensor
+    averages: Tensor
+
+    def __init__(
+        self, *, gamma: float = 0.5, lambda_k: float = 0.001, eta: int = 1, **options: Any
+    ) -> None:
+        if not 0 < gamma <= 1:
+            raise ValueError(f"model.gamma is {gamma}; it has to be above 0 and at most 1.")
+        if not lambda_k > 0:
+            raise ValueError(f"model.lambda_k is {lambda_k}; it has to be above 0.")
+        if eta not in (1, 2):
+            raise ValueError(f"model.eta is {eta}; it has to be 1 or 2.")
+        super().__init__(**options)
+        self.gamma = gamma
+        self.lambda_k = lambda_k
+        self.eta = eta
+        self.register_buffer("k", torch.zeros(()))
+        # Of L(x), L(G(z)), M, and 1, by which a young average is corrected.
+        self.register_buffer("averages", torch.zeros(4))
+
+    def generate(self, batch: ImageBatch) -> Tensor:
+        for network in (self.generator, self.discriminator):
+            at_iteration = getattr(network, "at_iteration", None)
+            if callable(at_iteration):
+                at_iteration(self.trainer.global_step)
+        return super().generate(batch)
+
+    def autoencoder_loss(self, image: Tensor, label: Tensor) -> Tensor:
+        """L of each image, (B,)."""
+        error = (image - self.discriminate(image, label)).abs()
+        return (error if self.eta == 1 else error.square()).flatten(1).mean(1)
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        images, labels = torch.cat((batch.image, fake.detach())), batch.label.repeat(2)
+        real_loss, fake_loss = self.autoencoder_loss(images, labels).view(2, -1).mean(1)
+        return real_loss - self.k * fake_loss, {"d_real": real_loss, "d_fake": fake_loss}
+
+    def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        return self.autoencoder_loss(fake, batch.label).mean(), {}
+
+    def after_phase(self, phase: Phase) -> None:
+        if phase.name != "d":
+            return
+        # All processes have to keep the same k.
+        losses = torch.stack([self.latest["d"]["d_real"], self.latest["d"]["d_fake"]])
+        real_loss, fake_loss = self.trainer.strategy.reduce(losses, reduce_op="mean")
+        gap = self.gamma * real_loss - fake_loss
+        self.k.add_(self.lambda_k * gap).clamp_(0, 1)
+        now = torch.stack([real_loss, fake_loss, real_loss + gap.abs(), torch.ones_like(gap)])
+        self.averages.lerp_(now, 1 - _DECAY)
+
+    def figures(self) -> dict[str, Tensor]:
+        real_loss, fake_loss, convergence, weight = self.averages
+        return {
+            "k": self.k,
+            "balance": fake_loss / real_loss,
+            "convergence": convergence / weight,
+        }
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """L of held-out real images, above ``train/d_real`` as D learns those by heart."""
+        loss = self.autoencoder_loss(batch.image, batch.label).mean()
+        self.log("val/d_real", loss, batch_size=len(batch.image), sync_dist=True)
+
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
+        """Rows of samples, and below each what the discriminator's auto-encoder makes of them."""
+        images = super().sample_grid(inputs)[0][:32]
+        labels = inputs.get("labels", torch.zeros(len(images)))[:32]
+        with torch.no_grad():
+            again = self.discriminate(images, labels).clamp(-1, 1)
+        pairs = torch.stack(
+            [images.view(4, 8, *images.shape[1:]), again.view(4, 8, *again.shape[1:])], 1
+        )
+        return pairs.flatten(0, 2), 8

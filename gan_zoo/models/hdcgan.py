@@ -1,0 +1,63 @@
+"""HDCGAN, first titled HR-DCGAN: Curto et al. 2017, arXiv 1711.06491.
+
+The objective is the GAN paper's with the non-saturating generator loss. Two things are new:
+
+- BS layers. Batch norm followed by SELU takes the place of every activation, in both players.
+- Glasses. A telescope enlarges the pictures by a factor zeta while the convolutions' filters stay
+  as they are, so that the same weights work on finer detail.
+
+What the paper leaves open, as its training code was never published, and what is chosen here:
+
+- Where zeta acts. Real images are enlarged bilinearly to zeta times the size; the generator's first
+  map, and so every map, is zeta times as wide; the discriminator's last convolution slides over its
+  larger map and its logits are averaged. No weight changes its shape. Samples are averaged down to
+  the size, so that people and metrics see, and runs of different zeta are compared at, the size.
+- Batch norm in the discriminator's first layer, where DCGAN has none, since BS replaces every
+  activation; none at the generator's output.
+- Adam of rate 2e-4 and beta1 .5, batches of 128, weights from N(0, .02): DCGAN's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_zoo.data import ImageBatch
+from gan_zoo.models.base import ImageGAN
+
+
+class HDCGAN(ImageGAN):
+    """ImageGAN that trains on images zeta times as large as those that it is given and shows.
+
+    Args:
+        zeta: the telescope's factor; the generator's images are zeta times as large as the data's.
+        options: ImageGAN's.
+
+    Raises:
+        ValueError: for a zeta under 1.
+    """
+
+    def __init__(self, *, zeta: int = 2, **options: Any) -> None:
+        if zeta < 1:
+            raise ValueError(f"model.zeta is {zeta}; it has to be a whole number from 1.")
+        super().__init__(**options)
+        self.zeta = zeta
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        super().training_step(self.enlarged(batch), batch_idx)
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        super().validation_step(self.enlarged(batch), batch_idx)
+
+    def enlarged(self, batch: ImageBatch) -> ImageBatch:
+        """The batch as the players see it: (B, C, H, W) -> (B, C, zeta H, zeta W)."""
+        if self.zeta == 1:
+            return batch
+        image = F.interpolate(batch.image, scale_factor=self.zeta, mode="bilinear")
+        return batch._replace(image=image)
+
+    def finished(self, images: Tensor) -> Tensor:
+        """Averages each zeta x zeta block of the generator's output."""
+        return F.avg_pool2d(images, self.zeta) if self.zeta > 1 else images

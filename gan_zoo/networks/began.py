@@ -1,0 +1,157 @@
+"""BEGAN's networks (1703.10717, figure 1): a decoder that is the generator, and an auto-encoder.
+
+Convolutions 3x3 with ELU, in pairs; nearest-neighbour doubling, strided halving; no normalisation,
+no dropout, linear outputs.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_zoo.networks.dcgan import halvings
+
+
+class _Layer(nn.Module):
+    """Convolution 3x3 and ELU; where the shapes agree, part of the input is carried past it."""
+
+    def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width, 3, stride, 1)
+        self.carries = width_in == width and stride == 1
+
+    def forward(self, x: Tensor, carry: Tensor | None) -> Tensor:
+        out = F.elu(self.conv(x))
+        return out if carry is None or not self.carries else torch.lerp(out, x, carry)
+
+
+class _Vanishing(nn.Module):
+    """Holds the part of a layer's input that is carried past it, from 1 down to 0 (section 3.5.1).
+
+    Args:
+        vanishing_steps: iterations over which it falls; 0 for no residuals.
+    """
+
+    carry: Tensor
+
+    def __init__(self, vanishing_steps: int) -> None:
+        super().__init__()
+        if vanishing_steps < 0:
+            raise ValueError(f"vanishing_steps is {vanishing_steps}; it has to be 0 or more.")
+        self.vanishing_steps = vanishing_steps
+        self.register_buffer("carry", torch.tensor(float(vanishing_steps > 0)))
+
+    def at_iteration(self, iteration: int) -> None:
+        if self.vanishing_steps:
+            self.carry.fill_(max(0.0, 1 - iteration / self.vanishing_steps))
+
+    @property
+    def carried(self) -> Tensor | None:
+        return self.carry if self.vanishing_steps else None
+
+
+class BEGANDecoder(_Vanishing):
+    """FC to a small map of n channels; pairs of convolutions, doubled between, to the image.
+
+    Args:
+        latent_dim: length of the noise vector or of the hidden state h.
+        channels, image_size: shape of the images.
+        base_channels: n (the paper: 128).
+        skip: joins the first map, scaled up, to the maps after each doubling (the paper's skip
+            connections).
+        vanishing_steps: the paper's vanishing residuals: the layers' inputs are carried past them
+            in a part that falls from 1 to 0 over these iterations (the paper: 16,000); 0 for none.
+
+    Raises:
+        ValueError: for an image size that can't be halved to 5 to 8 pixels; for negative steps.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: int,
+        image_size: int,
+        base_channels: int = 128,
+        skip: bool = False,
+        vanishing_steps: int = 0,
+    ) -> None:
+        super().__init__(vanishing_steps)
+        count, size = _small_map(image_size)
+        width = base_channels
+        self.skip = skip
+        self.to_map = nn.Sequential(
+            nn.Linear(latent_dim, width * size**2), nn.Unflatten(1, (width, size, size))
+        )
+        self.pairs = nn.ModuleList(
+            nn.ModuleList([_Layer(width * (1 + (skip and level > 0)), width), _Layer(width, width)])
+            for level in range(count + 1)
+        )
+        self.to_image = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        first = x = self.to_map(latent)
+        for level, pair in enumerate(self.pairs):
+            if level:
+                x = F.interpolate(x, scale_factor=2.0)
+                if self.skip:
+                    x = torch.cat([x, F.interpolate(first, size=x.shape[2:])], 1)
+            for layer in cast(nn.ModuleList, pair):
+                x = layer(x, self.carried)
+        return self.to_image(x)
+
+
+class BEGANAutoencoder(nn.Module):
+    """The discriminator: an encoder to a hidden state, and a decoder of its own.
+
+    The encoder's channels grow by n with each halving (n, 2n, 3n, ...).
+
+    Args:
+        hidden_dim: length of the hidden state h (the paper: that of the noise).
+        rest: BEGANDecoder's.
+
+    Raises:
+        ValueError: as BEGANDecoder's.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        channels: int,
+        image_size: int,
+        base_channels: int = 128,
+        skip: bool = False,
+        vanishing_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        count, size = _small_map(image_size)
+        n = base_channels
+        self.decoder = BEGANDecoder(hidden_dim, channels, image_size, n, skip, vanishing_steps)
+        self.from_image = nn.Conv2d(channels, n, 3, padding=1)
+        layers = []
+        for level in range(count + 1):
+            width = n * (level + 1)
+            layers += [_Layer(width, width), _Layer(width, width)]
+            if level < count:
+                layers.append(_Layer(width, width + n, stride=2))
+        self.layers = nn.ModuleList(layers)
+        self.to_hidden = nn.Sequential(nn.Flatten(), nn.Linear(width * size**2, hidden_dim))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.elu(self.from_image(image))
+        for layer in self.layers:
+            x = layer(x, self.decoder.carried)
+        return self.decoder(self.to_hidden(x))
+
+    def at_iteration(self, iteration: int) -> None:
+        """Tells the vanishing residuals how far the run is."""
+        self.decoder.at_iteration(iteration)
+
+
+def _small_map(image_size: int) -> tuple[int, int]:
+    """How often the image is halved, and the side that it comes to: 5 to 8 pixels."""
+    count = halvings(image_size)
+    count -= image_size >> count == 4
+    return count, image_size >> count
