@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import pytorch_lightning as pl
@@ -20,6 +21,7 @@ from gan_zoo.data.mnist import ImageBatch, InMemoryImages, pass_through
 from gan_zoo.models import GAN
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 
+Model = TypeVar("Model")
 ROOT = Path(__file__).resolve().parent.parent
 
 # The suite measures properties, not speed; one thread makes small steps fast and repeatable.
@@ -39,6 +41,11 @@ def random_batches(count: int, batch_size: int = 4, size: int = 8) -> DataLoader
 
 def small_gan(**options: object) -> GAN:
     """A GAN of 8x8 images, small enough for thousands of steps a minute."""
+    return small(GAN, **options)
+
+
+def small(kind: Callable[..., Model], **options: object) -> Model:
+    """Such a model of 8x8 images, with small networks, optimizers and noise unless given."""
     torch.manual_seed(0)
     defaults: dict[str, object] = {
         "generator": MLPGenerator(4, 1, 8, hidden=[16], norm=False),
@@ -48,10 +55,10 @@ def small_gan(**options: object) -> GAN:
         "noise": functools.partial(nn.init.uniform_, a=-1.0, b=1.0),
         "latent_dim": 4,
     }
-    return GAN(**{**defaults, **options})  # type: ignore[arg-type]
+    return kind(**{**defaults, **options})
 
 
-def fit(model: pl.LightningModule, batches: int, **options: object) -> pl.Trainer:
+def fit(model: pl.LightningModule, batches: int, size: int = 8, **options: object) -> pl.Trainer:
     """Trains on ``batches`` random batches of one epoch."""
     trainer = pl.Trainer(
         **{
@@ -65,7 +72,7 @@ def fit(model: pl.LightningModule, batches: int, **options: object) -> pl.Traine
             **options,
         }  # type: ignore[arg-type]
     )
-    trainer.fit(model, random_batches(batches))
+    trainer.fit(model, random_batches(batches, size=size))
     return trainer
 
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from gan_zoo.models import CGAN
+from gan_zoo.data import ImageBatch
+from gan_zoo.models import BEGAN, CGAN, HDCGAN, WGAN, WGANGP, InfoGAN
 from gan_zoo.models.gan import MomentumSchedule
-from gan_zoo.networks.mlp import ConditionalMaxoutDiscriminator, ConditionalMLPGenerator
-from tests.conftest import fit, random_batches
+from gan_zoo.models.wgan import generator_steps
+from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
+from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from gan_zoo.networks.infogan import InfoGANDiscriminator, InfoGANGenerator
+from gan_zoo.networks.mlp import (
+    ConditionalMaxoutDiscriminator,
+    ConditionalMLPGenerator,
+    MLPDiscriminator,
+)
+from tests.conftest import fit, random_batches, small, small_gan
 
 
 def small_cgan() -> CGAN:
@@ -71,3 +83,324 @@ def test_the_2014_schedule() -> None:
         schedule.step()
     assert [lr for lr, _ in seen] == pytest.approx([0.1, 0.05, 0.025, 0.02, 0.02, 0.02])
     assert [momentum for _, momentum in seen] == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.7])
+
+
+class Watch(pl.Callback):
+    """Keeps what ``look`` sees of the model after each iteration."""
+
+    def __init__(self, look: Callable[[Any], Any]) -> None:
+        self.look = look
+        self.seen: list[Any] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self.seen.append(self.look(pl_module))
+
+
+def test_the_critic_trains_n_critic_times_to_one_step_of_the_generator() -> None:
+    model = small(WGAN, n_critic=3)
+    fit(model, batches=10)
+    assert model.counts == {"images_seen": 40, "d_steps": 10, "g_steps": 3}
+
+
+def test_wgan_clips_every_weight_after_every_step_of_the_critic() -> None:
+    watch = Watch(lambda model: max(p.abs().max().item() for p in model.discriminator.parameters()))
+    model = small(WGAN, clip_value=0.02)
+    fit(model, batches=6, callbacks=[watch])
+    assert len(watch.seen) == 6
+    assert all(largest == pytest.approx(0.02) for largest in watch.seen)
+    assert max(p.abs().max().item() for p in model.generator.parameters()) > 0.02
+
+
+@pytest.mark.parametrize(("n_critic", "warm"), [(5, 100), (1, 7), (5, 5)])
+def test_the_critics_warm_up(n_critic: int, warm: int) -> None:
+    # The authors' code warms up before step i of the generator if i < 25 or i % 500 == 0.
+    iteration, expected = 0, {}
+    for step in range(1002):
+        iteration += warm if step < 25 or step % 500 == 0 else n_critic
+        expected[iteration] = step + 1
+    found = [generator_steps(i, n_critic, warm) for i in range(iteration + 1)]
+    changes = {i: found[i] for i in range(1, len(found)) if found[i] != found[i - 1]}
+    assert changes == expected
+    assert found[0] == 0
+
+
+def test_a_warm_up_delays_the_generator() -> None:
+    model = small(WGAN, n_critic=2, n_critic_warmup=4)
+    fit(model, batches=9)
+    assert model.counts["g_steps"] == 2
+
+
+@pytest.mark.parametrize(("kind", "options"), [(WGAN, {}), (WGANGP, {"lambda_gp": 3.0})])
+def test_the_estimate_is_the_negative_critic_loss_without_the_penalty(
+    kind: type, options: dict[str, Any]
+) -> None:
+    model = small(kind, **options)
+    real, fake = torch.rand(6, 1, 8, 8), -torch.rand(6, 1, 8, 8)
+    loss, terms = model.discriminator_loss(ImageBatch(real, torch.zeros(6)), fake)
+    expected = model.discriminator(real).mean() - model.discriminator(fake).mean()
+    torch.testing.assert_close(terms["wasserstein_estimate"], expected)
+    penalty = 3 * terms["penalty"] if "penalty" in terms else 0
+    torch.testing.assert_close(loss, -expected + penalty)
+
+
+def test_the_smoothed_estimate_is_the_median_of_the_last_101() -> None:
+    watch = Watch(lambda model: model.latest["d"]["wasserstein_estimate"].item())
+    model = small(WGAN)
+    fit(model, batches=3, callbacks=[watch])
+    median = model.figures()["wasserstein_estimate_median"].item()
+    assert median == pytest.approx(sorted(watch.seen)[1])
+    fit(model, batches=120, callbacks=[watch])
+    median = model.figures()["wasserstein_estimate_median"].item()
+    assert median == pytest.approx(sorted(watch.seen[-101:])[50])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        (WGAN, {"loss": "hinge"}, "wasserstein"),
+        (WGAN, {"penalty": "wgan_gp"}, "model=wgan_gp"),
+        (WGAN, {"clip_value": 0.0}, "above 0"),
+        (WGAN, {"n_critic": 5, "n_critic_warmup": 4}, "n_critic_warmup"),
+        (WGAN, {"n_critic": 0}, "n_critic is 0"),
+        (WGANGP, {"loss": "hinge"}, "wasserstein"),
+        (WGANGP, {"penalty": None}, "wgan_gp_one_sided"),
+        (WGANGP, {"discriminator": DCGANDiscriminator(1, 8, 4, norm_first=True)}, "batch norm"),
+        (WGANGP, {"discriminator": torch.compile(MLPDiscriminator(1, 8, [4]))}, "inductor"),
+        (InfoGAN, {"categorical_codes": [1]}, "2 categories"),
+        (InfoGAN, {"continuous_codes": -1}, "fewer than 0"),
+        (InfoGAN, {"categorical_codes": [], "continuous_codes": 0}, "is a GAN"),
+        (InfoGAN, {"lambda_info": -1.0}, "0 or more"),
+        (HDCGAN, {"zeta": 0}, "zeta is 0"),
+        (BEGAN, {"gamma": 0.0}, "gamma is 0"),
+        (BEGAN, {"gamma": 1.5}, "gamma is 1.5"),
+        (BEGAN, {"lambda_k": 0.0}, "lambda_k is 0"),
+        (BEGAN, {"eta": 3}, "eta is 3"),
+    ],
+)
+def test_what_would_make_another_model_is_refused(
+    kind: type, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        small(kind, **options)
+
+
+def small_infogan(categorical: list[int], continuous: int, **options: Any) -> InfoGAN:
+    torch.manual_seed(0)
+    codes = (categorical, continuous)
+    model: InfoGAN = small(
+        InfoGAN,
+        generator=InfoGANGenerator(4, *codes, 1, 8, 4, 16),
+        discriminator=InfoGANDiscriminator(*codes, 1, 8, 4, 16, 8),
+        categorical_codes=categorical,
+        continuous_codes=continuous,
+        **options,
+    )
+    return model
+
+
+def test_infogan_puts_one_hot_and_continuous_codes_behind_the_noise() -> None:
+    model = small_infogan([3, 2], 1)
+    latent = model.latent(torch.tensor([[9.0, 8, 7, 6]]), torch.tensor([[2.0, 0, -0.5]]))
+    assert latent.tolist() == [[9, 8, 7, 6, 0, 0, 1, 1, 0, -0.5]]
+    codes = model.draw_codes(1000, torch.Generator().manual_seed(0))
+    assert [codes[:, i].unique().tolist() for i in (0, 1)] == [[0, 1, 2], [0, 1]]
+    assert -1 <= codes[:, 2].min() < -0.9
+    assert 0.9 < codes[:, 2].max() <= 1
+
+
+@pytest.mark.parametrize(("categorical", "continuous"), [([3], 2), ([4, 2], 0), ([], 1)])
+def test_infogans_information_reaches_both_players_and_is_logged(
+    categorical: list[int], continuous: int
+) -> None:
+    model = small_infogan(categorical, continuous)
+    batch = next(iter(random_batches(1)))
+    # With the adversarial part left out, what is left of the losses is the information.
+    model.discriminator_objective = lambda *_: (torch.zeros(()), {})  # type: ignore[assignment]
+    model.adversarial = model.adversarial._replace(generator=lambda logits: 0 * logits.sum())
+    generated = model.generate(batch)
+    loss, _ = model.generator_loss(batch, generated)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
+    model.discriminator.zero_grad()
+    loss, terms = model.discriminator_loss(batch, generated)
+    loss.backward()
+    assert model.discriminator.q[-1].weight.grad.abs().sum() > 0
+    assert model.discriminator.body[0].weight.grad.abs().sum() > 0
+    assert loss.item() == pytest.approx(-sum(terms.values()).item())
+    assert ("mutual_information" in terms) == bool(categorical)
+    assert ("mutual_information_continuous" in terms) == bool(continuous)
+    ceilings = [3, 8][len(categorical) - 1] if categorical else None
+    if ceilings:
+        ceiling = model.figures()["mutual_information_ceiling"].item()
+        assert ceiling == pytest.approx(torch.tensor(ceilings).log().item())
+
+
+def test_infogan_learns_to_be_read() -> None:
+    adam = functools.partial(torch.optim.Adam, lr=3e-3)
+    model = small_infogan([3], 0, optimizer_g=adam, optimizer_d=adam)
+    watch = Watch(lambda model: model.latest["d"]["mutual_information"].item())
+    fit(model, batches=400, callbacks=[watch])
+    assert sum(watch.seen[:20]) / 20 < 0.4
+    assert sum(watch.seen[-50:]) / 50 > 0.6
+
+
+def test_infogan_with_a_fixed_std_has_no_output_for_it() -> None:
+    free = InfoGANDiscriminator([3], 2, 1, 8, 4, 16, 8)
+    fixed = InfoGANDiscriminator([3], 2, 1, 8, 4, 16, 8, fixed_std=True)
+    assert (free.q[-1].out_features, fixed.q[-1].out_features) == (3 + 4, 3 + 2)
+    _, posterior = fixed.recognise(torch.rand(5, 1, 8, 8))
+    assert posterior.log_std.eq(0).all()
+    assert posterior.mean.shape == (5, 2)
+
+
+def test_infogans_grid_is_a_row_a_category_and_sweeps_each_code() -> None:
+    model = small_infogan([3], 2)
+    inputs = model.grid_inputs(torch.Generator().manual_seed(0))
+    codes = inputs["codes"].view(3, 18, 3)
+    assert codes[:, :, 0].eq(torch.arange(3)[:, None]).all()
+    sweep = torch.linspace(-2, 2, 9)
+    torch.testing.assert_close(codes[1, :, 1], torch.cat([sweep, torch.zeros(9)]))
+    torch.testing.assert_close(codes[1, :, 2], torch.cat([torch.zeros(9), sweep]))
+    assert inputs["noise"].eq(inputs["noise"][0]).all()
+    images, columns = model.sample_grid(inputs)
+    assert (images.shape, columns) == ((54, 1, 8, 8), 18)
+    for categorical, continuous, count in (([], 1, 8 * 9), ([3], 0, 3 * 8)):
+        model = small_infogan(categorical, continuous)
+        inputs = model.grid_inputs(torch.Generator().manual_seed(0))
+        assert len(inputs["noise"].unique(dim=0)) == 8
+        assert len(model.sample_grid(inputs)[0]) == count
+
+
+def test_infogans_codes_can_be_asked_for() -> None:
+    model = small_infogan([3], 2)
+    inputs = model.sample_inputs({"codes": [[0, 2], [-1.5, 1], None]}, 10, torch.Generator())
+    codes = inputs["codes"]
+    assert codes[:, 0].tolist() == [0, 0, 2, 2] * 2 + [0, 0]
+    assert codes[:, 1].tolist() == [-1.5, 1] * 5
+    # What is not asked for is drawn once a round of the combinations.
+    for values in (inputs["noise"], codes[:, 2:]):
+        assert [len(part.unique(dim=0)) for part in values.split(4)] == [1, 1, 1]
+        assert len(values.unique(dim=0)) == 3
+    assert (
+        len(model.sample_inputs({"codes": [1, None, None]}, None, torch.Generator())["noise"]) == 1
+    )
+    assert model.sample_inputs({}, None, torch.Generator())["codes"].shape == (64, 3)
+    for codes, reason in (
+        ([1, 0], "3 codes"),
+        ([3, 0, 0], "whole number from 0 to 2"),
+        ([0.5, 0, 0], "whole number from 0 to 2"),
+        ([1, "x", 0], "has to be a number"),
+        ([1, [], 0], "empty"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            model.sample_inputs({"codes": codes}, None, torch.Generator())
+    with pytest.raises(ValueError, match="takes no labels"):
+        model.sample_inputs({"labels": [1]}, None, torch.Generator())
+
+
+def small_began(**options: Any) -> BEGAN:
+    model: BEGAN = small(
+        BEGAN,
+        generator=BEGANDecoder(4, 1, 8, 4, vanishing_steps=options.pop("vanishing_steps", 0)),
+        discriminator=BEGANAutoencoder(4, 1, 8, 4),
+        **options,
+    )
+    return model
+
+
+def test_began_by_hand() -> None:
+    # An auto-encoder that halves: L(x) = |x| / 2.
+    model = small_began(gamma=0.25, lambda_k=0.1)
+    model.discriminator = nn.Module()
+    model.discriminator.forward = lambda image: image / 2  # type: ignore[method-assign]
+    real, fake = torch.full((2, 1, 4, 4), 0.8), torch.full((2, 1, 4, 4), -0.2)
+    batch = ImageBatch(real, torch.zeros(2))
+    model.k.fill_(0.5)
+    loss, _ = model.discriminator_loss(batch, fake)
+    assert loss.item() == pytest.approx(0.4 - 0.5 * 0.1)
+    assert model.generator_loss(batch, fake)[0].item() == pytest.approx(0.1)
+    squared = small_began(eta=2)
+    squared.discriminator = model.discriminator
+    assert squared.generator_loss(batch, fake)[0].item() == pytest.approx(0.01)
+
+
+def test_began_controls_k_and_logs_the_balance() -> None:
+    watch = Watch(
+        lambda m: [m.k.item(), *(m.latest["d"][name].item() for name in ("d_real", "d_fake"))]
+    )
+    model = small_began(gamma=0.9, lambda_k=0.5)
+    fit(model, batches=5, callbacks=[watch])
+    k = 0.0
+    for found, real, fake in watch.seen:
+        k = min(max(k + 0.5 * (0.9 * real - fake), 0.0), 1.0)
+        assert found == pytest.approx(k, abs=1e-6)
+    assert k > 0
+    weights = [0.99 ** (4 - i) for i in range(5)]
+    mean = [sum(w * s[i] for w, s in zip(weights, watch.seen, strict=True)) for i in (1, 2)]
+    figures = model.figures()
+    assert figures["balance"].item() == pytest.approx(mean[1] / mean[0], rel=1e-4)
+    measures = [real + abs(0.9 * real - fake) for _, real, fake in watch.seen]
+    expected = sum(w * m for w, m in zip(weights, measures, strict=True)) / sum(weights)
+    assert figures["convergence"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_began_halves_the_rate_when_convergence_stalls() -> None:
+    schedule = functools.partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=0.99
+    )
+    frozen = functools.partial(torch.optim.SGD, lr=1e-4)
+    model = small_began(scheduler=schedule, optimizer_g=frozen, optimizer_d=frozen)
+    watch = Watch(lambda m: m._optimizer_of["g"].param_groups[0]["lr"])
+    fit(model, batches=300, callbacks=[watch])
+    # The first reading sets the record; the next would have to be a hundredth of it.
+    rates = [watch.seen[i] / 1e-4 for i in (98, 99, 199, 299)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.25])
+    with pytest.raises(ValueError, match="no figure whose plateau"):
+        fit(small_gan(scheduler=schedule), batches=1)
+
+
+def test_vanishing_residuals_carry_the_input_and_then_nothing() -> None:
+    watch = Watch(lambda model: model.generator.carry.item())
+    model = small_began(vanishing_steps=4)
+    fit(model, batches=6, callbacks=[watch])
+    assert watch.seen == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    decoder = BEGANDecoder(4, 1, 8, 4, vanishing_steps=4)
+    latent = torch.randn(2, 4)
+    # Carried whole, the layers between first map and image do nothing.
+    torch.testing.assert_close(decoder(latent), decoder.to_image(decoder.to_map(latent)))
+
+
+def test_began_shows_samples_above_their_reconstructions() -> None:
+    model = small_began()
+    images, columns = model.sample_grid(model.grid_inputs(torch.Generator().manual_seed(0)))
+    assert (images.shape, columns) == ((64, 1, 8, 8), 8)
+    model.eval()
+    again = model.discriminator(images[16:24]).clamp(-1, 1)
+    torch.testing.assert_close(images[24:32], again)
+
+
+@pytest.mark.parametrize("zeta", [1, 2, 3])
+def test_the_telescope_enlarges_images_and_no_filter(zeta: int) -> None:
+    def networks(zeta: int) -> dict[str, Any]:
+        return {
+            "generator": DCGANGenerator(4, 1, 16, 4, 4, activation=nn.SELU, zeta=zeta),
+            "discriminator": DCGANDiscriminator(1, 16, 4, 4, True, True, activation=nn.SELU),
+        }
+
+    model = small(HDCGAN, zeta=zeta, **networks(zeta))
+    plain = networks(1)
+    for name, network in plain.items():
+        shapes = [parameter.shape for parameter in getattr(model, name).parameters()]
+        assert shapes == [parameter.shape for parameter in network.parameters()]
+    seen: set[torch.Size] = set()
+    model.discriminator.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].shape[2:]))
+    trainer = fit(model, batches=2, size=16)
+    assert seen == {(16 * zeta, 16 * zeta)}
+    assert trainer.global_step == 2
+    assert model.sample(3).shape == (3, 1, 16, 16)
+    large = model.network("generator")(torch.randn(2, 4))
+    assert large.shape == (2, 1, 16 * zeta, 16 * zeta)
+    corner = model.finished(large)[0, 0, 0, 0]
+    torch.testing.assert_close(corner, large[0, 0, :zeta, :zeta].mean())
+    assert sum(isinstance(m, nn.SELU) for m in model.discriminator.modules()) == 2
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gan_zoo.networks import dcgan, mlp
+from gan_zoo.networks import began, dcgan, infogan, mlp, wgan_gp
 
 LABEL = torch.tensor([0, 1, 9])
 
@@ -22,6 +22,12 @@ def parameters(network: nn.Module) -> int:
         (mlp.MLPGenerator(5, 3, 12, norm=False), mlp.MaxoutDiscriminator(3, 12)),
         (dcgan.DCGANGenerator(5, 3, 12, 4), dcgan.DCGANDiscriminator(3, 12, 4)),
         (dcgan.DCGANGenerator(5, 3, 12, 4, 4), dcgan.DCGANDiscriminator(3, 12, 4, 4)),
+        (
+            infogan.InfoGANGenerator(2, [2], 1, 3, 12, 4, 8),
+            infogan.InfoGANDiscriminator([2], 1, 3, 12, 4, 8, 8),
+        ),
+        (wgan_gp.ConvGenerator(5, 3, 12, 4), wgan_gp.ConvCritic(3, 12, 4)),
+        (wgan_gp.ConvGenerator(5, 3, 12, 4, norm=True), wgan_gp.ConvCritic(3, 12, 4, True)),
     ],
 )
 def test_noise_becomes_images_becomes_logits(
@@ -137,3 +143,71 @@ def test_sizes_that_they_can_make(size: int) -> None:
     images = dcgan.DCGANGenerator(2, 1, size, 2)(torch.randn(2, 2))
     assert images.shape[-1] == size
     assert dcgan.DCGANDiscriminator(1, size, 2)(images).shape == (2, 1)
+
+
+@pytest.mark.parametrize("size", [5, 28, 30, 32, 64])
+def test_wgan_gps_nets_make_any_size(size: int) -> None:
+    images = wgan_gp.ConvGenerator(5, 1, size, 2)(torch.randn(2, 5))
+    assert images.shape == (2, 1, size, size)
+    for layer_norm in (False, True):
+        assert wgan_gp.ConvCritic(1, size, 2, layer_norm)(images).shape == (2, 1)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_the_residual_nets(size: int) -> None:
+    images = wgan_gp.ResNetGenerator(5, 3, size, 4)(torch.randn(2, 5))
+    assert images.shape == (2, 3, size, size)
+    assert images.abs().max() <= 1
+    for layer_norm in (False, True):
+        critic = wgan_gp.ResNetCritic(3, size, 4, layer_norm)
+        assert critic(images).shape == (2, 1)
+        # A gradient penalty needs each image's score to be its own.
+        torch.testing.assert_close(critic(images[:1]), critic(images)[:1])
+    with pytest.raises(ValueError, match="28 pixels"):
+        wgan_gp.ResNetGenerator(5, 3, 28, 4)
+
+
+def test_wgan_gps_mnist_nets_have_the_papers_sizes() -> None:
+    # 1704.00028's gan_mnist.py at DIM 64: 128-4096, 256-128-64-1 and 1-64-128-256-1, 5x5.
+    assert parameters(wgan_gp.ConvGenerator(128, 1, 28)) == (
+        129 * 4096 + (256 * 25 + 1) * 128 + (128 * 25 + 1) * 64 + (64 * 25 + 1)
+    )
+    assert parameters(wgan_gp.ConvCritic(1, 28)) == (
+        (25 + 1) * 64 + (64 * 25 + 1) * 128 + (128 * 25 + 1) * 256 + 4096 + 1
+    )
+
+
+def test_infogans_nets_have_the_papers_sizes() -> None:
+    # Table 1 of 1606.03657: the fully connected layers of 1024 and Q's of 128.
+    generator = infogan.InfoGANGenerator(62, [10], 2, 1, 28)
+    shapes = [tuple(m.weight.shape) for m in generator.modules() if isinstance(m, nn.Linear)]
+    assert shapes == [(1024, 74), (7 * 7 * 128, 1024)]
+    discriminator = infogan.InfoGANDiscriminator([10], 2, 1, 28)
+    shapes = [tuple(m.weight.shape) for m in discriminator.modules() if isinstance(m, nn.Linear)]
+    assert shapes == [(1024, 7 * 7 * 128), (1, 1024), (128, 1024), (10 + 4, 128)]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("size", [8, 28, 32, 64])
+def test_began_nets(size: int, skip: bool) -> None:
+    images = began.BEGANDecoder(5, 3, size, 2, skip, vanishing_steps=10)(torch.randn(2, 5))
+    assert images.shape == (2, 3, size, size)
+    assert began.BEGANAutoencoder(5, 3, size, 2, skip)(images).shape == images.shape
+
+
+def test_began_at_32_pixels_is_the_papers_figure() -> None:
+    encoder = began.BEGANAutoencoder(64, 3, 32, base_channels=10)
+    widths = [layer.conv.out_channels for layer in encoder.layers]
+    assert widths == [10, 10, 20, 20, 20, 30, 30, 30]
+    assert encoder.to_hidden[1].in_features == 8 * 8 * 30
+    with pytest.raises(ValueError, match="vanishing_steps"):
+        began.BEGANDecoder(5, 3, 32, vanishing_steps=-1)
+
+
+def test_a_larger_image_gets_the_mean_logit_of_its_parts() -> None:
+    network = dcgan.DCGANDiscriminator(1, 16, 4, norm=False).eval()
+    image = torch.rand(1, 1, 32, 32)
+    *layers, _, _ = network.net
+    logits = nn.Sequential(*layers)(image)
+    assert logits.shape[2] > 1
+    torch.testing.assert_close(network(image)[0, 0], logits.mean())

@@ -45,6 +45,27 @@ def test_sample_files(run: Run, tmp_path: Path, checkpoint: str) -> None:
     assert Image.open(tmp_path / "grid.png").size == (3 * 30 + 2, 2 * 30 + 2)
 
 
+def test_infogans_codes(run: Run, tmp_path: Path) -> None:
+    run(
+        "train.py", "model=infogan", "dataset=digits", "trainer=cpu", "trainer.max_steps=2",
+        "dataset.batch_size=16", "hydra.run.dir=here", "logger=none",
+    )  # fmt: skip
+    codes = "codes=[[0,7],[-2,0,2],null]"
+    run("sample.py", "checkpoint=here", codes, "output=swept.npz")
+    swept = np.load(tmp_path / "swept.npz")
+    assert swept["arr_0"].shape == (6, 28, 28, 1)
+    assert swept["arr_1"][:, :2].tolist() == [[c, x] for c in (0, 7) for x in (-2, 0, 2)]
+    assert len(set(swept["arr_1"][:, 2].tolist())) == 1
+    run("sample.py", "checkpoint=here", codes, "output=grid.png")
+    assert Image.open(tmp_path / "grid.png").size == (3 * 30 + 2, 2 * 30 + 2)
+    run("sample.py", "checkpoint=here", "num_samples=5", "output=drawn.npz")
+    assert np.load(tmp_path / "drawn.npz")["arr_1"].shape == (5, 3)
+    for asked, culprit in (("codes=[10,0,0]", "from 0 to 9"), ("labels=[1]", "takes no labels")):
+        result = run("sample.py", "checkpoint=here", asked, check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
+
+
 def test_bad_input_gets_a_line_and_writes_nothing(
     run: Run, tmp_path: Path, checkpoint: str
 ) -> None:

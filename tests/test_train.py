@@ -25,7 +25,28 @@ Run = Callable[..., CompletedProcess[str]]
 
 SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
 TRAIN = str(ROOT / "scripts" / "train.py")
-MODELS = ("gan", "cgan", "dcgan")
+# Batch size, steps of the generator in 6 iterations, pixels and columns of the grid.
+MODELS = {
+    "gan": (128, 6, 28, 8),
+    "cgan": (128, 6, 28, 8),
+    "dcgan": (128, 6, 28, 8),
+    "infogan": (128, 6, 28, 18),
+    "wgan": (64, 1, 28, 8),
+    "wgan_gp": (50, 1, 28, 8),
+    "began": (16, 6, 28, 8),
+    "hdcgan": (8, 6, 32, 8),
+}
+SMALLER = {"hdcgan": ("dataset.batch_size=8",)}
+OWN_FIGURES = {
+    "infogan": (
+        "mutual_information",
+        "mutual_information_ceiling",
+        "mutual_information_continuous",
+    ),
+    "wgan": ("wasserstein_estimate", "wasserstein_estimate_median"),
+    "wgan_gp": ("wasserstein_estimate", "wasserstein_estimate_median", "gradient_norm", "penalty"),
+    "began": ("k", "balance", "convergence"),
+}
 
 
 def only_run(tmp_path: Path, pattern: str = "runs/*/*/*") -> Path:
@@ -35,7 +56,9 @@ def only_run(tmp_path: Path, pattern: str = "runs/*/*/*") -> Path:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, model: str) -> None:
-    result = run("train.py", f"model={model}", *SHORT, "callbacks.checkpoint.every_n_train_steps=4")
+    batch_size, generator_steps, pixels, columns = MODELS[model]
+    rest = (*SMALLER.get(model, ()), "callbacks.checkpoint.every_n_train_steps=4")
+    result = run("train.py", f"model={model}", *SHORT, *rest)
     folder = only_run(tmp_path, f"runs/{model}/digits/*")
 
     assert "configuration" in result.stdout
@@ -49,12 +72,16 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "real.png", "step-000000.png", "step-000006.png",
     ]  # fmt: skip
-    assert Image.open(folder / "samples" / "step-000006.png").size[0] == 8 * 30 + 2
+    width = Image.open(folder / "samples" / "step-000006.png").size[0]
+    assert width == columns * (pixels + 2) + 2
 
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["dataset"] == "digits"
-    assert metrics["steps"] == metrics["d_steps"] == metrics["g_steps"] == 6
-    assert metrics["images_seen"] == 6 * 128
+    assert metrics["steps"] == metrics["d_steps"] == 6
+    assert metrics["g_steps"] == generator_steps
+    assert metrics["images_seen"] == 6 * batch_size
+    names = ("loss_d", "loss_g", "d_real", "d_fake", *OWN_FIGURES.get(model, ()))
+    assert all(np.isfinite(metrics[f"train/{name}"]) for name in names)
     (session,) = json.loads((folder / "provenance.json").read_text())
     assert session["dataset"]["name"] == "digits"
     assert session["versions"]["torch"] == torch.__version__
@@ -67,9 +94,10 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     tags = events.Tags()
     assert {
         "train/loss_d", "train/loss_g", "train/d_real", "train/d_fake", "train/grad_norm_d",
-        "train/grad_norm_g", "train/d_steps", "train/g_steps", "train/images_seen",
+        "train/d_steps", "train/g_steps", "train/images_seen",
         "final/loss_d", "final/loss_g",
     } <= set(tags["scalars"])  # fmt: skip
+    assert ("train/grad_norm_g" in tags["scalars"]) == (generator_steps == 6)
     assert tags["images"] == ["samples/generated", "samples/real"]
     # The x-axis is the iteration.
     assert [event.step for event in events.Scalars("train/loss_d")] == [2, 4, 6]
@@ -105,7 +133,7 @@ def test_seed_0_is_a_seed(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_sweep_has_a_readable_folder_for_each_job(run: Run, tmp_path: Path) -> None:
-    run("train.py", "-m", f"model={','.join(MODELS)}", *SHORT[1:], "dataset=digits")
+    run("train.py", "-m", "model=gan,cgan,dcgan", *SHORT[1:], "dataset=digits")
     (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
     jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
     assert [re.match(r"\d-model-(\w*can|gan|cgan|dcgan)_", job) is not None for job in jobs] == [
@@ -251,7 +279,16 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
         (["dataset.batch_size=-1"], "dataset.batch_size is -1", "from 1"),
         (["model=dcgan", "dataset.image_size=30"], "30 pixels", "28"),
         (["model.loss=hing"], "loss 'hing'", "hinge"),
-        (["model=dcgan", "model.penalty=r1"], "batch norm", "model.discriminator.norm=false"),
+        (["model=dcgan", "model.penalty=r1"], "batch norm", "model.discriminator.norm"),
+        (["model=wgan", "model.loss=hinge"], "model.loss is hinge", "model=dcgan"),
+        (["model=wgan", "model.penalty=r1"], "model.penalty is r1", "model=wgan_gp"),
+        (["model=wgan_gp", "model.penalty=r1"], "model.penalty is r1", "wgan_gp_one_sided"),
+        (["model=wgan_gp", "model/discriminator=dcgan", "+model.num_classes=null"], "batch norm",
+         "model.discriminator.norm"),
+        (["model=wgan_gp", "model/generator=resnet"], "28 pixels", "dataset.image_size=32"),
+        (["model=began", "model.loss=hinge"], "model.loss", "no option"),
+        (["model=began", "dataset.image_size=30"], "30 pixels", "28"),
+        (["model=gan", "model/scheduler=plateau"], "plateau", "linear"),
         (["trainer=gpu", "trainer.devices=64"], "trainer.devices=64", "trainer=default"),
         (["trainer.strategy=ddp"], "trainer.strategy=ddp", "ddp_find_unused_parameters_true"),
         (["-m", "trainer=ddp_cpu"], "multirun", "ddp_spawn_find_unused_parameters_true"),
