@@ -105,12 +105,14 @@ def test_workers_and_a_distributed_sampler_divide_the_data() -> None:
 def test_any_image_size(size: int, background: int) -> None:
     data = ready(image_size=size)
     assert data.train is not None
-    images = data.train.images
-    assert images.shape == (1500, 1, size, size)
+    images = data.train.__getitems__(range(500)).image
+    assert images.shape == (500, 1, size, size)
+    assert images.min() == -1
+    assert 0.9 < images.max() <= 1
     if background:
         inner = images[..., background:-background, background:-background]
-        assert torch.equal(inner, ready().train.images)  # type: ignore[union-attr]
-        assert images.sum() == inner.sum()
+        assert torch.equal(inner, ready().train.__getitems__(range(500)).image)  # type: ignore[union-attr]
+        assert (images + 1).sum() == (inner + 1).sum()
 
 
 def test_channels_and_classes() -> None:

@@ -59,13 +59,16 @@ class InMemoryImages(Dataset[ImageBatch]):
     """Labelled images in memory, fetched a batch at a time.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, H) uint8.
         labels: (N,) int64.
+        image_size: side to pad or resize the images of a batch to, which for all of them at once
+            could take more memory than there is; None leaves them as they are.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, image_size: int | None = None) -> None:
         self.images = images
         self.labels = labels
+        self.image_size = image_size or images.shape[-1]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,7 +80,7 @@ class InMemoryImages(Dataset[ImageBatch]):
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
         """The images at ``indices``, in [-1, 1]: (x - .5) / .5 of x = byte / 255."""
         chosen = torch.as_tensor(indices)
-        image = self.images.index_select(0, chosen) - 127.5
+        image = _sized(self.images.index_select(0, chosen), self.image_size) - 127.5
         return ImageBatch(image.div_(127.5), self.labels.index_select(0, chosen))
 
 
@@ -281,9 +284,9 @@ class MNISTDataModule(pl.LightningDataModule):
                 f"val_size={self.val_size} and one batch of dataset.batch_size={self.batch_size}."
             )
         end = len(images) - self.val_size
-        self.train = InMemoryImages(images[:end], labels[:end])
-        self.val = InMemoryImages(images[end:], labels[end:])
-        self.test = InMemoryImages(*self._images(train=False))
+        self.train = InMemoryImages(images[:end], labels[:end], self.image_size)
+        self.val = InMemoryImages(images[end:], labels[end:], self.image_size)
+        self.test = InMemoryImages(*self._images(train=False), self.image_size)
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
         return self._loader(self.train, shuffle=True)
@@ -316,13 +319,12 @@ class MNISTDataModule(pl.LightningDataModule):
         return images, read_label_file(str(raw / f"{part}-labels-idx1-ubyte"))
 
     def _images(self, train: bool) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) uint8 images and (N,) int64 labels, as the options want them."""
+        """(N, C, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""
         images, labels = self._load(train)
         if self.num_classes < 10:
             kept = labels < self.num_classes
             images, labels = images[kept], labels[kept]
-        images = _sized(images[:, None], self.image_size)
-        return images.expand(-1, self.channels, -1, -1), labels
+        return images[:, None].expand(-1, self.channels, -1, -1), labels
 
     def _loader(self, dataset: InMemoryImages | None, shuffle: bool) -> DataLoader[ImageBatch]:
         if dataset is None:
@@ -340,17 +342,15 @@ class MNISTDataModule(pl.LightningDataModule):
 
 
 def _sized(images: Tensor, size: int) -> Tensor:
-    """(N, 1, 28, 28) uint8 -> (N, 1, size, size) uint8."""
+    """(B, C, H, H) uint8 -> (B, C, size, size) in [0, 255], padded with background or resized."""
     border = size - images.shape[-1]
-    if 0 <= border <= 4 and border % 2 == 0:
+    if border == 0:
+        return images
+    if 0 < border <= 4 and border % 2 == 0:
         return F.pad(images, [border // 2] * 4)
-    chunks = [
-        F.interpolate(chunk.float(), size=(size, size), mode="bilinear", antialias=True)
-        .round_()
-        .to(torch.uint8)
-        for chunk in images.split(4096)
-    ]
-    return torch.cat(chunks) if chunks else images.new_zeros(0, 1, size, size)
+    resized = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    # Rounding can carry a mean of 255s a little over.
+    return resized.clamp_(0, 255)
 
 
 def _digits(train: bool) -> tuple[Tensor, Tensor]:
