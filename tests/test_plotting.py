@@ -13,7 +13,7 @@ from gan_zoo.plotting import display_images, image_grid, save_png, to_uint8
 
 
 def test_bytes_come_back_as_they_were() -> None:
-    data = MNISTDataModule("digits", image_size=32)
+    data = MNISTDataModule("digits")
     data.setup()
     assert data.test is not None
     normalised = data.test.__getitems__(range(50)).image

@@ -8,7 +8,8 @@ weight is clipped to [-c, c], which keeps it K-Lipschitz for some K (Algorithm 1
 Wasserstein-1 distance, and falls as the images get better.
 
 What the authors' code adds and is an option here: ``n_critic_warmup``. It clips before each step of
-the critic instead of after; the sequences only differ in the very first step and the last.
+the critic instead of after; the sequences only differ in the very first step and the last. Its
+fully connected generator ends without the tanh that keeps images in [-1, 1] here.
 """
 
 from __future__ import annotations
