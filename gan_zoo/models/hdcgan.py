@@ -2,7 +2,7 @@
 
 The objective is the GAN paper's with the non-saturating generator loss. Two things are new:
 
-- BS layers. Batch norm followed by SELU takes the place of every activation, in both players.
+- BS layers. Batch norm followed by SELU takes the place of the activations, in both players.
 - Glasses. A telescope enlarges the pictures by a factor zeta while the convolutions' filters stay
   as they are, so that the same weights work on finer detail.
 
@@ -12,8 +12,9 @@ What the paper leaves open, as its training code was never published, and what i
   map, and so every map, is zeta times as wide; the discriminator's last convolution slides over its
   larger map and its logits are averaged. No weight changes its shape. Samples are averaged down to
   the size, so that people and metrics see, and runs of different zeta are compared at, the size.
-- Batch norm in the discriminator's first layer, where DCGAN has none, since BS replaces every
-  activation; none at the generator's output.
+- Where batch norm stands: where DCGAN has it, so neither at the generator's output nor in the
+  discriminator's first layer, whose activation is SELU alone. With it there
+  (``model.discriminator.norm_first=true``) the discriminator told MNIST's batches apart at once.
 - Adam of rate 2e-4 and beta1 .5, batches of 128, weights from N(0, .02): DCGAN's.
 """
 
