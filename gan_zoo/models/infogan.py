@@ -11,8 +11,8 @@ on MNIST the categorical code of 10 becomes the digit, the continuous ones slant
 As in the authors' code, one optimizer trains D and Q together, and L_I is in both players' losses:
 in D's step Q learns to read the codes, in G's step G to make them legible. The two kinds of code
 have a weight each, as the continuous bound has no ceiling (the paper, too, sets lambda lower where
-continuous codes are involved). Their code fixes Q's standard deviations at 1; here, as in the paper, Q gives them
-(``model.discriminator.fixed_std=true`` for the code's choice).
+continuous codes are involved). Their code fixes Q's standard deviations at 1; here, as in the
+paper, Q gives them (``model.discriminator.fixed_std=true`` for the code's choice).
 """
 
 from __future__ import annotations
