@@ -38,8 +38,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> AdversarialModule:
-    """The model of a checkpoint, in eval mode on the CPU. Errors as read_checkpoint's."""
+    """The model of a checkpoint, in eval mode on the CPU, with the run's configuration.
+
+    Errors as read_checkpoint's.
+    """
     checkpoint = read_checkpoint(path)
     model: AdversarialModule = instantiate(checkpoint["config"]["model"])
+    model.config = checkpoint["config"]
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()

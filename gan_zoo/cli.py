@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
@@ -22,10 +21,11 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from gan_zoo.data import available_dataset
+from gan_zoo.data import InMemoryDataModule
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 # What Lightning and torch warn of though it is meant so here.
@@ -119,26 +119,32 @@ def _resumed(arguments: list[str], config_dir: Path) -> list[str]:
     ]
 
 
-@functools.cache
-def _available(name: str, root: str, when_unavailable: str) -> str:
-    return available_dataset(name, root, when_unavailable)
+_AVAILABLE: dict[str, str] = {}
 
 
 def dataset_name(dataset: DictConfig) -> str:
-    """The dataset that a run with this configuration will train on; looked up once a process."""
-    return _available(dataset.name, str(dataset.root), dataset.when_unavailable)
+    """The name of what a run with this configuration will train on; looked up once a process."""
+    key = OmegaConf.to_yaml(dataset)
+    if key not in _AVAILABLE:
+        kind: type[InMemoryDataModule] = get_class(dataset._target_)
+        _AVAILABLE[key] = kind.available(dataset)
+    return _AVAILABLE[key]
+
+
+def dataset_label(dataset: DictConfig) -> str:
+    """What a run calls that: its name, and the task where two domains are made from it."""
+    return "_".join(filter(None, (dataset_name(dataset), dataset.get("task"))))
 
 
 def _run_label(overrides: ListConfig, dataset: DictConfig) -> str:
     """A job's overrides as part of a folder's name that needs no quoting."""
     words = [re.sub(r"[^\w.+-]+", "-", override).strip("-") for override in overrides]
-    name = dataset_name(dataset)
-    if name != dataset.name:
-        words.append(name)
+    if dataset_name(dataset) != dataset.name:
+        words.append(dataset_label(dataset))
     return "_".join(words)[:_LABEL_LENGTH].rstrip("-_.") or "default"
 
 
-OmegaConf.register_new_resolver("available", dataset_name)
+OmegaConf.register_new_resolver("available", dataset_label)
 OmegaConf.register_new_resolver("run_label", _run_label)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
 
@@ -182,6 +182,19 @@ def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
     log_density = -0.5 * ((code - mean) / log_std.exp()).square() - log_std
     entropy = math.log(2) - 0.5 * math.log(2 * math.pi)
     return (log_density + entropy).sum(1).mean()
+
+
+def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Squared difference of batch means of a discriminator's features, averaged over its layers.
+
+    Salimans et al. 2016 (1606.03498), section 3.1, as the authors of DiscoGAN (1703.05192) have it:
+    over each layer's features the mean is taken, not the sum.
+
+    Args:
+        real, fake: of each layer, (B, ...).
+    """
+    gaps = [(r.mean(0) - f.mean(0)).square().mean() for r, f in zip(real, fake, strict=True)]
+    return torch.stack(gaps).mean()
 
 
 def adversarial_loss(choice: str | AdversarialLoss) -> AdversarialLoss:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -19,6 +22,43 @@ def to_uint8(images: Tensor) -> Tensor:
 def image_grid(images: Tensor, columns: int) -> Tensor:
     """Images (N, C, H, W) in [-1, 1] -> one RGB picture (3, H', W') uint8, row by row."""
     return make_grid(to_uint8(images), nrow=columns, padding=2, pad_value=64)
+
+
+def interleaved(sets: Tensor, columns: int) -> Tensor:
+    """Images that belong together, one below the other in a grid.
+
+    Args:
+        sets: (N, K, C, H, W); each of the N has K images.
+        columns: of the grid; rows of it hold the first of each, then the second, and so on.
+
+    Returns:
+        (N K, C, H, W) in the grid's order; a last, shorter block of N is filled up with background.
+    """
+    missing = -len(sets) % columns
+    filler = sets.new_full((missing, *sets.shape[1:]), -1)
+    blocks = torch.cat((sets, filler)).unflatten(0, (-1, columns))
+    return blocks.transpose(1, 2).flatten(0, 2)
+
+
+def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Points in the plane as a picture in [-1, 1], (1, 3, H, W), a panel beside the other.
+
+    Args:
+        panels: title -> points to show in grey behind, (N, 2); points (M, 2); their groups (M,),
+            which colour them.
+    """
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained", dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, (behind, points, group)) in zip(axes, panels.items(), strict=True):
+        axis.scatter(*behind.cpu().T, s=4, color="0.8")
+        axis.scatter(*points.detach().cpu().T, s=4, c=group.cpu(), cmap="tab10")
+        axis.set_title(title)
+        reach = 1.4 * float(behind.abs().max())
+        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    canvas.draw()
+    pixels = torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3])
+    return pixels.permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
 def save_png(picture: Tensor, path: str | Path) -> None:

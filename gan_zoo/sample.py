@@ -1,4 +1,4 @@
-"""Draws images from a checkpoint into a picture or the field's usual sample file."""
+"""Draws images from a checkpoint into files, or translates pictures by it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.checkpoint import load_model
+from gan_zoo.data.base import normalised
+from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
-from gan_zoo.plotting import image_grid, save_png, to_uint8
+from gan_zoo.models.translation import DIRECTIONS, Translator
+from gan_zoo.plotting import image_grid, interleaved, save_png, to_uint8
 
 _MOST_COLUMNS = 16
 
@@ -23,42 +26,94 @@ def sample(config: DictConfig) -> None:
 
     A ``.png`` becomes a grid. A ``.npz`` holds ``arr_0``, uint8 (N, H, W, C), and ``arr_1``: for
     conditional models the int64 labels (N,), for InfoGAN the float32 codes (N, number of codes).
-    One seed gives the same images each time.
+    CoGAN's ``arr_0`` is of pairs, (N, 2, H, W, C). One seed gives the same images each time.
+
+    Models that translate take ``config.input``, a picture or a folder of such, and write a PNG of
+    the same name for each into the folder ``config.output``.
 
     Args:
         config: conf/sample.yaml, composed.
 
     Raises:
-        ValueError: for a bad checkpoint, number, condition or kind of output; nothing is
+        ValueError: for a bad checkpoint, number, condition, input or kind of output; nothing is
             written then.
     """
-    output = Path(config.output)
+    model = load_model(config.checkpoint)
+    if config.ema and not model.ema:
+        weights = "raw (the run kept no moving average)"
+    else:
+        weights = "moving average" if config.ema else "raw"
+    if isinstance(model, Translator):
+        written = _translate(model, config)
+    elif isinstance(model, NoiseToImage):
+        written = _draw(model, config)
+    else:
+        raise ValueError(f"sample.py does not know what to ask of a {type(model).__name__}.")
+    print(f"{written}, from the generator's weights: {weights}.")
+
+
+def _draw(model: NoiseToImage, config: DictConfig) -> str:
+    if config.input is not None or config.direction is not None:
+        raise ValueError(
+            f"{type(model).__name__} draws from noise: it takes no input and no direction."
+        )
+    output = Path(config.output or "samples.png")
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output={output} has to end in .png (a grid) or .npz (arrays).")
-    model = load_model(config.checkpoint)
-    if not isinstance(model, NoiseToImage):
-        raise ValueError(f"{type(model).__name__} does not draw images from noise.")
     n = config.num_samples
     if n is not None and (not isinstance(n, int) or n < 1):
         raise ValueError(f"num_samples is {n}; it has to be a whole number from 1.")
-    if config.ema and not model.ema:
-        log_ema = "raw (the run kept no moving average)"
-    else:
-        log_ema = "moving average" if config.ema else "raw"
-    conditions = OmegaConf.to_container(OmegaConf.masked_copy(config, ["labels", "codes"]))
-    asked = {name: value for name, value in conditions.items() if value is not None}  # type: ignore[union-attr]
-    inputs = model.sample_inputs(asked, n, torch.Generator().manual_seed(config.seed))  # type: ignore[arg-type]
+    asked = _conditions(config)
+    inputs = model.sample_inputs(asked, n, torch.Generator().manual_seed(config.seed))
     n = len(inputs["noise"])
     images = model.sample(n, **inputs, ema=config.ema)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".png":
-        save_png(image_grid(images, _columns(asked) or math.ceil(math.sqrt(n))), output)
+        columns = _columns(asked) or math.ceil(math.sqrt(n))
+        pairs = images.dim() == 5
+        save_png(image_grid(interleaved(images, columns) if pairs else images, columns), output)
     else:
-        arrays = [to_uint8(images).permute(0, 2, 3, 1).numpy()]
+        arrays = [to_uint8(images).movedim(-3, -1).numpy()]
         arrays += [value.numpy() for name, value in inputs.items() if name != "noise"]
         np.savez_compressed(output, *arrays)
-    print(f"{n} images in {output}, from the generator's weights: {log_ema}.")
+    return f"{n} images in {output}"
+
+
+def _translate(model: Translator, config: DictConfig) -> str:
+    if config.input is None:
+        raise ValueError(
+            f"{type(model).__name__} translates pictures: give input=, a picture or a folder."
+        )
+    for name in [*_conditions(config), *(["num_samples"] if config.num_samples else [])]:
+        raise ValueError(f"{type(model).__name__} translates the input and takes no {name}.")
+    dataset = model.config["dataset"]
+    if "channels" not in dataset:
+        raise ValueError("This checkpoint's model translates points, not pictures.")
+    source = Path(config.input)
+    files = [source] if source.is_file() else files_in(source)
+    read, pixels = load_pictures(
+        files, dataset["image_size"], dataset["channels"], config.when_broken
+    )
+    direction = config.direction or DIRECTIONS[0]
+    images = model.sample(len(read), source=normalised(pixels), direction=direction, ema=config.ema)
+
+    output = Path(config.output or "translated")
+    if output.is_file() or output.suffix in (".png", ".npz"):
+        raise ValueError(f"output={output} has to be a folder.")
+    names = [f"{path.stem}.png" for path in read]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Several pictures would become '{output / name}': rename them.")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, to_uint8(images), strict=True):
+        save_png(image.expand(3, -1, -1), output / name)
+    return f"{len(read)} pictures in {output}, {direction}"
+
+
+def _conditions(config: DictConfig) -> dict[str, Any]:
+    asked = OmegaConf.to_container(OmegaConf.masked_copy(config, ["labels", "codes"]))
+    return {str(k): v for k, v in asked.items() if v is not None}  # type: ignore[union-attr]
 
 
 def _columns(asked: Mapping[Any, Any]) -> int | None:

@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -28,8 +28,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 import gan_zoo
-from gan_zoo.cli import dataset_name
-from gan_zoo.data import MNISTDataModule
+from gan_zoo.cli import dataset_label, dataset_name
+from gan_zoo.data import InMemoryDataModule
 from gan_zoo.models.base import AdversarialModule
 
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
@@ -54,11 +54,12 @@ def train(config: DictConfig) -> None:
     trainer: pl.Trainer | None = None
     try:
         _refuse_what_cannot_work(config)
+        _refuse_data_that_does_not_fit(config)
         _use_available_dataset(config, folder)
         if first_process:
             _print_tree(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
-        datamodule: MNISTDataModule = instantiate(config.dataset)
+        datamodule: InMemoryDataModule = instantiate(config.dataset)
         model: AdversarialModule = instantiate(config.model)
         model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         model.configure_optimizers()
@@ -89,7 +90,7 @@ def train(config: DictConfig) -> None:
 def _fit(
     trainer: pl.Trainer,
     model: AdversarialModule,
-    datamodule: MNISTDataModule,
+    datamodule: InMemoryDataModule,
     config: DictConfig,
     folder: Path,
 ) -> None:
@@ -98,7 +99,7 @@ def _fit(
         _write_provenance(folder, config, datamodule)
     # One paper to a file: the file's name is the model's.
     name = type(model).__module__.rpartition(".")[2]
-    about = {"model": name, "dataset": config.dataset.name, "seed": config.seed}
+    about = {"model": name, "dataset": dataset_label(config.dataset), "seed": config.seed}
     trainer.callbacks.append(_Result(folder, about))  # type: ignore[attr-defined]
     hyperparameters = {**about, **_hyperparameters(config)}
     for logger in trainer.loggers:
@@ -182,6 +183,32 @@ def _refuse_what_cannot_work(config: DictConfig) -> None:
         )
 
 
+def _refuse_data_that_does_not_fit(config: DictConfig) -> None:
+    model: type[AdversarialModule] = get_class(config.model._target_)
+    takes = getattr(model, "batch_types", None)
+    gives = getattr(get_class(config.dataset._target_), "batch_type", None)
+    if takes is None or gives is None or gives in takes:
+        return
+    sources = HydraConfig.get().runtime.config_sources
+    folder = Path(next(s.path for s in sources if s.provider == "main")) / "dataset"
+    fitting = [
+        file.stem
+        for file in sorted(folder.glob("*.yaml"))
+        if getattr(get_class(_target(file)), "batch_type", None) in takes
+    ]
+    raise ValueError(
+        f"{model.__name__} does not train on {gives.__name__} batches, which this dataset has: "
+        f"dataset={', '.join(fitting)} would do."
+    )
+
+
+def _target(file: Path) -> str:
+    """The class that a configuration file, or the one that it begins with, names."""
+    config = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(config, dict)
+    return config.get("_target_") or _target(file.with_name(f"{config['defaults'][0]}.yaml"))
+
+
 def _device_count(devices: Any) -> int:
     """How many devices Lightning's option asks for: -1 for all that there are."""
     if OmegaConf.is_list(devices):
@@ -234,7 +261,7 @@ def _hyperparameters(config: DictConfig) -> dict[str, Any]:
     """The columns of TensorBoard's table of runs."""
     columns = {
         "batch_size": config.dataset.batch_size,
-        "image_size": config.dataset.image_size,
+        "image_size": config.dataset.get("image_size", 0),
         "max_steps": config.trainer.max_steps,
     }
     for key, value in config.model.items():
@@ -245,7 +272,7 @@ def _hyperparameters(config: DictConfig) -> dict[str, Any]:
     return columns
 
 
-def _write_provenance(folder: Path, config: DictConfig, datamodule: MNISTDataModule) -> None:
+def _write_provenance(folder: Path, config: DictConfig, datamodule: InMemoryDataModule) -> None:
     """Adds this session to ``provenance.json``: a run that was resumed has several."""
     path = folder / "provenance.json"
     sessions = json.loads(path.read_text()) if path.exists() else []

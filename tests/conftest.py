@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import pytorch_lightning as pl
@@ -17,7 +17,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gan_zoo.data.mnist import ImageBatch, InMemoryImages, pass_through
+from gan_zoo.data import ImageBatch, ImagePair
+from gan_zoo.data.base import normalised, pass_through
+from gan_zoo.data.mnist import InMemoryImages
+from gan_zoo.data.two_domains import Domain, InMemoryPairs
 from gan_zoo.models import GAN
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 
@@ -39,6 +42,22 @@ def random_batches(count: int, batch_size: int = 4, size: int = 8) -> DataLoader
     )
 
 
+def random_pairs(count: int, batch_size: int = 4, size: int = 16) -> DataLoader[ImagePair]:
+    """A loader of ``count`` batches of random images of two domains."""
+    random = torch.Generator().manual_seed(1)
+    n = count * batch_size
+    domains = [
+        Domain(
+            torch.randint(0, 256, (n, 1, size, size), generator=random, dtype=torch.uint8),
+            torch.randint(0, 10, (n,), generator=random),
+            torch.arange(n),
+        )
+        for _ in range(2)
+    ]
+    dataset = InMemoryPairs(domains, ImagePair, normalised)
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=pass_through)
+
+
 def small_gan(**options: object) -> GAN:
     """A GAN of 8x8 images, small enough for thousands of steps a minute."""
     return small(GAN, **options)
@@ -58,8 +77,11 @@ def small(kind: Callable[..., Model], **options: object) -> Model:
     return kind(**{**defaults, **options})
 
 
-def fit(model: pl.LightningModule, batches: int, size: int = 8, **options: object) -> pl.Trainer:
-    """Trains on ``batches`` random batches of one epoch."""
+def fit(
+    model: pl.LightningModule, batches: int | DataLoader[Any], size: int = 8, **options: object
+) -> pl.Trainer:
+    """Trains on one epoch of a loader, or of so many random batches."""
+    loader = random_batches(batches, size=size) if isinstance(batches, int) else batches
     trainer = pl.Trainer(
         **{
             "accelerator": "cpu",
@@ -72,7 +94,7 @@ def fit(model: pl.LightningModule, batches: int, size: int = 8, **options: objec
             **options,
         }  # type: ignore[arg-type]
     )
-    trainer.fit(model, random_batches(batches, size=size))
+    trainer.fit(model, loader)
     return trainer
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from gan_zoo.data import MNISTDataModule, available_dataset, mnist
+from gan_zoo.data import MNISTDataModule, available_dataset
+from gan_zoo.data.base import pass_through
 
 
 def ready(**options: object) -> MNISTDataModule:
@@ -95,7 +96,7 @@ def test_workers_and_a_distributed_sampler_divide_the_data() -> None:
     halves = []
     for rank in range(2):
         sampler = DistributedSampler(data.train, num_replicas=2, rank=rank, shuffle=False)
-        loader = DataLoader(data.train, 250, sampler=sampler, collate_fn=mnist.pass_through)
+        loader = DataLoader(data.train, 250, sampler=sampler, collate_fn=pass_through)
         halves.append(torch.cat([batch.label for batch in loader]))
     assert data.train is not None
     assert torch.equal(torch.stack(halves, 1).flatten(), data.train.labels)

@@ -58,7 +58,7 @@ def test_cgan_gives_both_players_the_batches_labels() -> None:
 
 def test_cgan_shows_a_row_a_digit_and_a_column_a_noise() -> None:
     model = small_cgan()
-    inputs = model.grid_inputs(torch.Generator().manual_seed(0))
+    inputs = model.grid_inputs(torch.Generator().manual_seed(0), None)
     assert inputs["labels"].view(10, 8).eq(torch.arange(10)[:, None]).all()
     assert inputs["noise"].view(10, 8, 4).eq(inputs["noise"][:8]).all()
     images, columns = model.sample_grid(inputs)
@@ -255,7 +255,7 @@ def test_infogan_with_a_fixed_std_has_no_output_for_it() -> None:
 
 def test_infogans_grid_is_a_row_a_category_and_sweeps_each_code() -> None:
     model = small_infogan([3], 2)
-    inputs = model.grid_inputs(torch.Generator().manual_seed(0))
+    inputs = model.grid_inputs(torch.Generator().manual_seed(0), None)
     codes = inputs["codes"].view(3, 18, 3)
     assert codes[:, :, 0].eq(torch.arange(3)[:, None]).all()
     sweep = torch.linspace(-2, 2, 9)
@@ -266,7 +266,7 @@ def test_infogans_grid_is_a_row_a_category_and_sweeps_each_code() -> None:
     assert (images.shape, columns) == ((54, 1, 8, 8), 18)
     for categorical, continuous, count in (([], 1, 8 * 9), ([3], 0, 3 * 8)):
         model = small_infogan(categorical, continuous)
-        inputs = model.grid_inputs(torch.Generator().manual_seed(0))
+        inputs = model.grid_inputs(torch.Generator().manual_seed(0), None)
         assert len(inputs["noise"].unique(dim=0)) == 8
         assert len(model.sample_grid(inputs)[0]) == count
 
@@ -372,7 +372,7 @@ def test_vanishing_residuals_carry_the_input_and_then_nothing() -> None:
 
 def test_began_shows_samples_above_their_reconstructions() -> None:
     model = small_began()
-    images, columns = model.sample_grid(model.grid_inputs(torch.Generator().manual_seed(0)))
+    images, columns = model.sample_grid(model.grid_inputs(torch.Generator().manual_seed(0), None))
     assert (images.shape, columns) == ((64, 1, 8, 8), 8)
     model.eval()
     again = model.discriminator(images[16:24]).clamp(-1, 1)

@@ -66,6 +66,51 @@ def test_infogans_codes(run: Run, tmp_path: Path) -> None:
         assert culprit in result.stderr.splitlines()[-1]
 
 
+def test_pairs_of_two_domains(run: Run, tmp_path: Path) -> None:
+    run(
+        "train.py", "model=cogan", "dataset.name=digits", "trainer=cpu", "trainer.max_steps=1",
+        "dataset.batch_size=8", "model.generator.base_channels=4", "hydra.run.dir=here",
+    )  # fmt: skip
+    run("sample.py", "checkpoint=here", "num_samples=5", "output=pairs.npz")
+    assert np.load(tmp_path / "pairs.npz")["arr_0"].shape == (5, 2, 28, 28, 1)
+    run("sample.py", "checkpoint=here", "num_samples=5", "output=pairs.png")
+    assert Image.open(tmp_path / "pairs.png").size == (3 * 30 + 2, 4 * 30 + 2)
+
+
+def test_pictures_are_translated(run: Run, tmp_path: Path) -> None:
+    run(
+        "train.py", "model=cyclegan", "dataset.name=digits", "trainer=cpu", "trainer.max_steps=1",
+        "dataset.batch_size=4", "model.generator.base_channels=4", "hydra.run.dir=here",
+    )  # fmt: skip
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.new("L", (50, 40), 200).save(folder / "grey.png")
+    Image.new("RGB", (28, 28), "red").save(folder / "red.jpg")
+    run("sample.py", "checkpoint=here", "input=mine", "direction=b2a", "output=out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grey.png", "red.png"]
+    assert Image.open(tmp_path / "out" / "red.png").size == (28, 28)
+    run("sample.py", "checkpoint=here", "input=mine/red.jpg", "output=one")
+    one, both = (np.asarray(Image.open(tmp_path / d / "red.png")) for d in ("one", "out"))
+    # The default direction is a2b.
+    assert not np.array_equal(one, both)
+
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "red.gif").write_bytes((folder / "red.jpg").read_bytes())
+    for asked, culprit in (
+        (["input=mine"], "mine/notes.txt' is not a picture"),
+        (["input=mine", "when_broken=skip"], "Several pictures would become 'new/red.png'"),
+        (["input=mine/red.jpg", "direction=back"], "direction is back"),
+        (["input=mine/red.jpg", "num_samples=3"], "takes no num_samples"),
+        (["input=mine/red.jpg", "output=a.png"], "output=a.png has to be a folder"),
+        (["input=gone"], "no folder 'gone'"),
+        ([], "give input="),
+    ):
+        result = run("sample.py", "checkpoint=here", "output=new", *asked, check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+
+
 def test_bad_input_gets_a_line_and_writes_nothing(
     run: Run, tmp_path: Path, checkpoint: str
 ) -> None:
@@ -81,6 +126,7 @@ def test_bad_input_gets_a_line_and_writes_nothing(
         ([checkpoint, "labels=[3,10]"], "whole numbers from 0 to 9"),
         ([checkpoint, "num_samples=0"], "num_samples is 0"),
         ([checkpoint, "output=grid.jpg"], ".png"),
+        ([checkpoint, "input=here"], "takes no input"),
         ([checkpoint, "sed=1"], "did you mean seed?"),
     ):
         result = run("sample.py", *arguments, check=False)

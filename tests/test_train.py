@@ -35,8 +35,19 @@ MODELS = {
     "wgan_gp": (50, 1, 28, 8),
     "began": (16, 6, 28, 8),
     "hdcgan": (8, 6, 32, 8),
+    "cogan": (8, 6, 28, 8),
+    "discogan": (8, 6, 28, 10),
+    "cyclegan": (4, 6, 28, 10),
 }
-SMALLER = {"hdcgan": ("dataset.batch_size=8",)}
+# Datasets of two domains have the digits by dataset.name.
+DIGITS = dict.fromkeys(("cogan", "discogan", "cyclegan"), "dataset.name=digits")
+SMALLER = {
+    "hdcgan": ("dataset.batch_size=8",),
+    "cogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
+    "discogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
+    "cyclegan": ("dataset.batch_size=4", "model.generator.base_channels=4"),
+}
+DATASETS = {"cogan": "digits_edges", "discogan": "digits_rotated", "cyclegan": "digits_colored"}
 OWN_FIGURES = {
     "infogan": (
         "mutual_information",
@@ -46,6 +57,8 @@ OWN_FIGURES = {
     "wgan": ("wasserstein_estimate", "wasserstein_estimate_median"),
     "wgan_gp": ("wasserstein_estimate", "wasserstein_estimate_median", "gradient_norm", "penalty"),
     "began": ("k", "balance", "convergence"),
+    "discogan": ("game", "reconstruction_a", "reconstruction_b"),
+    "cyclegan": ("game", "cycle_a", "cycle_b", "lr_g"),
 }
 
 
@@ -58,8 +71,10 @@ def only_run(tmp_path: Path, pattern: str = "runs/*/*/*") -> Path:
 def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, model: str) -> None:
     batch_size, generator_steps, pixels, columns = MODELS[model]
     rest = (*SMALLER.get(model, ()), "callbacks.checkpoint.every_n_train_steps=4")
-    result = run("train.py", f"model={model}", *SHORT, *rest)
-    folder = only_run(tmp_path, f"runs/{model}/digits/*")
+    short = (DIGITS.get(model, SHORT[0]), *SHORT[1:])
+    result = run("train.py", f"model={model}", *short, *rest)
+    dataset = DATASETS.get(model, "digits")
+    folder = only_run(tmp_path, f"runs/{model}/{dataset}/*")
 
     assert "configuration" in result.stdout
     assert f"Run     {folder.relative_to(tmp_path)}" in result.stdout
@@ -76,7 +91,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert width == columns * (pixels + 2) + 2
 
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["dataset"] == "digits"
+    assert metrics["dataset"] == dataset
     assert metrics["steps"] == metrics["d_steps"] == 6
     assert metrics["g_steps"] == generator_steps
     assert metrics["images_seen"] == 6 * batch_size
@@ -98,7 +113,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
         "final/loss_d", "final/loss_g",
     } <= set(tags["scalars"])  # fmt: skip
     assert ("train/grad_norm_g" in tags["scalars"]) == (generator_steps == 6)
-    assert tags["images"] == ["samples/generated", "samples/real"]
+    assert sorted(tags["images"]) == ["samples/generated", "samples/real"]
     # The x-axis is the iteration.
     assert [event.step for event in events.Scalars("train/loss_d")] == [2, 4, 6]
     assert [event.step for event in events.Images("samples/generated")] == [0, 6]
@@ -250,9 +265,66 @@ def test_missing_mnist_is_stood_in_for_and_named_so(run: Run, tmp_path: Path) ->
     assert "GAN_ZOO_DATA_DIR" in result.stderr
 
 
+@pytest.mark.parametrize("dataset", ["mnist_negatives", "mnist_usps", "mnist_edges"])
+def test_a_stand_in_for_two_domains_is_named_so(run: Run, tmp_path: Path, dataset: str) -> None:
+    (tmp_path / "data").write_text("")
+    small = ("model=cogan", *SMALLER["cogan"], "trainer.max_steps=1", "trainer=cpu")
+    run("train.py", f"dataset={dataset}", *small, "dataset.val_size=10", GAN_ZOO_DATA_DIR="data")
+    label = dataset.replace("mnist", "digits")
+    assert json.loads((only_run(tmp_path) / "metrics.json").read_text())["dataset"] == label
+    assert only_run(tmp_path).parent.name == label
+
+
+def test_adaptation_logs_accuracy_on_the_target(run: Run, tmp_path: Path) -> None:
+    run(
+        "train.py", "model=cogan", "dataset=mnist_usps", "dataset.name=digits", *SHORT[1:],
+        *SMALLER["cogan"], "dataset.size_a=48", "dataset.size_b=48", "dataset.val_size=20",
+        "model.adapt=true", "hydra.run.dir=here",
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert 0 <= metrics["val/target_accuracy"] <= 1
+    assert metrics["train/classification_loss"] > 0
+
+
+def test_peoples_own_pictures(run: Run, tmp_path: Path) -> None:
+    for part in ("trainA", "trainB"):
+        folder = tmp_path / "mine" / part
+        folder.mkdir(parents=True)
+        for n, mode in enumerate(("RGB", "L")):
+            Image.new(mode, (70, 50), 100).save(folder / f"{n}.png")
+    command = (
+        "train.py", "model=cyclegan", "dataset=unpaired_folder", "dataset.root=mine", "trainer=cpu",
+        "dataset.image_size=64", "trainer.max_steps=1", "model.generator.base_channels=4",
+        "model.generator.blocks=1", "model.discriminator.base_channels=4",
+    )  # fmt: skip
+    run(*command)
+    folder = only_run(tmp_path, "runs/cyclegan/unpaired_folder/*")
+    assert Image.open(folder / "samples" / "step-000001.png").size == (2 * 66 + 2, 6 * 66 + 2)
+    (tmp_path / "mine" / "trainA" / "notes.txt").write_text("")
+    result = run(*command, check=False)
+    assert result.returncode == 1
+    assert "notes.txt' is not a picture" in result.stderr.splitlines()[-1]
+    assert only_run(tmp_path, "runs/cyclegan/unpaired_folder/*") == folder
+
+
 @pytest.mark.parametrize("experiment", ["gan_2014", "cgan_2014", "dcgan_conditional"])
 def test_shipped_experiments_run(run: Run, tmp_path: Path, experiment: str) -> None:
     run("train.py", f"experiment={experiment}", *SHORT)
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert np.isfinite(metrics["train/loss_d"])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options"),
+    [
+        ("discogan_toy", ()),
+        ("discogan_authors", ("dataset.name=digits", *SMALLER["discogan"])),
+    ],
+)
+def test_shipped_experiments_of_two_domains_run(
+    run: Run, tmp_path: Path, experiment: str, options: tuple[str, ...]
+) -> None:
+    run("train.py", f"experiment={experiment}", *options, *SHORT[1:])
     metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
     assert np.isfinite(metrics["train/loss_d"])
 
@@ -272,7 +344,7 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
     ("arguments", "culprit", "remedy"),
     [
         (["model=cgna"], "model 'cgna'", "did you mean cgan?"),
-        (["dataset=minst"], "dataset 'minst'", "fashion_mnist, kmnist, mnist"),
+        (["dataset=minst"], "dataset 'minst'", "did you mean mnist?"),
         (["dataset.bath_size=3"], "dataset.bath_size", "dataset.batch_size"),
         (["trainer.gradient_clip_val=1"], "trainer.gradient_clip_val", "model.gradient_clip_val"),
         (["modle=gan"], "modle", "did you mean model?"),
@@ -286,6 +358,19 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
         (["model=wgan_gp", "model/discriminator=dcgan", "+model.num_classes=null"], "batch norm",
          "model.discriminator.norm"),
         (["model=wgan_gp", "model/generator=resnet"], "28 pixels", "dataset.image_size=32"),
+        (["model=cyclegan", "dataset=digits"], "ImageBatch", "mnist_colored, mnist_edges"),
+        (["model=gan", "dataset=mnist_usps", "dataset.name=digits"], "ImagePair",
+         "digits, fashion_mnist, kmnist, mnist"),
+        (["model=cyclegan", "dataset=gaussian_mixture"], "PointPair", "unpaired_folder would do"),
+        (["model=discogan", "dataset=gaussian_mixture"], "points", "experiment=discogan_toy"),
+        (["model=cyclegan", "dataset=unpaired_folder"], "dataset.root is missing", "give"),
+        (["model=cyclegan", "dataset=unpaired_folder", "dataset.root=."], "no folder trainA", "B"),
+        (["model=cogan", "dataset=mnist_edges", "dataset.name=digits", "model.penalty=r1"],
+         "model.penalty is r1", "null"),
+        (["model=cogan", "dataset=mnist_rotated", "dataset.name=digits", "model.adapt=true"],
+         "model.adapt=true", "mnist_usps"),
+        (["model=cyclegan", "dataset=mnist_colored", "dataset.name=digits", "dataset.channels=1"],
+         "dataset.channels is 1", "3"),
         (["model=began", "model.loss=hinge"], "model.loss", "no option"),
         (["model=began", "dataset.image_size=30"], "30 pixels", "28"),
         (["model=gan", "model/scheduler=plateau"], "plateau", "linear"),

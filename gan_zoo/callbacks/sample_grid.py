@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from gan_zoo.models.base import NoiseToImage
+from gan_zoo.models.base import AdversarialModule
 from gan_zoo.plotting import image_grid, save_png
 
 
@@ -41,26 +41,24 @@ class SampleGrid(pl.Callback):
         self.inputs: dict[str, Tensor] = {}
         self._drawn_at = -1
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: NoiseToImage) -> None:  # type: ignore[override]
-        if not self.inputs:
-            self.inputs = pl_module.grid_inputs(torch.Generator().manual_seed(self.seed))
-        if trainer.global_step == 0:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
+        if self.inputs:
+            return
+        examples = pl_module.transfer_batch_to_device(
+            trainer.datamodule.examples(),  # type: ignore[attr-defined]
+            pl_module.device,
+            0,
+        )
+        generator = torch.Generator().manual_seed(self.seed)
+        self.inputs = pl_module.grid_inputs(generator, examples)
+        if trainer.is_global_zero and trainer.global_step == 0:
+            self._show(trainer, image_grid(*pl_module.real_grid(examples)), "real", "real.png")
             self._draw(trainer, pl_module)
-
-    def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: NoiseToImage,  # type: ignore[override]
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step == 0 and trainer.is_global_zero:
-            self._show(trainer, image_grid(*pl_module.real_grid(batch)), "real", "real.png")
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: NoiseToImage,  # type: ignore[override]
+        pl_module: AdversarialModule,  # type: ignore[override]
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -68,7 +66,7 @@ class SampleGrid(pl.Callback):
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: NoiseToImage) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
         self._draw(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,7 +75,7 @@ class SampleGrid(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.inputs = dict(state_dict["inputs"])
 
-    def _draw(self, trainer: pl.Trainer, model: NoiseToImage) -> None:
+    def _draw(self, trainer: pl.Trainer, model: AdversarialModule) -> None:
         step = trainer.global_step
         if trainer.is_global_zero and step != self._drawn_at:
             picture = image_grid(*model.sample_grid(self.inputs))

@@ -1,4 +1,4 @@
-"""MNIST and the datasets of its shape, held in memory and served in whole batches."""
+"""MNIST and the datasets of its shape."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from gan_zoo.data.base import (
+    InMemoryDataModule,
+    InMemoryDataset,
+    normalised,
+    resized,
+    whole_in_range,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +61,8 @@ class ImageBatch(NamedTuple):
     label: Tensor
 
 
-class InMemoryImages(Dataset[ImageBatch]):
-    """Labelled images in memory, fetched a batch at a time.
+class InMemoryImages(InMemoryDataset):
+    """Labelled images in memory.
 
     Args:
         images: (N, C, H, H) uint8.
@@ -73,20 +79,13 @@ class InMemoryImages(Dataset[ImageBatch]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> ImageBatch:
-        batch = self.__getitems__([index])
-        return ImageBatch(batch.image[0], batch.label[0])
-
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
-        """The images at ``indices``, in [-1, 1]: (x - .5) / .5 of x = byte / 255."""
         chosen = torch.as_tensor(indices)
-        image = _sized(self.images.index_select(0, chosen), self.image_size) - 127.5
-        return ImageBatch(image.div_(127.5), self.labels.index_select(0, chosen))
+        image = resized(self.images.index_select(0, chosen), self.image_size)
+        return ImageBatch(normalised(image), self.labels.index_select(0, chosen))
 
-
-def pass_through(batch: ImageBatch) -> ImageBatch:
-    """The collate function of a dataset that fetches whole batches."""
-    return batch
+    def stored(self) -> Iterable[Tensor]:
+        return self.images, self.labels
 
 
 def available_dataset(name: str, root: str | Path, when_unavailable: str = STAND_IN) -> str:
@@ -119,23 +118,50 @@ def available_dataset(name: str, root: str | Path, when_unavailable: str = STAND
         _verify(name, raw)
         return name
     try:
-        _download(name, Path(root))
+        with fetched(raw, Path(root)) as aside:
+            TORCHVISION_DATASETS[name](str(aside), download=True)
+            _verify(name, _raw_folder(name, aside))
     except (OSError, RuntimeError) as error:
-        reason = (
-            f"{name} is not in '{root}' and could not be downloaded there "
-            f"({' '.join(str(error).split()) or type(error).__name__})."
-        )
-        if when_unavailable == "error":
-            raise RuntimeError(
-                f"{reason} Put its files into '{raw}', or name their folder by GAN_ZOO_DATA_DIR."
-            ) from error
-        log.warning(
-            "%s\nTRAINING ON THE STAND-IN 'digits' INSTEAD: scikit-learn's 1,797 small digits. "
-            "dataset.when_unavailable=error stops here instead.",
-            reason,
-        )
-        return STAND_IN
+        return stood_in(name, raw, when_unavailable, error)
     return name
+
+
+def stood_in(name: str, folder: Path, when_unavailable: str, error: Exception) -> str:
+    """What stands in for a dataset that neither disk nor network has, said loudly.
+
+    Raises:
+        RuntimeError: where nothing may.
+    """
+    reason = (
+        f"{name} is not in '{folder}' and could not be downloaded there "
+        f"({' '.join(str(error).split()) or type(error).__name__})."
+    )
+    if when_unavailable == "error":
+        raise RuntimeError(
+            f"{reason} Put its files there, or name the data folder by GAN_ZOO_DATA_DIR."
+        ) from error
+    log.warning(
+        "%s\nTRAINING ON THE STAND-IN 'digits' INSTEAD: scikit-learn's 1,797 small digits. "
+        "dataset.when_unavailable=error stops here instead.",
+        reason,
+    )
+    return STAND_IN
+
+
+@contextmanager
+def fetched(folder: Path, root: Path) -> Iterator[Path]:
+    """A place in ``root`` to download to, whose files move to ``folder`` once all are whole."""
+    root.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+    try:
+        with _network_timeout():
+            yield aside
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in aside.rglob("*"):
+            if file.is_file():
+                os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _raw_folder(name: str, root: str | Path) -> Path:
@@ -188,24 +214,7 @@ def _network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _download(name: str, root: Path) -> None:
-    """Downloads beside the final place and moves there once it is whole and verified."""
-    kind = TORCHVISION_DATASETS[name]
-    root.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
-    try:
-        with _network_timeout():
-            kind(str(aside), download=True)
-        _verify(name, _raw_folder(name, aside))
-        final = _raw_folder(name, root)
-        final.mkdir(parents=True, exist_ok=True)
-        for file in _raw_folder(name, aside).iterdir():
-            os.replace(file, final / file.name)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-class MNISTDataModule(pl.LightningDataModule):
+class MNISTDataModule(InMemoryDataModule):
     """MNIST, FashionMNIST, KMNIST, or the embedded stand-in, all as 10-class square images.
 
     The standard split is kept: ``train`` has 60,000 images (less the validation set where asked
@@ -229,7 +238,7 @@ class MNISTDataModule(pl.LightningDataModule):
             ``prepare_data``.
     """
 
-    name: str
+    batch_type = ImageBatch
 
     def __init__(
         self,
@@ -243,33 +252,19 @@ class MNISTDataModule(pl.LightningDataModule):
         val_size: int = 0,
         when_unavailable: str = STAND_IN,
     ) -> None:
-        super().__init__()
-        for option, value, low, high in (
-            ("batch_size", batch_size, 1, 60000),
-            ("image_size", image_size, 4, 1024),
-            ("num_classes", num_classes, 1, 10),
-            ("num_workers", num_workers, 0, 1024),
-            ("val_size", val_size, 0, 59999),
-        ):
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(
-                    f"dataset.{option} is {value}; it has to be a whole number from {low} to "
-                    f"{high}."
-                )
-        if channels not in (1, 3):
-            raise ValueError(f"dataset.channels is {channels}; it has to be 1 (grey) or 3.")
-        self.name = name
+        super().__init__(name, batch_size, num_workers, val_size)
+        whole_in_range("image_size", image_size, 4, 1024)
+        whole_in_range("num_classes", num_classes, 1, 10)
+        check_channels(channels)
         self.root = Path(root)
-        self.batch_size = batch_size
         self.image_size = image_size
         self.channels = channels
         self.num_classes = num_classes
-        self.num_workers = num_workers
-        self.val_size = val_size
         self.when_unavailable = when_unavailable
-        self.train: InMemoryImages | None = None
-        self.val: InMemoryImages | None = None
-        self.test: InMemoryImages | None = None
+
+    @classmethod
+    def available(cls, config: Mapping[str, Any]) -> str:
+        return available_dataset(config["name"], config["root"], config["when_unavailable"])
 
     def prepare_data(self) -> None:
         self.name = available_dataset(self.name, self.root, self.when_unavailable)
@@ -278,79 +273,35 @@ class MNISTDataModule(pl.LightningDataModule):
         if self.train is not None:
             return
         images, labels = self._images(train=True)
-        if self.val_size + self.batch_size > len(images):
-            raise ValueError(
-                f"{self.name} has {len(images):,} training images here: too few for dataset."
-                f"val_size={self.val_size} and one batch of dataset.batch_size={self.batch_size}."
-            )
+        self.refuse_if_too_few(len(images))
         end = len(images) - self.val_size
         self.train = InMemoryImages(images[:end], labels[:end], self.image_size)
         self.val = InMemoryImages(images[end:], labels[end:], self.image_size)
         self.test = InMemoryImages(*self._images(train=False), self.image_size)
 
-    def train_dataloader(self) -> DataLoader[ImageBatch]:
-        return self._loader(self.train, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[ImageBatch] | list[DataLoader[ImageBatch]]:
-        return self._loader(self.val, shuffle=False) if self.val_size else []
-
-    def test_dataloader(self) -> DataLoader[ImageBatch]:
-        return self._loader(self.test, shuffle=False)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
-        if batch[0].device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, index)
-
-    def checksum(self) -> str:
-        """sha256 of the training images and labels as they are on disk, for provenance."""
-        images, labels = self._load(train=True)
-        digest = hashlib.sha256(images.numpy().tobytes())
-        digest.update(labels.numpy().tobytes())
-        return digest.hexdigest()
-
-    def _load(self, train: bool) -> tuple[Tensor, Tensor]:
-        """(N, 28, 28) uint8 images and (N,) int64 labels, as they are on disk."""
-        if self.name == STAND_IN:
-            return _digits(train)
-        raw = _raw_folder(self.name, self.root)
-        part = "train" if train else "t10k"
-        images = read_image_file(str(raw / f"{part}-images-idx3-ubyte"))
-        return images, read_label_file(str(raw / f"{part}-labels-idx1-ubyte"))
-
     def _images(self, train: bool) -> tuple[Tensor, Tensor]:
         """(N, C, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""
-        images, labels = self._load(train)
+        images, labels = load_images(self.name, self.root, train)
         if self.num_classes < 10:
             kept = labels < self.num_classes
             images, labels = images[kept], labels[kept]
         return images[:, None].expand(-1, self.channels, -1, -1), labels
 
-    def _loader(self, dataset: InMemoryImages | None, shuffle: bool) -> DataLoader[ImageBatch]:
-        if dataset is None:
-            raise RuntimeError("Call setup() before asking a data module for its loaders.")
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=pass_through,  # type: ignore[arg-type]  # a whole batch, not a list
-        )
+
+def check_channels(channels: int) -> None:
+    """Raises ValueError unless dataset.channels is 1 or 3."""
+    if channels not in (1, 3):
+        raise ValueError(f"dataset.channels is {channels}; it has to be 1 (grey) or 3.")
 
 
-def _sized(images: Tensor, size: int) -> Tensor:
-    """(B, C, H, H) uint8 -> (B, C, size, size) in [0, 255], padded with background or resized."""
-    border = size - images.shape[-1]
-    if border == 0:
-        return images
-    if 0 < border <= 4 and border % 2 == 0:
-        return F.pad(images, [border // 2] * 4)
-    resized = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
-    # Rounding can carry a mean of 255s a little over.
-    return resized.clamp_(0, 255)
+def load_images(name: str, root: str | Path, train: bool) -> tuple[Tensor, Tensor]:
+    """(N, 28, 28) uint8 images and (N,) int64 labels of an available dataset, as on disk."""
+    if name == STAND_IN:
+        return _digits(train)
+    raw = _raw_folder(name, root)
+    part = "train" if train else "t10k"
+    images = read_image_file(str(raw / f"{part}-images-idx3-ubyte"))
+    return images, read_label_file(str(raw / f"{part}-labels-idx1-ubyte"))
 
 
 def _digits(train: bool) -> tuple[Tensor, Tensor]:

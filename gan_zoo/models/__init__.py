@@ -2,11 +2,26 @@
 
 from gan_zoo.models.began import BEGAN
 from gan_zoo.models.cgan import CGAN
+from gan_zoo.models.cogan import CoGAN
+from gan_zoo.models.cyclegan import CycleGAN
 from gan_zoo.models.dcgan import DCGAN
+from gan_zoo.models.discogan import DiscoGAN
 from gan_zoo.models.gan import GAN
 from gan_zoo.models.hdcgan import HDCGAN
 from gan_zoo.models.infogan import InfoGAN
 from gan_zoo.models.wgan import WGAN
 from gan_zoo.models.wgan_gp import WGANGP
 
-__all__ = ["BEGAN", "CGAN", "DCGAN", "GAN", "HDCGAN", "WGAN", "WGANGP", "InfoGAN"]
+__all__ = [
+    "BEGAN",
+    "CGAN",
+    "DCGAN",
+    "GAN",
+    "HDCGAN",
+    "WGAN",
+    "WGANGP",
+    "CoGAN",
+    "CycleGAN",
+    "DiscoGAN",
+    "InfoGAN",
+]

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -77,6 +77,7 @@ class AdversarialModule(pl.LightningModule):
             ``sample`` then prefers; 0 for none. The decay warms up as (1 + n) / (10 + n).
 
     Attributes:
+        batch_types: the NamedTuples of the batches that it trains on.
         watched: which of ``figures`` a ReduceLROnPlateau watches; None where none would do.
         config: the run's whole configuration as plain dicts; checkpoints carry it.
         latest: phase -> its loss and terms when it last ran, detached, on the device.
@@ -87,6 +88,7 @@ class AdversarialModule(pl.LightningModule):
         ArithmeticError: in training, at a logging step, once a figure is not finite.
     """
 
+    batch_types: ClassVar[tuple[type, ...]] = (ImageBatch,)
     averaged_networks: tuple[str, ...] = ("generator",)
     watched: str | None = None
 
@@ -132,6 +134,23 @@ class AdversarialModule(pl.LightningModule):
 
     def phases(self) -> list[Phase]:
         """The iteration's phases, in order."""
+        raise NotImplementedError
+
+    def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
+        """What the model's sample grid holds fixed through a run.
+
+        Args:
+            generator: source of randomness.
+            examples: a batch of the data, on the model's device.
+        """
+        raise NotImplementedError
+
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
+        """The model's most telling grid: images row by row, and how many make a row."""
+        raise NotImplementedError
+
+    def real_grid(self, examples: Any) -> tuple[Tensor, int]:
+        """Real images to hold the sample grid against."""
         raise NotImplementedError
 
     def after_phase(self, phase: Phase) -> None:
@@ -391,9 +410,8 @@ class NoiseToImage(AdversarialModule):
         """The discriminator's output for images, which belong to the labels if it takes any."""
         return self._conditioned(self.discriminator, image, label)
 
-    def real_grid(self, batch: ImageBatch) -> tuple[Tensor, int]:
-        """Real images to hold the sample grid against."""
-        return batch.image[:64], 8
+    def real_grid(self, examples: ImageBatch) -> tuple[Tensor, int]:
+        return examples.image[:64], 8
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, latent_dim) from the latent distribution, on the model's device.
@@ -434,16 +452,12 @@ class NoiseToImage(AdversarialModule):
         noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
         labels = self._checked_labels(n, labels)
         network = self.network("generator", ema)
-        with _eval_mode(network):
-            images = [
-                self.finished(
-                    self._conditioned(
-                        network, noise[i : i + chunk_size], labels[i : i + chunk_size]
-                    )
-                )
-                for i in range(0, n, chunk_size)
-            ]
-        return torch.cat(images)
+        return in_chunks(
+            network,
+            lambda z, label: self.finished(self._conditioned(network, z, label)),
+            (noise, labels),
+            chunk_size,
+        )
 
     def finished(self, images: Tensor) -> Tensor:
         """Images as people and metrics see them, from the generator's output."""
@@ -477,8 +491,8 @@ class NoiseToImage(AdversarialModule):
             )
         return inputs
 
-    def grid_inputs(self, generator: torch.Generator) -> dict[str, Any]:
-        """What the model's sample grid holds fixed through a run: ``sample``'s keyword arguments.
+    def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
+        """Noise, and labels of conditional models: ``sample``'s keyword arguments.
 
         The first 8 vectors are the survey's fixed noise; conditional models show them, a column
         each, under every class, the others 56 more.
@@ -490,7 +504,6 @@ class NoiseToImage(AdversarialModule):
         return {"noise": noise.repeat(self.num_classes, 1), "labels": labels}
 
     def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
-        """The model's most telling grid: images row by row, and how many make a row."""
         return self.sample(len(inputs["noise"]), **inputs), 8
 
     def _conditioned(self, network: nn.Module, x: Tensor, label: Tensor) -> Tensor:
@@ -550,9 +563,7 @@ class ImageGAN(NoiseToImage):
         self.penalty = gradient_penalty(penalty)
         self.lambda_gp = lambda_gp
         self.penalty_interval = penalty_interval
-        self._mixes_images = any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()
-        )
+        self._mixes_images = mixes_images(discriminator)
         if self.penalty is not None:
             _refuse_penalty(discriminator, self._mixes_images)
 
@@ -569,7 +580,6 @@ class ImageGAN(NoiseToImage):
             real_logits = self.discriminate(batch.image, batch.label)
             fake_logits = self.discriminate(fake, batch.label)
         else:
-            # One pass over both costs less than two.
             labels = batch.label if self.num_classes is None else batch.label.repeat(2)
             images = torch.cat((batch.image, fake))
             real_logits, fake_logits = self.discriminate(images, labels).chunk(2)
@@ -612,6 +622,27 @@ class ImageGAN(NoiseToImage):
             batch_size=len(batch.image),
             sync_dist=True,
         )
+
+
+def mixes_images(network: nn.Module) -> bool:
+    """Whether the images of a batch influence each other in it, by batch norm.
+
+    Where they don't, one pass over real and generated images does for two, and costs less.
+    """
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+@torch.no_grad()
+def in_chunks(
+    network: nn.Module,
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    chunk_size: int,
+) -> Tensor:
+    """``function`` of the inputs, a chunk at a time, with the network in eval mode."""
+    with _eval_mode(network):
+        chunks = zip(*(tensor.split(chunk_size) for tensor in inputs), strict=True)
+        return torch.cat([function(*chunk) for chunk in chunks])
 
 
 def _no_closure() -> None:

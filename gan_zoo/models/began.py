@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import Loss, NoiseToImage, Phase
+from gan_zoo.plotting import interleaved
 
 # Of the moving averages that balance and convergence are taken from: about 100 iterations.
 _DECAY = 0.99
@@ -118,7 +119,4 @@ class BEGAN(NoiseToImage):
         labels = inputs.get("labels", torch.zeros(len(images)))[:32]
         with torch.no_grad():
             again = self.discriminate(images, labels).clamp(-1, 1)
-        pairs = torch.stack(
-            [images.view(4, 8, *images.shape[1:]), again.view(4, 8, *again.shape[1:])], 1
-        )
-        return pairs.flatten(0, 2), 8
+        return interleaved(torch.stack((images, again), 1), 8), 8

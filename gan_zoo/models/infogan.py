@@ -213,7 +213,7 @@ class InfoGAN(ImageGAN):
         )
         return {"noise": noise, "codes": torch.where(chosen.isnan(), drawn, chosen)}
 
-    def grid_inputs(self, generator: torch.Generator) -> dict[str, Any]:
+    def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
         """One noise vector under every category of the first code, a row each, and, a block of
         columns for each continuous code, its sweep from -2 to 2 with the others at 0.
 

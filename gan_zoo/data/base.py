@@ -1,0 +1,179 @@
+"""What the data modules share: data held in memory as tensors and served in whole batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+def pass_through(batch: Any) -> Any:
+    """The collate function of a dataset that fetches whole batches."""
+    return batch
+
+
+class InMemoryDataset(Dataset[Any]):
+    """A dataset that fetches a batch at a time, as a NamedTuple, by ``__getitems__``."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """The batch at these indices."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Any:
+        batch = self.__getitems__([index])
+        return type(batch)(*(field[0] for field in batch))
+
+    def stored(self) -> Iterable[Tensor]:
+        """The tensors that hold it, for a checksum."""
+        raise NotImplementedError
+
+
+class InMemoryDataModule(pl.LightningDataModule):
+    """Loaders over datasets in memory.
+
+    Subclasses set ``train``, ``val`` (None without validation data) and ``test`` (None where there
+    is none) in ``setup``.
+
+    Args:
+        name: of what is trained on; a folder or a run is named by it.
+        batch_size: examples to a batch, in each process.
+        num_workers: loader processes; 0 is fastest for data in memory.
+        val_size: how many training examples to hold out for validation.
+
+    Attributes:
+        batch_type: NamedTuple of a batch; models say which they take.
+        num_examples: how many ``examples`` gives at most.
+
+    Raises:
+        ValueError: for an option out of its range.
+    """
+
+    name: str
+    batch_type: ClassVar[type]
+    num_examples: ClassVar[int] = 64
+
+    def __init__(self, name: str, batch_size: int, num_workers: int, val_size: int) -> None:
+        super().__init__()
+        whole_in_range("batch_size", batch_size, 1, 60000)
+        whole_in_range("num_workers", num_workers, 0, 1024)
+        whole_in_range("val_size", val_size, 0, 59999)
+        self.name = name
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.val_size = val_size
+        self.train: InMemoryDataset | None = None
+        self.val: InMemoryDataset | None = None
+        self.test: InMemoryDataset | None = None
+
+    @classmethod
+    def available(cls, config: Mapping[str, Any]) -> str:
+        """The name of what a data module of this configuration will train on.
+
+        Raises:
+            ValueError, RuntimeError: where the data can't be had, or is not what it should be.
+        """
+        return str(config["name"])
+
+    def prepare_data(self) -> None:
+        """Nothing to do where the data is made or read in ``setup``."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the datasets; a second call changes nothing."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        return self._loader(self.val, shuffle=False) if self.val_size else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.test, shuffle=False)
+
+    def examples(self) -> Any:
+        """A batch to draw grids of, the same each time, held out from training where it can be."""
+        dataset = self.test or self.train
+        if dataset is None:
+            raise RuntimeError("Call setup() before asking a data module for examples.")
+        return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
+        if batch[0].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, index)
+
+    def checksum(self) -> str:
+        """sha256 of the training data, for provenance."""
+        digest = hashlib.sha256()
+        for tensor in self.train.stored() if self.train else ():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def refuse_if_too_few(self, count: int) -> None:
+        """ValueError unless ``count`` training examples give a batch beside the validation set."""
+        if self.val_size + self.batch_size > count:
+            raise ValueError(
+                f"{self.name} has {count:,} training images here: too few for dataset."
+                f"val_size={self.val_size} and one batch of dataset.batch_size={self.batch_size}."
+            )
+
+    def _loader(self, dataset: InMemoryDataset | None, shuffle: bool) -> DataLoader[Any]:
+        if dataset is None:
+            raise RuntimeError(
+                f"{self.name} has no such part, or setup() has not been called before asking for "
+                "its loader."
+            )
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=pass_through,
+        )
+
+
+def whole_in_range(option: str, value: object, low: int, high: int) -> None:
+    """Raises ValueError unless dataset.<option> is a whole number in the range."""
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(
+            f"dataset.{option} is {value}; it has to be a whole number from {low} to {high}."
+        )
+
+
+def framed(images: Tensor, size: int) -> Tensor:
+    """(B, C, H, H) uint8 in a frame of zeros up to ``size``, if that takes 1 or 2 pixels a side.
+
+    28 -> 32 is usual for MNIST; other sizes are left for ``resized``.
+    """
+    border = size - images.shape[-1]
+    return F.pad(images, [border // 2] * 4) if border in (2, 4) else images
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """(B, C, H, H) uint8 -> (B, C, size, size) in [0, 255], framed or resized.
+
+    What can't be framed is resized, antialiased bilinear.
+    """
+    images = framed(images, size)
+    if images.shape[-1] == size:
+        return images
+    scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    # Rounding can carry a mean of 255s a little over.
+    return scaled.clamp_(0, 255)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Bytes, or floats in [0, 255], to [-1, 1]: (x - .5) / .5 of x = byte / 255."""
+    return (images - 127.5).div_(127.5)

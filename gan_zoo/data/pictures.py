@@ -1,0 +1,203 @@
+"""A user's own pictures, from folders of any image type that Pillow reads."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from gan_zoo.data.base import InMemoryDataModule, normalised, whole_in_range
+from gan_zoo.data.mnist import check_channels
+from gan_zoo.data.two_domains import Domain, ImagePair, InMemoryPairs
+
+log = logging.getLogger(__name__)
+
+_OPTION = "dataset.when_broken"
+
+
+def load_picture(path: Path, size: int, channels: int) -> Tensor:
+    """A picture's middle square, scaled to the size: (C, size, size) uint8.
+
+    Grey becomes colour or colour grey as ``channels`` asks; transparency is laid on white, 16-bit
+    grey is scaled to 8 bits, and the orientation that a camera noted is applied.
+
+    Raises:
+        ValueError: for a file that is not a picture, or is a damaged one.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I;16"):
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture)
+            picture = picture.convert("L" if channels == 1 else "RGB")
+            picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+            pixels = torch.from_numpy(np.array(picture))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, (PermissionError, FileNotFoundError)):
+            raise
+        raise ValueError(f"'{path}' is not a picture that Pillow can read.") from error
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+def load_pictures(
+    paths: Sequence[Path],
+    size: int,
+    channels: int,
+    when_broken: str = "stop",
+    option: str = "when_broken",
+) -> tuple[list[Path], Tensor]:
+    """The pictures that could be read, and their pixels (N, C, size, size) uint8, in order.
+
+    Args:
+        paths: files.
+        size, channels: as load_picture's.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" it and say so.
+        option: what a user knows ``when_broken`` as.
+
+    Raises:
+        ValueError: for an unknown ``when_broken``, a broken file under "stop", or if nothing could
+            be read.
+    """
+    _check_when_broken(when_broken, option)
+    load = functools.partial(_picture_or_error, size=size, channels=channels)
+    read, pictures = [], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, result in zip(paths, pool.map(load, paths), strict=True):
+            if isinstance(result, Tensor):
+                read.append(path)
+                pictures.append(result)
+            elif when_broken == "stop":
+                pool.shutdown(cancel_futures=True)
+                raise ValueError(
+                    f"{result} Take it away, or leave such files out by {option}=skip."
+                ) from result
+            else:
+                log.warning("Left out: %s", result)
+    if not pictures:
+        raise ValueError(f"No file in '{paths[0].parent}' is a picture that Pillow can read.")
+    return read, torch.stack(pictures)
+
+
+def _check_when_broken(when_broken: str, option: str) -> None:
+    if when_broken not in ("stop", "skip"):
+        raise ValueError(f"{option} is '{when_broken}'; it has to be 'stop' or 'skip'.")
+
+
+def _picture_or_error(path: Path, size: int, channels: int) -> Tensor | ValueError:
+    try:
+        return load_picture(path, size, channels)
+    except ValueError as error:
+        return error
+
+
+def files_in(folder: Path) -> list[Path]:
+    """A folder's files in alphabetical order, without hidden ones.
+
+    Raises:
+        ValueError: if there is no such folder, or it holds no file.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder '{folder}'.")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    if not files:
+        raise ValueError(f"The folder '{folder}' holds no pictures.")
+    return files
+
+
+class UnpairedFolderDataModule(InMemoryDataModule):
+    """Pictures of two domains in folders ``trainA`` and ``trainB``, held in memory.
+
+    Where there are ``testA`` and ``testB`` too, grids and evaluation take them. Training pictures
+    are scaled to ``load_size``, cropped to ``image_size`` at a random place and mirrored at random;
+    test pictures are scaled to ``image_size``.
+
+    Args:
+        root: the folder that holds the four.
+        batch_size: pictures of each domain to a batch, in each process.
+        image_size: side in pixels of what networks see.
+        load_size: side before the crop; None for 286 / 256 of image_size, as CycleGAN's authors.
+        channels: 1 makes all pictures grey, 3 makes them colour.
+        flip: mirror every other training picture.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" it and say so.
+        num_workers: loader processes.
+        name: what the run is named by.
+
+    Raises:
+        ValueError: for an option out of its range, a folder that is missing or empty, or a broken
+            picture under "stop".
+    """
+
+    batch_type = ImagePair
+
+    def __init__(
+        self,
+        root: str | Path,
+        batch_size: int = 1,
+        image_size: int = 128,
+        load_size: int | None = None,
+        channels: int = 3,
+        flip: bool = True,
+        when_broken: str = "stop",
+        num_workers: int = 0,
+        name: str = "unpaired_folder",
+    ) -> None:
+        super().__init__(name, batch_size, num_workers, val_size=0)
+        whole_in_range("image_size", image_size, 4, 4096)
+        load_size = round(image_size * 286 / 256) if load_size is None else load_size
+        whole_in_range("load_size", load_size, image_size, 8192)
+        check_channels(channels)
+        _check_when_broken(when_broken, _OPTION)
+        self.root = Path(root)
+        self.image_size = image_size
+        self.load_size = load_size
+        self.channels = channels
+        self.flip = flip
+        self.when_broken = when_broken
+        for part in ("trainA", "trainB"):
+            if not (self.root / part).is_dir():
+                raise ValueError(
+                    f"dataset.root='{root}' has no folder {part}: it needs trainA and trainB, and "
+                    "may have testA and testB."
+                )
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        train = [self._domain(part, self.load_size) for part in ("trainA", "trainB")]
+        self.refuse_if_too_few(max(len(domain.data) for domain in train))
+        self.train = InMemoryPairs(train, ImagePair, self._augmented)
+        if all((self.root / part).is_dir() for part in ("testA", "testB")):
+            test = [self._domain(part, self.image_size) for part in ("testA", "testB")]
+            self.test = InMemoryPairs(test, ImagePair, normalised)
+
+    def _domain(self, part: str, size: int) -> Domain:
+        files = files_in(self.root / part)
+        _, pictures = load_pictures(files, size, self.channels, self.when_broken, _OPTION)
+        count = torch.arange(len(pictures))
+        return Domain(pictures, torch.full_like(count, -1), count)
+
+    def _augmented(self, pictures: Tensor) -> Tensor:
+        n = len(pictures)
+        spare = pictures.shape[-1] - self.image_size
+        if spare:
+            top, left = torch.randint(spare + 1, (2, n, 1))
+            side = torch.arange(self.image_size)
+            rows, columns = (top + side)[:, None, :, None], (left + side)[:, None, None, :]
+            one, channel = torch.arange(n)[:, None, None, None], torch.arange(self.channels)
+            pictures = pictures[one, channel[None, :, None, None], rows, columns]
+        if self.flip:
+            mirrored = torch.rand(n, 1, 1, 1) < 0.5
+            pictures = torch.where(mirrored, pictures.flip(3), pictures)
+        return normalised(pictures)

@@ -1,0 +1,1 @@
+"""What is measured of generated data: pure functions of tensors, which know nothing of models."""

@@ -1,0 +1,143 @@
+"""CoGAN, Coupled GANs: Liu and Tuzel 2016, arXiv 1606.07536.
+
+    max_{g1, g2} min_{f1, f2}  E[-log f1(x1)] + E[-log(1 - f1(g1(z)))]
+                             + E[-log f2(x2)] + E[-log(1 - f2(g2(z)))]                      (eq. 5)
+
+Two GANs, one for each domain, on one noise z. The generators' layers near the noise, which decide
+what is in the picture, are the same objects in both, and so are the discriminators' layers near the
+logit. No pair of images is ever trained on; that g1(z) and g2(z) show the same comes from sharing.
+
+The generators minimise the non-saturating -log f(g(z)), as in the authors' code; the game is
+averaged over the domains. The paper's unsupervised domain adaptation is ``adapt``: a linear
+classifier on the discriminator's features, trained along with it on the labels of domain a, and
+used on domain b. The authors' code also draws the features of a generated pair together, by the
+weight ``lambda_match``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_zoo.data import ImageBatch, ImagePair
+from gan_zoo.models.base import ImageGAN, Loss
+from gan_zoo.networks.cogan import CoupledDiscriminator
+from gan_zoo.plotting import interleaved
+
+
+class CoGAN(ImageGAN):
+    """ImageGAN on pairs of images, (B, 2, C, H, W) with domain a first.
+
+    ``sample`` gives n pairs, (n, 2, C, H, W), each of one noise vector. With ``adapt`` the
+    classification loss and the accuracy on domain a are logged as ``train/classification_loss`` and
+    ``train/source_accuracy``, and of the validation set, whose labels are never trained on,
+    ``val/source_accuracy`` and ``val/target_accuracy``.
+
+    Args:
+        generator: noise -> pairs of images.
+        discriminator: pairs of images -> logits (B, 2); a CoupledDiscriminator for ``adapt``.
+        adapt: train a classifier on the labels of domain a, to be used on b.
+        num_source_classes: how many classes domain a has; None where it has no labels.
+        lambda_classification: weight of the classifier's cross-entropy.
+        lambda_match: weight of the squared distance between the features of a generated pair.
+        options: ImageGAN's.
+
+    Raises:
+        ValueError: for a gradient penalty, weights below 0, or ``adapt`` without labels.
+    """
+
+    batch_types = (ImagePair,)
+
+    def __init__(
+        self,
+        *,
+        discriminator: nn.Module,
+        adapt: bool = False,
+        num_source_classes: int | None = None,
+        lambda_classification: float = 10.0,
+        lambda_match: float = 0.01,
+        **options: Any,
+    ) -> None:
+        if options.get("penalty") is not None:
+            raise ValueError(
+                f"model.penalty is {options['penalty']}; a penalty on pairs would tie the two "
+                "discriminators: model.penalty=null, or model=wgan_gp for one domain."
+            )
+        if min(lambda_classification, lambda_match) < 0:
+            raise ValueError("model.lambda_classification and lambda_match have to be 0 or more.")
+        if adapt and num_source_classes is None:
+            raise ValueError(
+                "model.adapt=true learns from the labels of domain a, and this dataset has none: "
+                "dataset=mnist_usps has."
+            )
+        super().__init__(discriminator=discriminator, **options)
+        self.adapt = adapt
+        self.lambda_classification = lambda_classification
+        self.lambda_match = lambda_match
+        if adapt:
+            features = cast(CoupledDiscriminator, discriminator).fc_units
+            self.classifier = nn.Linear(features, cast(int, num_source_classes))
+
+    def players(self) -> dict[str, nn.Module]:
+        players = super().players()
+        if self.adapt:
+            players["d"] = nn.ModuleList([self.discriminator, self.classifier])
+        return players
+
+    def training_step(self, batch: ImagePair, batch_idx: int) -> None:
+        super().training_step(_as_one(batch), batch_idx)
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        if not self.adapt:
+            return super().discriminator_loss(batch, fake)
+        discriminator = cast(CoupledDiscriminator, self.discriminator)
+        features = discriminator.features(torch.cat((batch.image, fake.detach())))
+        real_logits, fake_logits = discriminator.logits(features).chunk(2)
+        loss, terms = self.discriminator_objective(batch, fake, real_logits, fake_logits)
+        real_features, fake_features = features.chunk(2)
+        scores = self.classifier(real_features[:, 0])
+        classification = F.cross_entropy(scores, batch.label)
+        match = F.mse_loss(fake_features[:, 0], fake_features[:, 1])
+        loss = loss + self.lambda_classification * classification + self.lambda_match * match
+        right = scores.argmax(1).eq(batch.label).float()
+        return loss, {
+            **terms,
+            "classification_loss": classification,
+            "match": match,
+            "source_accuracy": right,
+        }
+
+    @torch.no_grad()
+    def classify(self, pair: Tensor) -> Tensor:
+        """Classes (B, 2) of pairs of images, each by its own domain's branch."""
+        discriminator = cast(CoupledDiscriminator, self.discriminator)
+        return self.classifier(discriminator.features(pair)).argmax(2)
+
+    def validation_step(self, batch: ImagePair, batch_idx: int) -> None:  # type: ignore[override]
+        """D on held-out real images, and with ``adapt`` its classifier on both domains."""
+        pair = _as_one(batch)
+        super().validation_step(pair, batch_idx)
+        if self.adapt:
+            classes = self.classify(pair.image)
+            for domain, labels in enumerate((batch.label_a, batch.label_b)):
+                self.log(
+                    f"val/{('source', 'target')[domain]}_accuracy",
+                    classes[:, domain].eq(labels).float().mean(),
+                    batch_size=len(labels),
+                    sync_dist=True,
+                )
+
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
+        """Pairs of the same noise, the one domain's image above the other's."""
+        pairs, columns = super().sample_grid(inputs)
+        return interleaved(pairs[:32], columns), columns
+
+    def real_grid(self, examples: ImagePair) -> tuple[Tensor, int]:  # type: ignore[override]
+        return interleaved(_as_one(examples).image[:32], 8), 8
+
+
+def _as_one(batch: ImagePair) -> ImageBatch:
+    return ImageBatch(torch.stack((batch.a, batch.b), 1), batch.label_a)

@@ -1,0 +1,193 @@
+"""CycleGAN: Zhu, Park, Isola and Efros 2017, arXiv 1703.10593.
+
+    L = L_GAN(G, D_Y) + L_GAN(F, D_X) + lambda L_cyc(G, F)                                  (eq. 3)
+    L_cyc = E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]                                         (eq. 2)
+
+With X and Y called a and b here. L_GAN is least squares: G minimises E[(D(G(x)) - 1)^2], and D
+E[(D(y) - 1)^2] + E[D(G(x))^2] (section 4), here and there halved, which keeps D slower than G. The
+discriminators train on images from a pool of the last 50 generated ones (section 4). Where colours
+should stay, an identity term |G(y) - y|_1 of half the cycle's weight is added (section 5.2); the
+authors' first code has it on by default.
+
+Here the discriminators step before the generators, on the same forward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gan_zoo.data import ImagePair, PointPair
+from gan_zoo.models.base import Loss, Phase
+from gan_zoo.models.translation import Translated, Translator
+
+
+class ImagePool:
+    """Generated images, old and new, for a discriminator to train on (Shrivastava et al. 2017).
+
+    Until it is full it keeps each image and returns it. From then on each image is, by even odds,
+    returned itself or put in the place of one drawn from the pool, which is returned.
+
+    Args:
+        size: how many to keep; 0 keeps none and returns what comes.
+
+    Raises:
+        ValueError: for a size below 0.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"model.pool_size is {size}; it has to be 0 or more.")
+        self.size = size
+        self.images: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, ...) detached images -> (B, ...) to train on."""
+        if not self.size:
+            return images
+        # No image is drawn twice from as many as the pool has, so that all can be swapped at once.
+        return torch.cat([self._swapped(chunk) for chunk in images.split(self.size)])
+
+    def _swapped(self, images: Tensor) -> Tensor:
+        if self.images is None:
+            self.images = images[:0].clone()
+        room = self.size - len(self.images)
+        kept, rest = images[:room], images[room:]
+        if len(kept):
+            self.images = torch.cat((self.images, kept))
+        if not len(rest):
+            return images
+        old = torch.rand(len(rest)) < 0.5
+        places = torch.randperm(self.size)[: len(rest)][old].to(images.device)
+        positions = old.nonzero().squeeze(1).to(images.device)
+        shown = rest.clone()
+        shown[positions] = self.images[places]
+        self.images[places] = rest[positions]
+        return torch.cat((kept, shown))
+
+
+class ConstantThenLinear(LambdaLR):
+    """The rate is constant at first and then falls linearly to 0 (1703.10593, section 7.1).
+
+    Args:
+        optimizer: whose rate.
+        constant_share: part of the iterations that is at the full rate (the paper's: half).
+        total_steps: iterations until 0.
+
+    Raises:
+        ValueError: for a share outside [0, 1), or without a number of iterations.
+    """
+
+    def __init__(self, optimizer: Optimizer, constant_share: float, total_steps: int) -> None:
+        if not 0 <= constant_share < 1:
+            raise ValueError(
+                f"model.scheduler.constant_share is {constant_share}; it has to be in [0, 1)."
+            )
+        if total_steps < 1:
+            raise ValueError(
+                "A rate that falls until the run's end needs trainer.max_steps; "
+                "model/scheduler=null keeps it."
+            )
+        falling = (1 - constant_share) * total_steps
+        super().__init__(optimizer, lambda n: min(1.0, max(0.0, (total_steps - n) / falling)))
+
+
+class CycleGAN(Translator):
+    """Translators with cycle consistency, image pools and an identity term.
+
+    Logged beside Translator's figures, unweighted: ``game`` (both generators'), ``cycle_a`` (a -> b
+    -> a), ``cycle_b`` and ``identity``, where their weights are not 0. The paper's ablation
+    (section 5.1.4) is made by weights: cycle alone is lambda_gan=0, GAN alone both cycle weights 0,
+    forward or backward cycle alone the other one 0.
+
+    Args:
+        lambda_gan: weight of the adversarial game; 0 trains no discriminators.
+        lambda_cycle_a: of a -> b -> a, the paper's forward cycle.
+        lambda_cycle_b: of b -> a -> b, the backward one.
+        lambda_identity: of both identity terms, in parts of the cycle weights (the paper's .5
+            where it has them).
+        pool_size: images in each discriminator's pool.
+        options: Translator's.
+
+    Raises:
+        ValueError: for a weight below 0, all weights 0, or a pool smaller than nothing.
+    """
+
+    batch_types = (ImagePair,)
+
+    def __init__(
+        self,
+        *,
+        lambda_gan: float = 1.0,
+        lambda_cycle_a: float = 10.0,
+        lambda_cycle_b: float = 10.0,
+        lambda_identity: float = 0.0,
+        pool_size: int = 50,
+        **options: Any,
+    ) -> None:
+        weights = {
+            "lambda_gan": lambda_gan,
+            "lambda_cycle_a": lambda_cycle_a,
+            "lambda_cycle_b": lambda_cycle_b,
+            "lambda_identity": lambda_identity,
+        }
+        for option, weight in weights.items():
+            if not weight >= 0:
+                raise ValueError(f"model.{option} is {weight}; it has to be 0 or more.")
+        if not lambda_gan + lambda_cycle_a + lambda_cycle_b:
+            raise ValueError(
+                "model.lambda_gan, lambda_cycle_a and lambda_cycle_b are 0: nothing is left to "
+                "learn."
+            )
+        super().__init__(**options)
+        self.lambda_gan = lambda_gan
+        self.lambda_cycle_a = lambda_cycle_a
+        self.lambda_cycle_b = lambda_cycle_b
+        self.lambda_identity = lambda_identity
+        self.pools = {"a": ImagePool(pool_size), "b": ImagePool(pool_size)}
+
+    def phases(self) -> list[Phase]:
+        discriminators, generators = super().phases()
+        return [discriminators, generators] if self.lambda_gan else [generators]
+
+    def shown_to_discriminator(self, fake: Translated) -> Translated:
+        return Translated(a=self.pools["a"](fake.a), b=self.pools["b"](fake.b))
+
+    def generator_loss(self, batch: ImagePair | PointPair, fake: Translated) -> Loss:
+        terms, weighted = {}, []
+        if self.lambda_gan:
+            terms["game"] = self.adversarial.generator(
+                self.discriminator_b(fake.b)
+            ) + self.adversarial.generator(self.discriminator_a(fake.a))
+            weighted.append(self.lambda_gan * terms["game"])
+        if self.lambda_cycle_a:
+            terms["cycle_a"] = F.l1_loss(self.generator_b2a(fake.b), batch.a)
+            weighted.append(self.lambda_cycle_a * terms["cycle_a"])
+        if self.lambda_cycle_b:
+            terms["cycle_b"] = F.l1_loss(self.generator_a2b(fake.a), batch.b)
+            weighted.append(self.lambda_cycle_b * terms["cycle_b"])
+        if self.lambda_identity:
+            of_a = F.l1_loss(self.generator_b2a(batch.a), batch.a)
+            of_b = F.l1_loss(self.generator_a2b(batch.b), batch.b)
+            terms["identity"] = of_a + of_b
+            cycles = self.lambda_cycle_a * of_a + self.lambda_cycle_b * of_b
+            weighted.append(self.lambda_identity * cycles)
+        return torch.stack(weighted).sum(), terms
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["pools"] = {
+            domain: pool.images.cpu()
+            for domain, pool in self.pools.items()
+            if pool.images is not None
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        for domain, images in checkpoint["pools"].items():
+            self.pools[domain].images = images.to(self.device)

@@ -1,0 +1,206 @@
+"""What DiscoGAN and CycleGAN share: two generators between two domains, two discriminators.
+
+Domains are named a and b; a2b is the generator from a to b, and so for everything else. Images of
+the two are never paired in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gan_zoo.data import ImagePair, PointPair
+from gan_zoo.losses import AdversarialLoss, adversarial_loss
+from gan_zoo.models.base import (
+    AdversarialModule,
+    Loss,
+    OptimizerFactory,
+    Phase,
+    in_chunks,
+    mixes_images,
+)
+from gan_zoo.plotting import interleaved, scatter_plots
+
+DIRECTIONS = ("a2b", "b2a")
+_GRID_COLUMNS = 10
+
+
+class Translated(NamedTuple):
+    """What the generators made of a batch.
+
+    Attributes:
+        b: of the batch's a, for domain b.
+        a: of the batch's b, for domain a.
+    """
+
+    b: Tensor
+    a: Tensor
+
+
+class Translator(AdversarialModule):
+    """Two generators that translate between two domains, each judged by that domain's critic.
+
+    Both generators are one player and both discriminators another, as in either paper's code.
+    Logged: ``d_real`` and ``d_fake``, averaged over the domains; of the validation set
+    ``val/cycle_a`` and ``val/cycle_b``, the mean absolute error of a -> b -> a and of b -> a -> b,
+    and where the dataset knows the true counterparts also ``val/error_a2b`` and ``val/error_b2a``,
+    that of the translations.
+
+    Args:
+        generator: makes a generator: images (B, C, H, W) or points (B, 2) -> the same shape.
+        discriminator: makes a discriminator: the same -> logits.
+        optimizer_g, optimizer_d: factories of the players' optimizers.
+        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        options: AdversarialModule's.
+
+    Raises:
+        ValueError: for an unknown loss.
+    """
+
+    batch_types: ClassVar[tuple[type, ...]] = (ImagePair, PointPair)
+    averaged_networks = ("generator_a2b", "generator_b2a")
+
+    def __init__(
+        self,
+        generator: Callable[[], nn.Module],
+        discriminator: Callable[[], nn.Module],
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        loss: str | AdversarialLoss,
+        **options: Any,
+    ) -> None:
+        super().__init__(optimizers={"d": optimizer_d, "g": optimizer_g}, **options)
+        self.adversarial = adversarial_loss(loss)
+        self.generator_a2b = generator()
+        self.generator_b2a = generator()
+        self.discriminator_a = discriminator()
+        self.discriminator_b = discriminator()
+        self._mixes_images = mixes_images(self.discriminator_a)
+        self.start_averaging()
+
+    def players(self) -> dict[str, nn.Module]:
+        return {
+            "d": nn.ModuleList([self.discriminator_a, self.discriminator_b]),
+            "g": nn.ModuleList([self.generator_a2b, self.generator_b2a]),
+        }
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", "d", self.discriminator_loss),
+            Phase("g", "g", self.generator_loss, through_generators=True),
+        ]
+
+    def generate(self, batch: ImagePair | PointPair) -> Translated:
+        return Translated(b=self.generator_a2b(batch.a), a=self.generator_b2a(batch.b))
+
+    def shown_to_discriminator(self, fake: Translated) -> Translated:
+        """The generated examples that the discriminators train on."""
+        return fake
+
+    def discriminator_loss(self, batch: ImagePair | PointPair, fake: Translated) -> Loss:
+        """The sum of both discriminators' objectives."""
+        fake = self.shown_to_discriminator(Translated(*(x.detach() for x in fake)))
+        losses, real_outputs, fake_outputs = [], [], []
+        for discriminator, real, generated in (
+            (self.discriminator_a, batch.a, fake.a),
+            (self.discriminator_b, batch.b, fake.b),
+        ):
+            if self._mixes_images:
+                real_logits, fake_logits = discriminator(real), discriminator(generated)
+            else:
+                real_logits, fake_logits = discriminator(torch.cat((real, generated))).chunk(2)
+            losses.append(self.adversarial.discriminator(real_logits, fake_logits))
+            real_outputs.append(self.adversarial.output(real_logits.detach()).mean())
+            fake_outputs.append(self.adversarial.output(fake_logits.detach()).mean())
+        return losses[0] + losses[1], {
+            "d_real": torch.stack(real_outputs),
+            "d_fake": torch.stack(fake_outputs),
+        }
+
+    def generator_loss(self, batch: ImagePair | PointPair, fake: Translated) -> Loss:
+        """Both generators' objective."""
+        raise NotImplementedError
+
+    def sample(
+        self,
+        n: int,
+        *,
+        source: Tensor,
+        direction: str = "a2b",
+        ema: bool = True,
+        chunk_size: int = 64,
+    ) -> Tensor:
+        """Translates in eval mode, without gradients.
+
+        Args:
+            n: how many of the source's examples, from the first on.
+            source: (n or more, ...) examples of the domain that the direction starts from.
+            direction: "a2b" or "b2a".
+            ema: use the generators' moving averages where there are such.
+            chunk_size: examples to translate at once.
+
+        Returns:
+            (n, ...) examples of the other domain, on the model's device.
+
+        Raises:
+            ValueError: for an unknown direction, or a source shorter than n.
+        """
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction is {direction}; it has to be a2b or b2a.")
+        if len(source) < n:
+            raise ValueError(f"{n} examples are asked for, and the source has {len(source)}.")
+        network = self.network(f"generator_{direction}", ema)
+        return in_chunks(network, network, (source[:n].to(self.device),), chunk_size)
+
+    def validation_step(self, batch: ImagePair | PointPair, batch_idx: int) -> None:
+        fake = self.generate(batch)
+        errors = {
+            "cycle_a": self.generator_b2a(fake.b) - batch.a,
+            "cycle_b": self.generator_a2b(fake.a) - batch.b,
+        }
+        if getattr(self.trainer.datamodule, "aligned", False):  # type: ignore[attr-defined]
+            errors |= {"error_a2b": fake.b - batch.b, "error_b2a": fake.a - batch.a}
+        for name, error in errors.items():
+            self.log(f"val/{name}", error.abs().mean(), batch_size=len(batch.a), sync_dist=True)
+
+    def grid_inputs(
+        self, generator: torch.Generator, examples: ImagePair | PointPair
+    ) -> dict[str, Tensor]:
+        """The examples that the grid translates."""
+        inputs = {"a": examples.a, "b": examples.b}
+        if isinstance(examples, PointPair):
+            return inputs | {"label_a": examples.label_a, "label_b": examples.label_b}
+        return {name: images[:_GRID_COLUMNS] for name, images in inputs.items()}
+
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
+        """Rows: a, translated, reconstructed; b, translated, reconstructed.
+
+        Points are plotted: each domain with what the other's points, coloured by their modes, are
+        translated to.
+        """
+        sets = []
+        for there, back in (DIRECTIONS, DIRECTIONS[::-1]):
+            source = inputs[there[0]].to(self.device)
+            translated = self.sample(len(source), source=source, direction=there)
+            again = self.sample(len(source), source=translated, direction=back)
+            sets.append(torch.stack([source, translated, again], 1))
+        (a, a2b, _), (b, b2a, _) = (s.unbind(1) for s in sets)
+        if a.dim() == 2:
+            panels = {
+                "a to b": (b, a2b, inputs["label_a"]),
+                "b to a": (a, b2a, inputs["label_b"]),
+            }
+            return scatter_plots(panels), 1
+        columns = len(a)
+        return torch.cat([interleaved(s, columns) for s in sets]), columns
+
+    def real_grid(self, examples: ImagePair | PointPair) -> tuple[Tensor, int]:
+        a, b = examples.a, examples.b
+        if isinstance(examples, PointPair):
+            panels = {"a": (a, a, examples.label_a), "b": (b, b, examples.label_b)}
+            return scatter_plots(panels), 1
+        columns = min(_GRID_COLUMNS, len(a))
+        return interleaved(torch.stack((a, b), 1)[: 3 * columns], columns), columns

@@ -1,0 +1,194 @@
+"""CoGAN's coupled networks (1606.07536, its authors' MNIST code): two branches that share layers.
+
+A pair of images is one tensor (B, 2, C, H, W), domain a first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+_MAX_FIRST_MAP = 4
+
+
+def _initialise(network: nn.Module) -> None:
+    """The authors' code: Xavier uniform of gain sqrt 2, biases .1."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight, math.sqrt(2))
+            if module.bias is not None:
+                nn.init.constant_(module.bias, 0.1)
+
+
+def _check_shared(shared_layers: int, layers: int, network: str) -> None:
+    if not 0 <= shared_layers < layers:
+        raise ValueError(
+            f"model.{network}.shared_layers is {shared_layers}; of {layers} layers 0 to "
+            f"{layers - 1} can be shared."
+        )
+
+
+class CoupledGenerator(nn.Module):
+    """Noise -> a pair of images: the layers near the noise are shared, the rest is each domain's.
+
+    The noise becomes a 4 x 4 map, which transposed 3 x 3 convolutions of stride 2 bring to the
+    image's size less 3 (at 28 pixels: 4, 7, 13, 25), halving the channels; a 6 x 6 one makes the
+    image. Batch norm without scale and shift, PReLU; tanh stands in for the code's sigmoid on
+    [0, 1].
+
+    Args:
+        latent_dim: length of the noise vector.
+        channels, image_size: shape of the images, 10 pixels or more.
+        base_channels: channels of the last hidden map (the authors': 128).
+        shared_layers: how many layers from the noise on are shared; None for all but the last, as
+            in the paper.
+
+    Raises:
+        ValueError: for an image too small, or a number of shared layers that can't be.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: int,
+        image_size: int,
+        base_channels: int = 128,
+        shared_layers: int | None = None,
+    ) -> None:
+        super().__init__()
+        if image_size < 10:
+            raise ValueError(f"CoGAN's generator makes images of 10 pixels or more: {image_size}.")
+        sizes = [image_size - 3]
+        while sizes[0] > _MAX_FIRST_MAP:
+            sizes.insert(0, -(-sizes[0] // 2))
+        widths = [base_channels << n for n in reversed(range(len(sizes)))]
+
+        def first() -> nn.Module:
+            return nn.Sequential(
+                nn.Unflatten(1, (latent_dim, 1, 1)),
+                nn.ConvTranspose2d(latent_dim, widths[0], sizes[0]),
+                *_normed(widths[0]),
+            )
+
+        def doubling(layer: int) -> nn.Module:
+            odd = 2 * sizes[layer - 1] - 1
+            return nn.Sequential(
+                nn.ConvTranspose2d(
+                    widths[layer - 1], widths[layer], 3, 2, 1, output_padding=sizes[layer] - odd
+                ),
+                *_normed(widths[layer]),
+            )
+
+        def last() -> nn.Module:
+            return nn.Sequential(nn.ConvTranspose2d(widths[-1], channels, 6, 1, 1), nn.Tanh())
+
+        makers: list[Callable[[], nn.Module]] = [
+            first,
+            *(lambda layer=n: doubling(layer) for n in range(1, len(sizes))),
+            last,
+        ]
+        shared = len(makers) - 1 if shared_layers is None else shared_layers
+        _check_shared(shared, len(makers), "generator")
+        self.shared = nn.Sequential(*(make() for make in makers[:shared]))
+        self.private = nn.ModuleList(
+            nn.Sequential(*(make() for make in makers[shared:])) for _ in range(2)
+        )
+        _initialise(self)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        hidden = self.shared(noise)
+        return torch.stack([branch(hidden) for branch in self.private], 1)
+
+
+def _normed(width: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(width, affine=False), nn.PReLU()]
+
+
+class CoupledDiscriminator(nn.Module):
+    """A pair of images -> a logit each: the layers near the logit are shared.
+
+    As LeNet: convolution 5 x 5, maximum, convolution 5 x 5, maximum, FC with PReLU, logit. One
+    logit says the same as the authors' softmax over two.
+
+    Args:
+        channels, image_size: shape of the images, 16 pixels or more.
+        base_channels: channels of the first convolution (the authors': 20); the second has 2.5
+            times as many.
+        fc_units: length of the features.
+        dropout: of the features (one of the authors' versions: .5).
+        shared_layers: how many of the 4 layers, counted from the logit, are shared.
+
+    Attributes:
+        fc_units: length of the features that ``features`` gives.
+
+    Raises:
+        ValueError: for an image too small, or a number of shared layers that can't be.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        base_channels: int = 20,
+        fc_units: int = 500,
+        dropout: float = 0.0,
+        shared_layers: int = 3,
+    ) -> None:
+        super().__init__()
+        if image_size < 16:
+            raise ValueError(f"CoGAN's discriminator sees 16 pixels or more: {image_size}.")
+        self.fc_units = fc_units
+        side, wider = ((image_size - 4) // 2 - 4) // 2, base_channels * 5 // 2
+
+        def first() -> nn.Module:
+            return nn.Sequential(nn.Conv2d(channels, base_channels, 5), nn.MaxPool2d(2))
+
+        def second() -> nn.Module:
+            return nn.Sequential(nn.Conv2d(base_channels, wider, 5), nn.MaxPool2d(2), nn.Flatten())
+
+        def third() -> nn.Module:
+            layers = [nn.Linear(wider * side**2, fc_units), nn.PReLU(), nn.Dropout(dropout)]
+            return nn.Sequential(*(layers if dropout else layers[:2]))
+
+        makers: list[Callable[[], nn.Module]] = [
+            first,
+            second,
+            third,
+            lambda: nn.Linear(fc_units, 1),
+        ]
+        _check_shared(shared_layers, len(makers), "discriminator")
+        private = len(makers) - shared_layers
+        *body, self.to_logit = (
+            _Coupled(make, shared=layer >= private) for layer, make in enumerate(makers)
+        )
+        self.body = nn.Sequential(*body)
+        _initialise(self)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        return self.logits(self.features(pair))
+
+    def features(self, pair: Tensor) -> Tensor:
+        """(B, 2, C, H, W) -> (B, 2, fc_units)."""
+        return self.body(pair)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, 2, fc_units) -> (B, 2)."""
+        return self.to_logit(features).squeeze(2)
+
+
+class _Coupled(nn.Module):
+    """A layer of both branches: one module for both, or one for each."""
+
+    def __init__(self, make: Callable[[], nn.Module], shared: bool) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(make() for _ in range(1 if shared else 2))
+
+    def forward(self, pair: Tensor) -> Tensor:
+        if len(self.branches) == 1:
+            return self.branches[0](pair.flatten(0, 1)).unflatten(0, (-1, 2))
+        return torch.stack(
+            [branch(x) for branch, x in zip(self.branches, pair.unbind(1), strict=True)], 1
+        )

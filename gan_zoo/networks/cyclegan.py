@@ -1,0 +1,144 @@
+"""CycleGAN's networks (1703.10593, section 7.2): residual generators and patch discriminators.
+
+Generators map images (B, C, H, W) to images in [-1, 1] of the same shape, discriminators to maps of
+logits, one for each patch. Both are convolutional throughout and take any size, generators any
+multiple of 4.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gan_zoo.networks.dcgan import initialise
+
+# From how many pixels on the paper's own widths and depths are meant.
+_PICTURES = 64
+
+
+class ResidualGenerator(nn.Module):
+    """Down by 4, through residual blocks, up by 4, with instance norm and reflected borders.
+
+    c7s1-n, d2n, d4n, R4n times blocks, u2n, un, c7s1-channels in the paper's letters, with n =
+    base_channels.
+
+    Args:
+        channels: of the images.
+        image_size: side in pixels; a multiple of 4. It decides what is None below.
+        base_channels: n; None for the paper's 64, or 16 under 64 pixels.
+        blocks: residual blocks; None for the paper's 9 from 256 pixels on and 6 below, or 3 under
+            64 pixels.
+
+    Raises:
+        ValueError: for a size that is no multiple of 4, or under 12.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        base_channels: int | None = None,
+        blocks: int | None = None,
+    ) -> None:
+        super().__init__()
+        if image_size % 4 or image_size < 12:
+            raise ValueError(
+                f"CycleGAN's generator halves images twice: {image_size} pixels is no multiple of "
+                "4 from 12 on (28, 128 or 256, say)."
+            )
+        small = image_size < _PICTURES
+        n = base_channels or (16 if small else 64)
+        if blocks is None:
+            blocks = 3 if small else 6 if image_size < 256 else 9
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(channels, n, 7),
+            *_normed(n),
+            nn.Conv2d(n, 2 * n, 3, 2, 1),
+            *_normed(2 * n),
+            nn.Conv2d(2 * n, 4 * n, 3, 2, 1),
+            *_normed(4 * n),
+            *(_Residual(4 * n) for _ in range(blocks)),
+            nn.ConvTranspose2d(4 * n, 2 * n, 3, 2, 1, output_padding=1),
+            *_normed(2 * n),
+            nn.ConvTranspose2d(2 * n, n, 3, 2, 1, output_padding=1),
+            *_normed(n),
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(n, channels, 7),
+            nn.Tanh(),
+        ]
+        self.net = nn.Sequential(*layers)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3),
+            *_normed(width),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3),
+            nn.InstanceNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.net(x)
+
+
+def _normed(width: int) -> list[nn.Module]:
+    return [nn.InstanceNorm2d(width), nn.ReLU()]
+
+
+class PatchDiscriminator(nn.Module):
+    """A logit for every patch of the image: 70 x 70 pixels with 3 strided layers.
+
+    Convolutions 4 x 4 with LeakyReLU(.2): ``layers`` of stride 2, then one of stride 1 and the one
+    that makes the logits; instance norm in all but the first and the last.
+
+    Args:
+        channels: of the images.
+        image_size: side in pixels. It decides what is None below.
+        base_channels: channels of the first layer, doubled up to eightfold; None for the paper's
+            64, or 16 under 64 pixels.
+        layers: strided layers; patches are 16 pixels wide with 1, 34 with 2, 70 with 3, 142 with
+            4. None for the paper's 3, or 2 under 64 pixels.
+
+    Raises:
+        ValueError: for layers that leave nothing of the image.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        base_channels: int | None = None,
+        layers: int | None = None,
+    ) -> None:
+        super().__init__()
+        small = image_size < _PICTURES
+        n = base_channels or (16 if small else 64)
+        layers = layers or (2 if small else 3)
+        if image_size >> layers < 3:
+            raise ValueError(
+                f"{layers} strided layers leave too little of {image_size} pixels: "
+                "model.discriminator.layers has to be lower."
+            )
+        net: list[nn.Module] = [nn.Conv2d(channels, n, 4, 2, 1), nn.LeakyReLU(0.2)]
+        width = n
+        for layer in range(1, layers + 1):
+            wider = min(2 * width, 8 * n)
+            net += [
+                nn.Conv2d(width, wider, 4, 2 if layer < layers else 1, 1),
+                nn.InstanceNorm2d(wider),
+                nn.LeakyReLU(0.2),
+            ]
+            width = wider
+        self.net = nn.Sequential(*net, nn.Conv2d(width, 1, 4, 1, 1))
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
