@@ -6,18 +6,24 @@ there is trained first.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from scipy.optimize import linear_sum_assignment
 
 from gan_zoo.checkpoint import load_model
 from gan_zoo.data import ImageBatch, MNISTDataModule, available_dataset
+from gan_zoo.data.base import normalised
+from gan_zoo.data.two_domains import colored, edges, load_usps, negatives
+from gan_zoo.metrics.two_domains import covered_modes, pixel_agreement
+from gan_zoo.plotting import to_uint8
 from tests.conftest import ROOT
 from tests.digit_classifier import classify, train_digit_classifier
 
@@ -38,14 +44,18 @@ def judge() -> torch.nn.Module:
     return classifier
 
 
-def samples(model: str, tmp_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """10,000 images of the model's default run, and the labels asked for (0, 1, ..., 9, 0, ...)."""
-    folder = Path(os.environ.get("GAN_ZOO_RUNS", tmp_path)) / model
+def trained(name: str, tmp_path: Path, *arguments: str) -> Path:
+    """The folder of the finished run of that name, trained by these arguments if it is missing."""
+    folder = Path(os.environ.get("GAN_ZOO_RUNS", tmp_path)) / name
     if not (folder / "metrics.json").exists():
         script = str(ROOT / "scripts" / "train.py")
-        subprocess.run(
-            [sys.executable, script, f"model={model}", f"hydra.run.dir={folder}"], check=True
-        )
+        subprocess.run([sys.executable, script, *arguments, f"hydra.run.dir={folder}"], check=True)
+    return folder
+
+
+def samples(model: str, tmp_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """10,000 images of the model's default run, and the labels asked for (0, 1, ..., 9, 0, ...)."""
+    folder = trained(model, tmp_path, f"model={model}")
     images = load_model(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
     # The judge knows images of 28 pixels; the datasets frame them to make 32.
     border = (images.shape[-1] - 28) // 2
@@ -85,8 +95,7 @@ def test_cgan_draws_the_digit_asked_for(judge: torch.nn.Module, tmp_path: Path) 
 
 def test_infogans_category_becomes_the_digit(judge: torch.nn.Module, tmp_path: Path) -> None:
     # 1606.03657, section 7.2: 5 % error after matching each category to a digit.
-    samples("infogan", tmp_path)
-    model = load_model(Path(os.environ.get("GAN_ZOO_RUNS", tmp_path)) / "infogan")
+    model = load_model(trained("infogan", tmp_path, "model=infogan"))
     data = MNISTDataModule("mnist", os.environ.get("GAN_ZOO_DATA_DIR", "data"))
     data.setup()
 
@@ -105,3 +114,134 @@ def test_infogans_category_becomes_the_digit(judge: torch.nn.Module, tmp_path: P
     print(f"infogan: {error:.4f} of the test set not in its digit's category")
     # One category a digit by chance alone would leave nine tenths.
     assert error < 0.5
+
+
+def mapping(task: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The map of mnist_<task> on images in [-1, 1]."""
+    maps = {
+        "edges": edges,
+        "negatives": negatives,
+        "colored": functools.partial(
+            colored, palette=[[13, 8, 135], [203, 70, 121], [240, 249, 33]]
+        ),
+    }
+    return lambda images: maps[task](to_uint8(images)).float() / 127.5 - 1
+
+
+@pytest.fixture(scope="module")
+def mapped_judges() -> Callable[[str], torch.nn.Module]:
+    """Classifiers of digits under a map, trained on first use."""
+
+    @functools.cache
+    def judge_of(task: str) -> torch.nn.Module:
+        data = MNISTDataModule("mnist", os.environ.get("GAN_ZOO_DATA_DIR", "data"))
+        data.setup()
+        channels = 3 if task == "colored" else 1
+        net, accuracy = train_digit_classifier(data, 2, channels, mapping(task))
+        print(f"classifier of mnist_{task}: {accuracy:.4f} of the test set right")
+        assert accuracy >= 0.97
+        return net
+
+    return judge_of
+
+
+@pytest.mark.parametrize("task", ["edges", "negatives"])
+def test_cogans_pairs_agree(
+    judge: torch.nn.Module,
+    mapped_judges: Callable[[str], torch.nn.Module],
+    tmp_path: Path,
+    task: str,
+) -> None:
+    # 1606.07536, section 4: .952 on edges, .967 on negatives, by a rule that it does not give.
+    arguments = ("model=cogan", f"dataset=mnist_{task}")
+    folder = trained(f"cogan_{task}", tmp_path, *arguments)
+    pairs = load_model(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
+    a, b = pairs.unbind(1)
+    target, blank = mapping(task)(a), mapping(task)(torch.full_like(a, -1))
+    strangers = target.roll(1, 0)
+    for rule in ("binary", "difference"):
+        agreement, floor, nothing = (
+            pixel_agreement(images, b, rule) for images in (target, strangers, blank)
+        )
+        print(
+            f"cogan, {task}: {agreement:.4f} of the pixels agree by the rule '{rule}'; with "
+            f"another pair's {floor:.4f}, with a blank image's {nothing:.4f}"
+        )
+        assert agreement > floor + 0.05
+        assert agreement > nothing
+    same = classify(judge, a).eq(classify(mapped_judges(task), b)).float().mean().item()
+    print(f"cogan, {task}: {same:.4f} of the pairs show one digit")
+    assert same > 0.7
+
+
+def test_cogan_adapts_from_mnist_to_usps(judge: torch.nn.Module, tmp_path: Path) -> None:
+    # 1606.07536, section 4: .912 on the very images of USPS that it trained on.
+    arguments = ("model=cogan", "dataset=mnist_usps", "model.adapt=true")
+    model = load_model(trained("cogan_usps", tmp_path, *arguments))
+    data = instantiate(model.config["dataset"])
+    data.setup()
+    test, train = data.test, data.train
+    with torch.no_grad():
+        source_only = classify(judge, normalised(test.b.data[:2007])).eq(test.b.label[:2007])
+    print(f"a classifier of MNIST on USPS's test set: {source_only.float().mean():.4f}")
+    accuracy = []
+    for name, domain in (("test", test.b), ("training", train.b)):
+        # The labels of the training images are not in the dataset: they are read again.
+        labels = load_usps(data.root, train=name == "training")[1][domain.origin]
+        images = normalised(domain.data)
+        classes = torch.cat(
+            [model.classify(torch.stack((x, x), 1))[:, 1] for x in images.split(500)]
+        )
+        accuracy.append(classes.eq(labels).float().mean().item())
+        print(f"cogan, USPS's {name} images: {accuracy[-1]:.4f} right")
+    assert accuracy[0] > source_only.float().mean()
+
+
+def test_discogan_covers_all_modes_where_a_gan_does_not(tmp_path: Path) -> None:
+    # 1703.05192, section 3.1: 5 modes to 10.
+    covered: dict[str, list[int]] = {}
+    for variant in ("both", "a", "none"):
+        for seed in range(5):
+            arguments = ("experiment=discogan_toy", f"seed={seed}", f"model.reconstruct={variant}")
+            model = load_model(trained(f"toy/{variant}-{seed}", tmp_path, *arguments))
+            data = instantiate(model.config["dataset"])
+            data.setup()
+            points = model.sample(10_000, source=data.test.a.data)
+            count, near = covered_modes(points, data.centres_b, data.std)
+            covered.setdefault(variant, []).append(count)
+            print(f"reconstruct={variant}, seed {seed}: {count} of 10 modes, {near:.3f} on a mode")
+    assert min(covered["both"]) == 10
+    assert max(covered["none"]) < 10
+
+
+ABLATION = {
+    "cycle alone": ("model.lambda_gan=0",),
+    "GAN alone": ("model.lambda_cycle_a=0", "model.lambda_cycle_b=0"),
+    "GAN + forward": ("model.lambda_cycle_b=0",),
+    "GAN + backward": ("model.lambda_cycle_a=0",),
+    "CycleGAN": (),
+}
+
+
+def test_cyclegans_ablation(
+    judge: torch.nn.Module, mapped_judges: Callable[[str], torch.nn.Module], tmp_path: Path
+) -> None:
+    # 1703.10593, table 4: per-class accuracy .07, .11, .12, .06 and .17 (labels to photo).
+    worst = {}
+    for name, weights in ABLATION.items():
+        folder = f"cyclegan/{name.replace(' + ', '_').replace(' ', '_')}"
+        model = load_model(trained(folder, tmp_path, "model=cyclegan", *weights))
+        data = instantiate(model.config["dataset"])
+        data.setup()
+        test = data.test.__getitems__(range(2000))
+        judges = {"a2b": mapped_judges("colored"), "b2a": judge}
+        kept = []
+        for direction, source, target in (("a2b", test.a, test.b), ("b2a", test.b, test.a)):
+            images = model.sample(2000, source=source, direction=direction)
+            error = (images - target).abs().mean().item()
+            grey = images.mean(1, keepdim=True) if direction == "b2a" else images
+            kept.append(classify(judges[direction], grey).eq(test.label_a).float().mean().item())
+            print(f"{name}, {direction}: error {error:.4f}, label kept {kept[-1]:.4f}")
+        worst[name] = min(kept)
+    assert worst["CycleGAN"] >= 0.95
+    assert worst["CycleGAN"] == max(worst.values())

@@ -9,16 +9,29 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python ")]
 SHORTER = {
-    "train.py": ["trainer.max_steps=3", "trainer=cpu", "dataset=digits"],
+    "train.py": ["trainer.max_steps=3", "trainer=cpu"],
     "sample.py": [],
     "benchmark.py": ["block=1", "rounds=3", "dataset=digits"],
 }
+TWO_DOMAINS = ("dataset.name=digits", "dataset.batch_size=2", "model.generator.base_channels=4")
+
+
+def data_of(command: str) -> list[str]:
+    """The small data that takes the place of a training command's."""
+    if "unpaired_folder" in command:
+        return ["dataset=unpaired_folder", "model.generator.base_channels=4"]
+    if "mnist_usps" in command:
+        return ["dataset=mnist_usps", *TWO_DOMAINS]
+    if "discogan_toy" in command or "resume" in command:
+        return []
+    return ["dataset=digits"]
 
 
 def test_the_first_two_lines_set_up_train_and_test() -> None:
@@ -34,8 +47,16 @@ def test_commands_run(
     script, *arguments = shlex.split(command)[1:]
     name = Path(script).name
     assert (ROOT / script).is_file()
-    if "RUN_FOLDER" in command:
-        run("train.py", "model=cgan", *SHORTER["train.py"], "hydra.run.dir=RUN_FOLDER")
+    if "input=" in command:
+        run("train.py", "model=cyclegan", *TWO_DOMAINS, *SHORTER["train.py"],
+            "hydra.run.dir=RUN_FOLDER")  # fmt: skip
+    elif "RUN_FOLDER" in command:
+        run("train.py", "model=cgan", "dataset=digits", *SHORTER["train.py"],
+            "hydra.run.dir=RUN_FOLDER")  # fmt: skip
+    for folder in ("PATH/trainA", "PATH/trainB", "FOLDER_OR_IMAGE"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / folder / "one.png")
     shorter = [a for a in SHORTER[name] if "resume" not in command or a.startswith("trainer.max")]
+    shorter += data_of(command) if name == "train.py" else []
     arguments = [a for a in arguments if not a.startswith(("trainer.max_steps", "dataset="))]
     run(name, *arguments, *[a.replace("=3", "=5") for a in shorter])
