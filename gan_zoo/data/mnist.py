@@ -214,31 +214,25 @@ def _network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-class MNISTDataModule(InMemoryDataModule):
-    """MNIST, FashionMNIST, KMNIST, or the embedded stand-in, all as 10-class square images.
-
-    The standard split is kept: ``train`` has 60,000 images (less the validation set where asked
-    for), ``test`` 10,000. The stand-in, scikit-learn's 1,797 handwritten digits of 8x8 pixels
-    scaled to MNIST's 20x20 in a frame of 4, has 1,500 and 297.
+class DigitsDataModule(InMemoryDataModule):
+    """What the data modules of MNIST and its like share: where the images come from.
 
     Args:
         name: "mnist", "fashion_mnist", "kmnist" or "digits".
         root: data folder in torchvision's layout; missing files are downloaded there.
-        batch_size: images to a batch, in each process.
+        batch_size: images to a batch (of each domain where there are two), in each process.
         image_size: side in pixels. 28 is native, up to 32 is padded with background, anything
             else is resized (antialiased bilinear).
         channels: 1 for grey, 3 to repeat the grey.
         num_classes: keep only the images with labels below this.
         num_workers: loader processes; 0 is fastest for images in memory.
-        val_size: how many of the training images to hold out for validation (the last ones).
+        val_size: how many of the training images to hold out for validation.
         when_unavailable: see available_dataset.
 
     Raises:
         ValueError: for an option out of its range; the errors of available_dataset in
             ``prepare_data``.
     """
-
-    batch_type = ImageBatch
 
     def __init__(
         self,
@@ -269,23 +263,45 @@ class MNISTDataModule(InMemoryDataModule):
     def prepare_data(self) -> None:
         self.name = available_dataset(self.name, self.root, self.when_unavailable)
 
+    def originals(self, train: bool) -> tuple[Tensor, Tensor]:
+        """(N, 1, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""
+        images, labels = load_images(self.name, self.root, train)
+        return of_classes(images[:, None], labels, self.num_classes)
+
+
+class MNISTDataModule(DigitsDataModule):
+    """MNIST, FashionMNIST, KMNIST, or the embedded stand-in, all as 10-class square images.
+
+    The standard split is kept: ``train`` has 60,000 images (less the validation set, the last ones,
+    where asked for), ``test`` 10,000. The stand-in, scikit-learn's 1,797 handwritten digits of 8x8
+    pixels scaled to MNIST's 20x20 in a frame of 4, has 1,500 and 297.
+
+    Args and errors: DigitsDataModule's.
+    """
+
+    batch_type = ImageBatch
+
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        images, labels = self._images(train=True)
+        images, labels = self.originals(train=True)
         self.refuse_if_too_few(len(images))
         end = len(images) - self.val_size
-        self.train = InMemoryImages(images[:end], labels[:end], self.image_size)
-        self.val = InMemoryImages(images[end:], labels[end:], self.image_size)
-        self.test = InMemoryImages(*self._images(train=False), self.image_size)
+        self.train = self._part(images[:end], labels[:end])
+        self.val = self._part(images[end:], labels[end:])
+        self.test = self._part(*self.originals(train=False))
 
-    def _images(self, train: bool) -> tuple[Tensor, Tensor]:
-        """(N, C, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""
-        images, labels = load_images(self.name, self.root, train)
-        if self.num_classes < 10:
-            kept = labels < self.num_classes
-            images, labels = images[kept], labels[kept]
-        return images[:, None].expand(-1, self.channels, -1, -1), labels
+    def _part(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        repeated = images.expand(-1, self.channels, -1, -1)
+        return InMemoryImages(repeated, labels, self.image_size)
+
+
+def of_classes(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Those images and labels whose label is below ``num_classes``, of 10."""
+    if num_classes == 10:
+        return images, labels
+    kept = labels < num_classes
+    return images[kept], labels[kept]
 
 
 def check_channels(channels: int) -> None:

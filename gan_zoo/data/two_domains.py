@@ -28,10 +28,9 @@ from gan_zoo.data.base import (
 )
 from gan_zoo.data.mnist import (
     STAND_IN,
-    available_dataset,
-    check_channels,
+    DigitsDataModule,
     fetched,
-    load_images,
+    of_classes,
     stood_in,
 )
 
@@ -75,7 +74,7 @@ class Domain(NamedTuple):
     Attributes:
         data: (N, C, H, H) uint8 images or (N, 2) float32 points.
         label: (N,) what ImagePair's or PointPair's label says of them.
-        origin: (N,) index of the original that each was made from.
+        origin: (N,) which of the kept originals each was made from.
     """
 
     data: Tensor
@@ -178,20 +177,13 @@ def rotated(images: Tensor, angles: Tensor) -> Tensor:
     return torch.cat(turned)
 
 
-class TwoDomainsDataModule(InMemoryDataModule):
-    """What the two-domain modules of digits share: options, sizes and the stand-in.
+class TwoDomainsDataModule(DigitsDataModule):
+    """What the two-domain modules of digits share.
 
     Args:
-        name: "mnist", "fashion_mnist", "kmnist" or "digits".
         task: the second part of the dataset's name; "edges" makes ``mnist_edges``.
-        root, when_unavailable: as MNISTDataModule's.
-        batch_size: images of each domain to a batch, in each process.
-        image_size: side in pixels; as MNISTDataModule's.
-        channels: 1 for grey, 3 to repeat the grey.
-        num_workers: loader processes.
-        val_size: how many originals to hold out for validation.
-        num_classes: keep only the digits with labels below this.
         seed: decides which original feeds which domain.
+        options: DigitsDataModule's.
 
     Raises:
         ValueError: for an option out of its range.
@@ -199,43 +191,15 @@ class TwoDomainsDataModule(InMemoryDataModule):
 
     batch_type = ImagePair
 
-    def __init__(
-        self,
-        name: str,
-        task: str,
-        root: str | Path = "data",
-        batch_size: int = 64,
-        image_size: int = 28,
-        channels: int = 1,
-        num_workers: int = 0,
-        val_size: int = 0,
-        num_classes: int = 10,
-        seed: int = 0,
-        when_unavailable: str = STAND_IN,
-    ) -> None:
-        super().__init__(name, batch_size, num_workers, val_size)
-        whole_in_range("image_size", image_size, 4, 1024)
-        whole_in_range("num_classes", num_classes, 1, 10)
-        check_channels(channels)
+    def __init__(self, *, task: str, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
         self.task = task
-        self.root = Path(root)
-        self.image_size = image_size
-        self.channels = channels
-        self.num_classes = num_classes
         self.seed = seed
-        self.when_unavailable = when_unavailable
 
-    @classmethod
-    def available(cls, config: Mapping[str, Any]) -> str:
-        return available_dataset(config["name"], config["root"], config["when_unavailable"])
-
-    def prepare_data(self) -> None:
-        self.name = available_dataset(self.name, self.root, self.when_unavailable)
-
-    def originals(self, train: bool) -> Domain:
+    def digits(self, train: bool) -> Domain:
         """The digits that are kept, (N, 1, 28, 28), with their classes."""
-        images, labels = load_images(self.name, self.root, train)
-        return _of_classes(images[:, None], labels, self.num_classes)
+        images, labels = self.originals(train)
+        return Domain(images, labels, torch.arange(len(images)))
 
     def pairs(self, domains: Sequence[Domain], training: bool = False) -> InMemoryPairs:
         """The domains as a dataset; in training, without what is known of b."""
@@ -283,14 +247,14 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        digits = self.originals(train=True)
+        digits = self.digits(train=True)
         half = (len(digits.data) - self.val_size) // 2
         self.refuse_if_too_few(half + self.val_size)
         order = self.shuffled(len(digits.data))
         a, b, held = (_chosen(digits, part) for part in order.tensor_split([half, 2 * half]))
         self.train = self.pairs((a, self._mapped(b)), training=True)
         self.val = self.pairs((held, self._mapped(held)))
-        test = self.originals(train=False)
+        test = self.digits(train=False)
         self.test = self.pairs((test, self._mapped(test)))
 
     def _mapped(self, domain: Domain) -> Domain:
@@ -326,21 +290,21 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
             raise ValueError(
                 f"dataset.max_angle is {max_angle}; it has to be above 0 and at most 180 degrees."
             )
-        self.digits = tuple(digits)
+        self.classes = tuple(digits)
         self.max_angle = max_angle
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        a, b = (self._domain(digit, True) for digit in self.digits)
+        a, b = (self._domain(digit, True) for digit in self.classes)
         self.refuse_if_too_few(min(len(a.data), len(b.data)))
         train, held = zip(*(_cut(domain, self.val_size) for domain in (a, b)), strict=True)
         self.train = self.pairs(train, training=True)
         self.val = self.pairs(held)
-        self.test = self.pairs([self._domain(digit, False) for digit in self.digits])
+        self.test = self.pairs([self._domain(digit, False) for digit in self.classes])
 
     def _domain(self, digit: int, train: bool) -> Domain:
-        digits = self.originals(train)
+        digits = self.digits(train)
         digits = _chosen(digits, digits.label == digit)
         random = torch.Generator().manual_seed(self.seed + digit + 10 * train)
         angles = (2 * torch.rand(len(digits.data), generator=random) - 1) * self.max_angle
@@ -409,13 +373,14 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
 
     def _sources(self, train: bool) -> list[Domain]:
         """The digits (N, 1, 28, 28) of a and b."""
-        mnist = self.originals(train)
+        mnist = self.digits(train)
         if self.name == STAND_IN:
             half = _chosen(mnist, slice(1, None, 2))
             mnist = _chosen(mnist, slice(0, None, 2))
             usps = half._replace(data=_scaled(half.data, 16))
         else:
-            usps = _of_classes(*load_usps(self.root, train), self.num_classes)
+            images, labels = of_classes(*load_usps(self.root, train), self.num_classes)
+            usps = Domain(images, labels, torch.arange(len(images)))
         usps = usps._replace(data=_scaled(F.pad(usps.data, [3] * 4), 28))
         return [usps, mnist] if self.swap else [mnist, usps]
 
@@ -535,11 +500,6 @@ class GaussianMixtureDataModule(InMemoryDataModule):
 
 def _same(data: Tensor) -> Tensor:
     return data
-
-
-def _of_classes(images: Tensor, labels: Tensor, num_classes: int) -> Domain:
-    domain = Domain(images, labels, torch.arange(len(images)))
-    return domain if num_classes == 10 else _chosen(domain, labels < num_classes)
 
 
 def _chosen(domain: Domain, which: Tensor | slice) -> Domain:
