@@ -68,6 +68,14 @@ def least_squares_g(fake: Tensor) -> Tensor:
     return 0.5 * (fake - 1).square().mean()
 
 
+def whole_least_squares_g(fake: Tensor) -> Tensor:
+    """Zhu et al. 2017 (1703.10593), section 4: E[(D(G(x)) - 1)^2], not halved.
+
+    Their discriminator's objective is halved, so that it learns slower than the generators.
+    """
+    return (fake - 1).square().mean()
+
+
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
     """Lim and Ye 2017 (1705.02894): E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -90,6 +98,7 @@ ADVERSARIAL_LOSSES = {
     "minimax": AdversarialLoss(binary_cross_entropy_d, minimax_g, torch.sigmoid),
     "non_saturating": AdversarialLoss(binary_cross_entropy_d, non_saturating_g, torch.sigmoid),
     "least_squares": AdversarialLoss(least_squares_d, least_squares_g, _score),
+    "cyclegan_least_squares": AdversarialLoss(least_squares_d, whole_least_squares_g, _score),
     "hinge": AdversarialLoss(hinge_d, negative_score_g, _score),
     "wasserstein": AdversarialLoss(wasserstein_d, negative_score_g, _score),
 }

@@ -60,7 +60,7 @@ def cycle(**options: object) -> CycleGAN:
         "discriminator": functools.partial(PatchDiscriminator, 1, 16, base_channels=2, layers=1),
         "optimizer_g": SGD,
         "optimizer_d": SGD,
-        "loss": "least_squares",
+        "loss": "cyclegan_least_squares",
     }
     return CycleGAN(**{**defaults, **options})
 
@@ -196,11 +196,11 @@ def test_cyclegans_objective_by_hand() -> None:
     batch = ImagePair(a, b, torch.zeros(2), torch.zeros(2))
     fake = model.generate(batch)
     loss, terms = model.generator_loss(batch, fake)
-    assert terms["game"].item() == pytest.approx(2 * 0.5 * 0.75**2)
+    assert terms["game"].item() == pytest.approx(2 * 0.75**2)
     assert terms["cycle_a"].item() == pytest.approx(0.5)
     assert terms["cycle_b"].item() == pytest.approx(0.5)
     assert terms["identity"].item() == pytest.approx(1.0)
-    assert loss.item() == pytest.approx(0.75**2 + 10 * 0.5 + 10 * 0.5 + 0.5 * 10 * 1.0)
+    assert loss.item() == pytest.approx(2 * 0.75**2 + 10 * 0.5 + 10 * 0.5 + 0.5 * 10 * 1.0)
     loss, terms = model.discriminator_loss(batch, fake)
     assert loss.item() == pytest.approx(2 * 0.5 * (0.75**2 + 0.25**2))
 
