@@ -42,6 +42,11 @@ FAKE = torch.tensor([[-LN_3], [0.0]])
             0.5 * (((LN_3 - 1) ** 2 + 1) / 2 + LN_3**2 / 2),
             0.5 * ((LN_3 + 1) ** 2 + 1) / 2,
         ),
+        (
+            "cyclegan_least_squares",
+            0.5 * (((LN_3 - 1) ** 2 + 1) / 2 + LN_3**2 / 2),
+            ((LN_3 + 1) ** 2 + 1) / 2,
+        ),
         # max(0, 1 - ln 3) = 0 as ln 3 > 1, so each side is 1/2.
         ("hinge", 0.5 + 0.5, LN_3 / 2),
         ("wasserstein", -LN_3 / 2 - LN_3 / 2, LN_3 / 2),

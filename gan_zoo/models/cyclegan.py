@@ -4,9 +4,10 @@
     L_cyc = E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]                                         (eq. 2)
 
 With X and Y called a and b here. L_GAN is least squares: G minimises E[(D(G(x)) - 1)^2], and D half
-of E[(D(y) - 1)^2] + E[D(G(x))^2], which keeps D slower than G (section 4). The discriminators train on images from a pool of the last 50 generated ones (section 4). Where colours
-should stay, an identity term |G(y) - y|_1 of half the cycle's weight is added (section 5.2); the
-authors' first code has it on by default.
+of E[(D(y) - 1)^2] + E[D(G(x))^2], which keeps D slower than G (section 4). The discriminators train
+on images from a pool of the last 50 generated ones (section 4). Where colours should stay, an
+identity term |G(y) - y|_1 of half the cycle's weight is added (section 5.2); the authors' first
+code has it on by default.
 
 Here the discriminators step before the generators, on the same forward pass.
 """
