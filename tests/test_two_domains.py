@@ -193,6 +193,11 @@ def test_missing_usps_is_stood_in_for(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="GAN_ZOO_DATA_DIR"):
         available_usps(tmp_path, "error")
+    # MNIST alone does not do.
+    monkeypatch.setattr("gan_zoo.data.mnist.available_dataset", lambda name, *_: name)
+    data = MNISTUSPSDataModule(name="mnist", task="usps", root=tmp_path)
+    data.prepare_data()
+    assert data.name == "digits"
 
 
 def test_mnist_and_usps_keep_their_own_labels_for_evaluation() -> None:

@@ -346,12 +346,14 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
     @classmethod
     def available(cls, config: Mapping[str, Any]) -> str:
         name = super().available(config)
-        return available_usps(config["root"], config["when_unavailable"]) and name
+        if name == STAND_IN:
+            return name
+        usps = available_usps(config["root"], config["when_unavailable"])
+        return STAND_IN if usps == STAND_IN else name
 
     def prepare_data(self) -> None:
-        super().prepare_data()
-        if self.name != STAND_IN:
-            self.name = available_usps(self.root, self.when_unavailable) and self.name
+        options = ("name", "root", "when_unavailable")
+        self.name = self.available({option: getattr(self, option) for option in options})
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
@@ -395,11 +397,12 @@ def available_usps(root: str | Path, when_unavailable: str = STAND_IN) -> str:
         ValueError: for files that are not USPS.
         RuntimeError: where it can't be had and ``when_unavailable`` is "error".
     """
-    folder = Path(root) / "USPS"
+    root = Path(root)
+    folder = root / "USPS"
     files = [folder / USPS.split_list[split][1] for split in ("train", "test")]
     if not all(file.exists() for file in files):
         try:
-            with fetched(folder, Path(root)) as aside:
+            with fetched(folder, root) as aside:
                 for train in (True, False):
                     USPS(str(aside), train=train, download=True)
         except (OSError, RuntimeError) as error:
@@ -410,13 +413,13 @@ def available_usps(root: str | Path, when_unavailable: str = STAND_IN) -> str:
 
 
 @functools.cache
-def load_usps(root: str | Path, train: bool) -> tuple[Tensor, Tensor]:
+def load_usps(root: Path, train: bool) -> tuple[Tensor, Tensor]:
     """(N, 1, 16, 16) uint8 images and (N,) int64 labels; 7,291 in training, 2,007 in the test.
 
     Raises:
         ValueError: for a file that is not USPS's.
     """
-    file = Path(root) / "USPS" / USPS.split_list["train" if train else "test"][1]
+    file = root / "USPS" / USPS.split_list["train" if train else "test"][1]
     try:
         data = USPS(str(file.parent), train=train)
     except (OSError, ValueError, IndexError, EOFError) as error:
