@@ -10,8 +10,9 @@ logit. No pair of images is ever trained on; that g1(z) and g2(z) show the same 
 The generators minimise the non-saturating -log f(g(z)), as in the authors' code; the game is
 averaged over the domains. The paper's unsupervised domain adaptation is ``adapt``: a linear
 classifier on the discriminator's features, trained along with it on the labels of domain a, and
-used on domain b. The authors' code also draws the features of a generated pair together, by the
-weight ``lambda_match``.
+used on domain b. As in the authors' code, the features of a generated pair are drawn together, by
+their squared Euclidean distance and the weight ``lambda_match``: without it each domain's first
+layer is free to give features of its own, which the classifier does not know.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class CoGAN(ImageGAN):
         adapt: train a classifier on the labels of domain a, to be used on b.
         num_source_classes: how many classes domain a has; None where it has no labels.
         lambda_classification: weight of the classifier's cross-entropy.
-        lambda_match: weight of the squared distance between the features of a generated pair.
+        lambda_match: weight of the squared Euclidean distance of a generated pair's features.
         options: ImageGAN's.
 
     Raises:
@@ -100,7 +101,7 @@ class CoGAN(ImageGAN):
         real_features, fake_features = features.chunk(2)
         scores = self.classifier(real_features[:, 0])
         classification = F.cross_entropy(scores, batch.label)
-        match = F.mse_loss(fake_features[:, 0], fake_features[:, 1])
+        match = (fake_features[:, 0] - fake_features[:, 1]).square().sum(1).mean()
         loss = loss + self.lambda_classification * classification + self.lambda_match * match
         right = scores.argmax(1).eq(batch.label).float()
         return loss, {
