@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.data import ImagePair, PointPair
+from gan_zoo.data import ImageBatch, ImagePair, PointPair
 from gan_zoo.losses import feature_matching
 from gan_zoo.models import CoGAN, CycleGAN, DiscoGAN
 from gan_zoo.models.cyclegan import ConstantThenLinear, ImagePool
@@ -159,6 +160,24 @@ def test_adaptation_learns_from_the_labels_of_a_alone() -> None:
     assert torch.isfinite(model.latest["d"]["loss_d"])
     with pytest.raises(ValueError, match=r"model\.penalty is r1"):
         cogan(penalty="r1")
+
+
+def test_adaptation_by_hand() -> None:
+    model = cogan(adapt=True, num_source_classes=10, lambda_classification=3, lambda_match=2)
+    # A classifier that finds all classes alike.
+    nn.init.zeros_(model.classifier.weight)
+    nn.init.zeros_(model.classifier.bias)
+    batch = ImageBatch(torch.stack((pair().a, pair().b), 1), torch.arange(3))
+    fake = torch.rand(3, 2, 1, 16, 16)
+    loss, terms = model.discriminator_loss(batch, fake)
+    features = model.discriminator.features(fake)  # type: ignore[operator]
+    match = sum(float((a - b).square().sum()) for a, b in features.detach()) / 3
+    assert terms["match"].item() == pytest.approx(match, rel=1e-5)
+    assert terms["classification_loss"].item() == pytest.approx(math.log(10))
+    assert terms["source_accuracy"].tolist() == [1, 0, 0]
+    real_logits, fake_logits = model.discriminator(batch.image), model.discriminator(fake)
+    game = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    assert loss.item() == pytest.approx(game.item() + 3 * math.log(10) + 2 * match, rel=1e-5)
 
 
 def test_target_accuracy_is_logged_of_the_validation_set() -> None:

@@ -1,7 +1,7 @@
 """CoGAN, Coupled GANs: Liu and Tuzel 2016, arXiv 1606.07536.
 
     max_{g1, g2} min_{f1, f2}  E[-log f1(x1)] + E[-log(1 - f1(g1(z)))]
-                             + E[-log f2(x2)] + E[-log(1 - f2(g2(z)))]                      (eq. 5)
+                             + E[-log f2(x2)] + E[-log(1 - f2(g2(z)))]
 
 Two GANs, one for each domain, on one noise z. The generators' layers near the noise, which decide
 what is in the picture, are the same objects in both, and so are the discriminators' layers near the
