@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import runpy
 import subprocess
@@ -110,6 +111,7 @@ def run(
         script: str, *arguments: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
+        handlers = list(logging.root.handlers)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(ROOT / "scripts" / script), *arguments])
             for name, value in environment.items():
@@ -121,6 +123,8 @@ def run(
                 code = int(end.code or 0)
             finally:
                 torch.set_num_threads(1)
+                # Hydra's write to the run's folder, which may be gone again.
+                logging.root.handlers = handlers
         output, errors = capfd.readouterr()
         if check and code:
             pytest.fail(f"{script} {' '.join(arguments)}\n{output}\n{errors}")
