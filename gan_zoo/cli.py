@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -119,16 +120,17 @@ def _resumed(arguments: list[str], config_dir: Path) -> list[str]:
     ]
 
 
-_AVAILABLE: dict[str, str] = {}
+@functools.cache
+def _available(kind: type[InMemoryDataModule], name: str, root: str, when_unavailable: str) -> str:
+    return kind.available(name, root, when_unavailable)
 
 
 def dataset_name(dataset: DictConfig) -> str:
     """The name of what a run with this configuration will train on; looked up once a process."""
-    key = OmegaConf.to_yaml(dataset)
-    if key not in _AVAILABLE:
-        kind: type[InMemoryDataModule] = get_class(dataset._target_)
-        _AVAILABLE[key] = kind.available(dataset)
-    return _AVAILABLE[key]
+    # Pictures of one's own need no root yet: that it is missing is said where it is read.
+    root = "" if OmegaConf.is_missing(dataset, "root") else str(dataset.get("root", ""))
+    kind = get_class(dataset._target_)
+    return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
 
 
 def dataset_label(dataset: DictConfig) -> str:

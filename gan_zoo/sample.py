@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,21 +91,21 @@ def _translate(model: Translator, config: DictConfig) -> str:
     dataset = model.config["dataset"]
     if "channels" not in dataset:
         raise ValueError("This checkpoint's model translates points, not pictures.")
+    output = Path(config.output or "translated")
+    if output.is_file() or output.suffix in (".png", ".npz"):
+        raise ValueError(f"output={output} has to be a folder.")
     source = Path(config.input)
     files = [source] if source.is_file() else files_in(source)
     read, pixels = load_pictures(
         files, dataset["image_size"], dataset["channels"], config.when_broken
     )
+    names = [f"{path.stem}.png" for path in read]
+    ((most, times),) = Counter(names).most_common(1)
+    if times > 1:
+        raise ValueError(f"Several pictures would become '{output / most}': rename them.")
     direction = config.direction or DIRECTIONS[0]
     images = model.sample(len(read), source=normalised(pixels), direction=direction, ema=config.ema)
 
-    output = Path(config.output or "translated")
-    if output.is_file() or output.suffix in (".png", ".npz"):
-        raise ValueError(f"output={output} has to be a folder.")
-    names = [f"{path.stem}.png" for path in read]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"Several pictures would become '{output / name}': rename them.")
     output.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, to_uint8(images), strict=True):
         save_png(image.expand(3, -1, -1), output / name)

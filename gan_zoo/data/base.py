@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -75,13 +76,13 @@ class InMemoryDataModule(pl.LightningDataModule):
         self.test: InMemoryDataset | None = None
 
     @classmethod
-    def available(cls, config: Mapping[str, Any]) -> str:
-        """The name of what a data module of this configuration will train on.
+    def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
+        """The name of what a data module with these options will train on.
 
         Raises:
             ValueError, RuntimeError: where the data can't be had, or is not what it should be.
         """
-        return str(config["name"])
+        return name
 
     def prepare_data(self) -> None:
         """Nothing to do where the data is made or read in ``setup``."""
@@ -115,7 +116,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         """sha256 of the training data, for provenance."""
         digest = hashlib.sha256()
         for tensor in self.train.stored() if self.train else ():
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
     def refuse_if_too_few(self, count: int) -> None:

@@ -10,10 +10,10 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -257,11 +257,11 @@ class DigitsDataModule(InMemoryDataModule):
         self.when_unavailable = when_unavailable
 
     @classmethod
-    def available(cls, config: Mapping[str, Any]) -> str:
-        return available_dataset(config["name"], config["root"], config["when_unavailable"])
+    def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
+        return available_dataset(name, root, when_unavailable)
 
     def prepare_data(self) -> None:
-        self.name = available_dataset(self.name, self.root, self.when_unavailable)
+        self.name = self.available(self.name, self.root, self.when_unavailable)
 
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
         """(N, 1, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -344,16 +344,11 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
         self.sizes = (size_a, size_b)
 
     @classmethod
-    def available(cls, config: Mapping[str, Any]) -> str:
-        name = super().available(config)
-        if name == STAND_IN:
-            return name
-        usps = available_usps(config["root"], config["when_unavailable"])
-        return STAND_IN if usps == STAND_IN else name
-
-    def prepare_data(self) -> None:
-        options = ("name", "root", "when_unavailable")
-        self.name = self.available({option: getattr(self, option) for option in options})
+    def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
+        name = super().available(name, root, when_unavailable)
+        if name == STAND_IN or available_usps(root, when_unavailable) == STAND_IN:
+            return STAND_IN
+        return name
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
@@ -516,8 +511,7 @@ def _cut(domain: Domain, size: int) -> tuple[Domain, Domain]:
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:
-    scaled = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+    return resized(images, size).round().to(torch.uint8)
 
 
 def _circle(count: int, radius: float) -> Tensor:

@@ -576,13 +576,12 @@ class ImageGAN(NoiseToImage):
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         fake = fake.detach()
-        if self._mixes_images:
-            real_logits = self.discriminate(batch.image, batch.label)
-            fake_logits = self.discriminate(fake, batch.label)
-        else:
-            labels = batch.label if self.num_classes is None else batch.label.repeat(2)
-            images = torch.cat((batch.image, fake))
-            real_logits, fake_logits = self.discriminate(images, labels).chunk(2)
+        real_logits, fake_logits = on_both(
+            self.discriminate,
+            (batch.image, batch.label),
+            (fake, batch.label),
+            apart=self._mixes_images,
+        )
         return self.discriminator_objective(batch, fake, real_logits, fake_logits)
 
     def discriminator_objective(
@@ -625,11 +624,26 @@ class ImageGAN(NoiseToImage):
 
 
 def mixes_images(network: nn.Module) -> bool:
-    """Whether the images of a batch influence each other in it, by batch norm.
-
-    Where they don't, one pass over real and generated images does for two, and costs less.
-    """
+    """Whether the images of a batch influence each other in it, by batch norm."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+def on_both(
+    discriminate: Callable[..., Tensor],
+    real: Sequence[Tensor],
+    fake: Sequence[Tensor],
+    apart: bool,
+) -> Sequence[Tensor]:
+    """What a discriminator says of real and of generated images.
+
+    Args:
+        discriminate: images, and what else it takes of each -> its output.
+        real, fake: its arguments, B of each.
+        apart: in two passes, as for a network that mixes images; one pass costs less.
+    """
+    if apart:
+        return discriminate(*real), discriminate(*fake)
+    return discriminate(*(torch.cat(pair) for pair in zip(real, fake, strict=True))).chunk(2)
 
 
 @torch.no_grad()

@@ -54,8 +54,8 @@ class ImagePool:
         return torch.cat([self._swapped(chunk) for chunk in images.split(self.size)])
 
     def _swapped(self, images: Tensor) -> Tensor:
-        if self.images is None:
-            self.images = images[:0].clone()
+        # What a checkpoint brought back may lie on another device.
+        self.images = images[:0] if self.images is None else self.images.to(images.device)
         room = self.size - len(self.images)
         kept, rest = images[:room], images[room:]
         if len(kept):
@@ -190,4 +190,4 @@ class CycleGAN(Translator):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         for domain, images in checkpoint["pools"].items():
-            self.pools[domain].images = images.to(self.device)
+            self.pools[domain].images = images

@@ -21,6 +21,7 @@ from gan_zoo.models.base import (
     Phase,
     in_chunks,
     mixes_images,
+    on_both,
 )
 from gan_zoo.plotting import interleaved, scatter_plots
 
@@ -108,10 +109,9 @@ class Translator(AdversarialModule):
             (self.discriminator_a, batch.a, fake.a),
             (self.discriminator_b, batch.b, fake.b),
         ):
-            if self._mixes_images:
-                real_logits, fake_logits = discriminator(real), discriminator(generated)
-            else:
-                real_logits, fake_logits = discriminator(torch.cat((real, generated))).chunk(2)
+            real_logits, fake_logits = on_both(
+                discriminator, (real,), (generated,), apart=self._mixes_images
+            )
             losses.append(self.adversarial.discriminator(real_logits, fake_logits))
             real_outputs.append(self.adversarial.output(real_logits.detach()).mean())
             fake_outputs.append(self.adversarial.output(fake_logits.detach()).mean())

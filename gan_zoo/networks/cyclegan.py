@@ -15,6 +15,10 @@ from gan_zoo.networks.dcgan import initialise
 _PICTURES = 64
 
 
+def _base_channels(asked: int | None, image_size: int) -> int:
+    return asked or (16 if image_size < _PICTURES else 64)
+
+
 class ResidualGenerator(nn.Module):
     """Down by 4, through residual blocks, up by 4, with instance norm and reflected borders.
 
@@ -45,10 +49,9 @@ class ResidualGenerator(nn.Module):
                 f"CycleGAN's generator halves images twice: {image_size} pixels is no multiple of "
                 "4 from 12 on (28, 128 or 256, say)."
             )
-        small = image_size < _PICTURES
-        n = base_channels or (16 if small else 64)
+        n = _base_channels(base_channels, image_size)
         if blocks is None:
-            blocks = 3 if small else 6 if image_size < 256 else 9
+            blocks = 3 if image_size < _PICTURES else 6 if image_size < 256 else 9
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(channels, n, 7),
@@ -119,9 +122,8 @@ class PatchDiscriminator(nn.Module):
         layers: int | None = None,
     ) -> None:
         super().__init__()
-        small = image_size < _PICTURES
-        n = base_channels or (16 if small else 64)
-        layers = layers or (2 if small else 3)
+        n = _base_channels(base_channels, image_size)
+        layers = layers or (2 if image_size < _PICTURES else 3)
         if image_size >> layers < 3:
             raise ValueError(
                 f"{layers} strided layers leave too little of {image_size} pixels: "
