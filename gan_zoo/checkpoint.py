@@ -47,3 +47,22 @@ def load_model(path: str | Path) -> AdversarialModule:
     model.config = checkpoint["config"]
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
+
+
+def begin_with(model: AdversarialModule, path: str | Path) -> None:
+    """Gives a new model the networks of another run; its optimizers and iterations begin anew.
+
+    Args:
+        model: with the same networks as that run's.
+        path: as read_checkpoint's.
+
+    Raises:
+        ValueError: as read_checkpoint, or for a model with other networks.
+    """
+    try:
+        model.load_state_dict(read_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"init_from={path}: that run's networks are others than this {type(model).__name__}'s; "
+            "its options model and dataset have to be the same but for how it trains."
+        ) from error

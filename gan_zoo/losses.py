@@ -206,6 +206,62 @@ def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     return torch.stack(gaps).mean()
 
 
+def joint_embedding(
+    images: Tensor, captions: Tensor, describes: Tensor, margin: float = 1.0
+) -> Tensor:
+    """The symmetric structured joint embedding of Reed et al. 2016 (1605.05395), eq. 4 to 6.
+
+    With F(v, t) the scalar product of an image's and a caption's embedding: the mean over images i
+    and captions j that do not describe them of max(0, margin + F(v_i, t_j) - F(v_i, t_i)), plus
+    that over captions i and such images j of max(0, margin + F(v_j, t_i) - F(v_i, t_i)). Their
+    batches have one image a class; here any may be in a batch.
+
+    Args:
+        images, captions: (B, E); the i-th belong together.
+        describes: (B, B) bool, whether caption j is true of image i.
+        margin: by how much the right score should be ahead.
+    """
+    scores = images @ captions.T
+    right = scores.diagonal()
+    wrong = ~describes
+    by_image = F.relu(margin + scores - right[:, None])
+    by_caption = F.relu(margin + scores - right[None])
+    return ((by_image + by_caption) * wrong).sum() / wrong.sum().clamp(min=1)
+
+
+def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mu, diag(sigma^2)) || N(0, I)) in nats, (B,), of mu and log sigma^2 (B, D).
+
+    StackGAN (1612.03242), eq. 2: summed over the dimensions, as the divergence is; the authors'
+    code averages over them.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def colour_consistency(
+    finer: Tensor, coarser: Tensor, lambda_mean: float = 1.0, lambda_covariance: float = 5.0
+) -> Tensor:
+    """StackGAN++ (1710.10916), eq. 6 and 7: the colours of one image at two scales should agree.
+
+    The batch's mean of lambda_mean ||mu_f - mu_c||_2^2 + lambda_covariance ||S_f - S_c||_F^2, with
+    mu and S the mean and covariance of an image's pixels as vectors of C channels. The authors'
+    code averages over the elements of mu and S instead of summing.
+
+    Args:
+        finer, coarser: (B, C, H, W) and (B, C, H', W').
+    """
+    statistics = []
+    for image in (finer, coarser):
+        pixels = image.flatten(2)
+        mean = pixels.mean(2, keepdim=True)
+        centred = pixels - mean
+        statistics.append((mean, centred @ centred.mT / pixels.shape[2]))
+    (mean_f, covariance_f), (mean_c, covariance_c) = statistics
+    means = (mean_f - mean_c).square().flatten(1).sum(1)
+    covariances = (covariance_f - covariance_c).square().flatten(1).sum(1)
+    return (lambda_mean * means + lambda_covariance * covariances).mean()
+
+
 def adversarial_loss(choice: str | AdversarialLoss) -> AdversarialLoss:
     """The objective of that name, or the given one itself. ValueError for an unknown name."""
     if isinstance(choice, AdversarialLoss):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
+
+# In pixels: of captions over images, their lines, a letter's mean width, the gaps, and how wide a
+# small image is enlarged to.
+_LINE, _LETTER, _GAP, _CELL = 14, 5.6, 6, 64
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -38,6 +44,66 @@ def interleaved(sets: Tensor, columns: int) -> Tensor:
     filler = sets.new_full((missing, *sets.shape[1:]), -1)
     blocks = torch.cat((sets, filler)).unflatten(0, (-1, columns))
     return blocks.transpose(1, 2).flatten(0, 2)
+
+
+def side_by_side(sets: Tensor, gap: int = 2) -> Tensor:
+    """Images that belong together as one wide image each: (N, K, C, H, W) -> (N, C, H, W')."""
+    padded = F.pad(sets, [0, gap])
+    return padded.movedim(1, 3).flatten(3)[..., :-gap]
+
+
+def captioned(
+    images: Tensor, captions: Sequence[str], columns: int, common: bool = False
+) -> Tensor:
+    """Images with the caption over each, as one picture in [-1, 1], (1, 3, H', W').
+
+    Args:
+        images: (N, C, H, W); small ones are enlarged by a whole factor.
+        captions: N of them.
+        columns: images to a row.
+        common: write what all captions have in common once, above, and over each image only the
+            words that differ.
+    """
+    title, words = _what_differs(captions) if common else ("", list(captions))
+    factor = max(1, _CELL // images.shape[-2])
+    pixels = np.kron(to_uint8(images).numpy(), np.ones((1, 1, factor, factor), dtype=np.uint8))
+    height, width = pixels.shape[2:]
+    wrapped = [textwrap.wrap(text, max(1, int(width / _LETTER))) for text in words]
+    rows = [wrapped[start : start + columns] for start in range(0, len(wrapped), columns)]
+    heads = [_LINE * max(map(len, row)) + _GAP for row in rows]
+    top = _LINE + _GAP if title else 0
+    size = (columns * (width + _GAP) + _GAP, top + sum(heads) + len(rows) * (height + _GAP))
+    picture = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LINE - 3)
+    pen.text((_GAP, 0), title, "black", font)
+    for index, (image, lines) in enumerate(zip(pixels, wrapped, strict=True)):
+        row, column = divmod(index, columns)
+        x = _GAP + column * (width + _GAP)
+        y = top + sum(heads[: row + 1]) + row * (height + _GAP)
+        for line, text in enumerate(reversed(lines), 1):
+            pen.text((x, y - line * _LINE - _GAP // 2), text, "black", font)
+        colour = np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
+        picture.paste(Image.fromarray(np.ascontiguousarray(colour)), (x, y))
+    drawn = torch.from_numpy(np.array(picture))
+    return drawn.permute(2, 0, 1)[None].float().div(127.5).sub(1)
+
+
+def stacked(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures (1, 3, H, W) one below the other, on white."""
+    width = max(picture.shape[-1] for picture in pictures)
+    padded = [F.pad(picture, [0, width - picture.shape[-1]], value=1.0) for picture in pictures]
+    return torch.cat(padded, 2)
+
+
+def _what_differs(captions: Sequence[str]) -> tuple[str, list[str]]:
+    """The words that captions of equal length share, "..." for the others; and these others."""
+    split = [caption.split() for caption in captions]
+    places = list(zip(*split, strict=True))
+    common = [len(set(place)) == 1 for place in places]
+    title = " ".join(p[0] if same else "..." for p, same in zip(places, common, strict=True))
+    return title, [
+        " ".join(w for w, same in zip(words, common, strict=True) if not same) for words in split
+    ]
 
 
 def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor:

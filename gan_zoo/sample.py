@@ -17,7 +17,7 @@ from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
-from gan_zoo.plotting import image_grid, interleaved, save_png, to_uint8
+from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
 
 _MOST_COLUMNS = 16
 
@@ -26,7 +26,8 @@ def sample(config: DictConfig) -> None:
     """Samples as configured and writes ``config.output``.
 
     A ``.png`` becomes a grid. A ``.npz`` holds ``arr_0``, uint8 (N, H, W, C), and ``arr_1``: for
-    conditional models the int64 labels (N,), for InfoGAN the float32 codes (N, number of codes).
+    conditional models the int64 labels (N,), for InfoGAN the float32 codes (N, number of
+    codes), for StackGAN and StackGAN++ the captions (N,).
     CoGAN's ``arr_0`` is of pairs, (N, 2, H, W, C). One seed gives the same images each time.
 
     Models that translate take ``config.input``, a picture or a folder of such, and write a PNG of
@@ -72,11 +73,14 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".png":
         columns = _columns(asked) or math.ceil(math.sqrt(n))
-        pairs = images.dim() == 5
-        save_png(image_grid(interleaved(images, columns) if pairs else images, columns), output)
+        if "captions" in inputs:
+            images, columns = captioned(images, inputs["captions"], columns), 1
+        elif images.dim() == 5:
+            images = interleaved(images, columns)
+        save_png(image_grid(images, columns), output)
     else:
         arrays = [to_uint8(images).movedim(-3, -1).numpy()]
-        arrays += [value.numpy() for name, value in inputs.items() if name != "noise"]
+        arrays += [np.asarray(value) for name, value in inputs.items() if name != "noise"]
         np.savez_compressed(output, *arrays)
     return f"{n} images in {output}"
 
@@ -113,7 +117,7 @@ def _translate(model: Translator, config: DictConfig) -> str:
 
 
 def _conditions(config: DictConfig) -> dict[str, Any]:
-    asked = OmegaConf.to_container(OmegaConf.masked_copy(config, ["labels", "codes"]))
+    asked = OmegaConf.to_container(OmegaConf.masked_copy(config, ["labels", "codes", "captions"]))
     return {str(k): v for k, v in asked.items() if v is not None}  # type: ignore[union-attr]
 
 

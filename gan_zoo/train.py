@@ -28,6 +28,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 import gan_zoo
+from gan_zoo.checkpoint import begin_with
 from gan_zoo.cli import dataset_label, dataset_name
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.models.base import AdversarialModule
@@ -63,6 +64,8 @@ def train(config: DictConfig) -> None:
         model: AdversarialModule = instantiate(config.model)
         model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         model.configure_optimizers()
+        if config.init_from and not config.resume:
+            begin_with(model, config.init_from)
         callbacks = _listed(config.get("callbacks"))
         if not config.trainer.enable_progress_bar:
             callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]

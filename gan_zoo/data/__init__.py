@@ -1,7 +1,10 @@
 """Lightning data modules. They alone normalise: images leave them as float32 in [-1, 1]."""
 
 from gan_zoo.data.base import InMemoryDataModule
+from gan_zoo.data.caption_folder import CaptionFolderDataModule
+from gan_zoo.data.captions import CaptionBatch
 from gan_zoo.data.mnist import ImageBatch, MNISTDataModule, available_dataset
+from gan_zoo.data.mnist_captions import MNISTCaptionsDataModule
 from gan_zoo.data.pictures import UnpairedFolderDataModule
 from gan_zoo.data.two_domains import (
     GaussianMixtureDataModule,
@@ -13,10 +16,13 @@ from gan_zoo.data.two_domains import (
 )
 
 __all__ = [
+    "CaptionBatch",
+    "CaptionFolderDataModule",
     "GaussianMixtureDataModule",
     "ImageBatch",
     "ImagePair",
     "InMemoryDataModule",
+    "MNISTCaptionsDataModule",
     "MNISTDataModule",
     "MNISTUSPSDataModule",
     "MappedDigitsDataModule",

@@ -70,7 +70,7 @@ def load_pictures(
         ValueError: for an unknown ``when_broken``, a broken file under "stop", or if nothing could
             be read.
     """
-    _check_when_broken(when_broken, option)
+    check_when_broken(when_broken, option)
     load = functools.partial(_picture_or_error, size=size, channels=channels)
     read, pictures = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -90,7 +90,8 @@ def load_pictures(
     return read, torch.stack(pictures)
 
 
-def _check_when_broken(when_broken: str, option: str) -> None:
+def check_when_broken(when_broken: str, option: str) -> None:
+    """ValueError unless it is "stop" or "skip"."""
     if when_broken not in ("stop", "skip"):
         raise ValueError(f"{option} is '{when_broken}'; it has to be 'stop' or 'skip'.")
 
@@ -100,6 +101,25 @@ def _picture_or_error(path: Path, size: int, channels: int) -> Tensor | ValueErr
         return load_picture(path, size, channels)
     except ValueError as error:
         return error
+
+
+def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
+    """Pictures (B, C, H, H) uint8 -> (B, C, side, side) in [-1, 1], cropped at random places.
+
+    With ``mirror`` every other one, at random, is mirrored.
+    """
+    n, channels = pictures.shape[:2]
+    spare = pictures.shape[-1] - side
+    if spare:
+        top, left = torch.randint(spare + 1, (2, n, 1))
+        places = torch.arange(side)
+        rows, columns = (top + places)[:, None, :, None], (left + places)[:, None, None, :]
+        one, channel = torch.arange(n)[:, None, None, None], torch.arange(channels)
+        pictures = pictures[one, channel[None, :, None, None], rows, columns]
+    if mirror:
+        mirrored = torch.rand(n, 1, 1, 1) < 0.5
+        pictures = torch.where(mirrored, pictures.flip(3), pictures)
+    return normalised(pictures)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -158,7 +178,7 @@ class UnpairedFolderDataModule(InMemoryDataModule):
         load_size = round(image_size * 286 / 256) if load_size is None else load_size
         whole_in_range("load_size", load_size, image_size, 8192)
         check_channels(channels)
-        _check_when_broken(when_broken, _OPTION)
+        check_when_broken(when_broken, _OPTION)
         self.root = Path(root)
         self.image_size = image_size
         self.load_size = load_size
@@ -177,7 +197,8 @@ class UnpairedFolderDataModule(InMemoryDataModule):
             return
         train = [self._domain(part, self.load_size) for part in ("trainA", "trainB")]
         self.refuse_if_too_few(max(len(domain.data) for domain in train))
-        self.train = InMemoryPairs(train, ImagePair, self._augmented)
+        augmented = functools.partial(cropped_and_mirrored, side=self.image_size, mirror=self.flip)
+        self.train = InMemoryPairs(train, ImagePair, augmented)
         if all((self.root / part).is_dir() for part in ("testA", "testB")):
             test = [self._domain(part, self.image_size) for part in ("testA", "testB")]
             self.test = InMemoryPairs(test, ImagePair, normalised)
@@ -187,17 +208,3 @@ class UnpairedFolderDataModule(InMemoryDataModule):
         _, pictures = load_pictures(files, size, self.channels, self.when_broken, _OPTION)
         count = torch.arange(len(pictures))
         return Domain(pictures, torch.full_like(count, -1), count)
-
-    def _augmented(self, pictures: Tensor) -> Tensor:
-        n = len(pictures)
-        spare = pictures.shape[-1] - self.image_size
-        if spare:
-            top, left = torch.randint(spare + 1, (2, n, 1))
-            side = torch.arange(self.image_size)
-            rows, columns = (top + side)[:, None, :, None], (left + side)[:, None, None, :]
-            one, channel = torch.arange(n)[:, None, None, None], torch.arange(self.channels)
-            pictures = pictures[one, channel[None, :, None, None], rows, columns]
-        if self.flip:
-            mirrored = torch.rand(n, 1, 1, 1) < 0.5
-            pictures = torch.where(mirrored, pictures.flip(3), pictures)
-        return normalised(pictures)

@@ -9,6 +9,8 @@ from gan_zoo.models.discogan import DiscoGAN
 from gan_zoo.models.gan import GAN
 from gan_zoo.models.hdcgan import HDCGAN
 from gan_zoo.models.infogan import InfoGAN
+from gan_zoo.models.stackgan import StackGAN
+from gan_zoo.models.stackgan_pp import StackGANPP
 from gan_zoo.models.wgan import WGAN
 from gan_zoo.models.wgan_gp import WGANGP
 
@@ -24,4 +26,6 @@ __all__ = [
     "CycleGAN",
     "DiscoGAN",
     "InfoGAN",
+    "StackGAN",
+    "StackGANPP",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
@@ -78,6 +78,7 @@ class AdversarialModule(pl.LightningModule):
 
     Attributes:
         batch_types: the NamedTuples of the batches that it trains on.
+        averaged_networks: each network that ``ema_decay`` averages, and the player that trains it.
         watched: which of ``figures`` a ReduceLROnPlateau watches; None where none would do.
         config: the run's whole configuration as plain dicts; checkpoints carry it.
         latest: phase -> its loss and terms when it last ran, detached, on the device.
@@ -89,7 +90,7 @@ class AdversarialModule(pl.LightningModule):
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (ImageBatch,)
-    averaged_networks: tuple[str, ...] = ("generator",)
+    averaged_networks: ClassVar[dict[str, str]] = {"generator": "g"}
     watched: str | None = None
 
     def __init__(
@@ -153,6 +154,13 @@ class AdversarialModule(pl.LightningModule):
         """Real images to hold the sample grid against."""
         raise NotImplementedError
 
+    def age(self, player: str) -> int | None:
+        """For how many iterations before this one the player had been in the game.
+
+        None where it is out of it: then its learning rate and its moving average stand still.
+        """
+        return self.trainer.global_step
+
     def after_phase(self, phase: Phase) -> None:
         """Called after each run of a phase; its figures are in ``latest``."""
 
@@ -204,8 +212,9 @@ class AdversarialModule(pl.LightningModule):
             ]
             for player in players
         }
-        self._averaged: list[tuple[list[Tensor], ...]] = [
+        self._averaged: list[tuple[str, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]] = [
             (
+                self.averaged_networks[name],
                 list(average.parameters()),
                 list(getattr(self, name).parameters()),
                 list(average.buffers()),
@@ -310,7 +319,9 @@ class AdversarialModule(pl.LightningModule):
         progress.increment_completed()
 
     def _step_schedulers(self) -> None:
-        for config in self.trainer.lr_scheduler_configs:
+        for player, config in zip(self.players(), self.trainer.lr_scheduler_configs, strict=True):
+            if self.age(player) is None:
+                continue
             if not isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step()
             elif self.watched and (self.trainer.global_step + 1) % _PLATEAU_INTERVAL == 0:
@@ -318,9 +329,11 @@ class AdversarialModule(pl.LightningModule):
 
     @torch.no_grad()
     def _average(self) -> None:
-        n = self.trainer.global_step
-        decay = min(self.ema_decay, (1 + n) / (10 + n))
-        for averages, weights, kept_buffers, buffers in self._averaged:
+        for player, averages, weights, kept_buffers, buffers in self._averaged:
+            n = self.age(player)
+            if n is None:
+                continue
+            decay = min(self.ema_decay, (1 + n) / (10 + n))
             torch._foreach_lerp_(averages, weights, 1 - decay)
             if buffers:
                 torch._foreach_copy_(kept_buffers, buffers)
@@ -453,7 +466,7 @@ class NoiseToImage(AdversarialModule):
         labels = self._checked_labels(n, labels)
         network = self.network("generator", ema)
         return in_chunks(
-            network,
+            [network],
             lambda z, label: self.finished(self._conditioned(network, z, label)),
             (noise, labels),
             chunk_size,
@@ -648,13 +661,15 @@ def on_both(
 
 @torch.no_grad()
 def in_chunks(
-    network: nn.Module,
+    networks: Iterable[nn.Module],
     function: Callable[..., Tensor],
     inputs: Sequence[Tensor],
     chunk_size: int,
 ) -> Tensor:
-    """``function`` of the inputs, a chunk at a time, with the network in eval mode."""
-    with _eval_mode(network):
+    """``function`` of the inputs, a chunk at a time, with the networks in eval mode."""
+    with ExitStack() as stack:
+        for network in networks:
+            stack.enter_context(eval_mode(network))
         chunks = zip(*(tensor.split(chunk_size) for tensor in inputs), strict=True)
         return torch.cat([function(*chunk) for chunk in chunks])
 
@@ -676,7 +691,8 @@ def _frozen(parameters: Sequence[Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Has the network in eval mode, for the duration."""
     was_training = network.training
     network.eval()
     try:

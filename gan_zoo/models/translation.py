@@ -62,7 +62,7 @@ class Translator(AdversarialModule):
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (ImagePair, PointPair)
-    averaged_networks = ("generator_a2b", "generator_b2a")
+    averaged_networks: ClassVar[dict[str, str]] = {"generator_a2b": "g", "generator_b2a": "g"}
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Translator(AdversarialModule):
         if len(source) < n:
             raise ValueError(f"{n} examples are asked for, and the source has {len(source)}.")
         network = self.network(f"generator_{direction}", ema)
-        return in_chunks(network, network, (source[:n].to(self.device),), chunk_size)
+        return in_chunks([network], network, (source[:n].to(self.device),), chunk_size)
 
     def validation_step(self, batch: ImagePair | PointPair, batch_idx: int) -> None:
         fake = self.generate(batch)

@@ -1,0 +1,251 @@
+"""A user's own pictures with captions, laid out as CUB and Oxford flowers are."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_zoo.data.base import normalised, whole_in_range
+from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions
+from gan_zoo.data.mnist import check_channels
+from gan_zoo.data.pictures import check_when_broken, cropped_and_mirrored, load_pictures
+
+log = logging.getLogger(__name__)
+
+_OPTION = "dataset.when_broken"
+
+
+class CaptionedPicture(NamedTuple):
+    """A picture that is described.
+
+    Attributes:
+        name: path of its captions below their folder, without the ending.
+        picture: its file.
+        captions: one or more.
+    """
+
+    name: str
+    picture: Path
+    captions: list[str]
+
+    @property
+    def kind(self) -> str:
+        """Its class: the folder that its captions lie in, or itself where they lie in none."""
+        return self.name.rpartition("/")[0] or self.name
+
+
+class CaptionFolderDataModule(CaptionDataModule):
+    """Pictures in one folder, and for each a text file of the same name in another.
+
+    A line of the text file is a caption. Captions belong to the picture of the same path below the
+    folders, or, where there is none, to the only one of the same name. Captions' folders are the
+    pictures' classes, as in CUB and Oxford flowers; without folders each picture is a class.
+
+    The test pictures are of classes that are never trained on, or those that a list names. Training
+    pictures are scaled to ``load_size``, cropped to ``image_size`` at a random place and mirrored
+    at random. All are held in memory.
+
+    Args:
+        root: the folder that holds the two.
+        image_folder, caption_folder: their names.
+        test_list: a text file that names the test set, a class or a picture a line; a file of
+            ``root`` where it is not found as given. None to draw classes by the seed.
+        test_share: of the classes, how many to draw.
+        image_size: side in pixels of what networks see.
+        load_size: side before the crop; None for 76 / 64 of image_size, as StackGAN's authors.
+        channels: 1 makes all pictures grey, 3 makes them colour.
+        flip: mirror every other training picture.
+        when_broken: what to do about a file that is no picture, or captions without a picture or a
+            caption: "stop", or "skip" it and say so.
+        val_size: training pictures held out for validation, drawn by the seed.
+        name: what the run is named by.
+        options: CaptionDataModule's.
+
+    Raises:
+        ValueError: for an option out of its range, a folder that is missing or empty, a list that
+            names what is not there, or a broken file under "stop".
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        image_folder: str = "images",
+        caption_folder: str = "text",
+        test_list: str | Path | None = None,
+        test_share: float = 0.2,
+        image_size: int = 64,
+        load_size: int | None = None,
+        channels: int = 3,
+        flip: bool = True,
+        when_broken: str = "stop",
+        batch_size: int = 64,
+        num_workers: int = 0,
+        val_size: int = 0,
+        name: str = "caption_folder",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            name=name, batch_size=batch_size, num_workers=num_workers, val_size=val_size, **options
+        )
+        whole_in_range("image_size", image_size, 4, 4096)
+        load_size = round(image_size * 76 / 64) if load_size is None else load_size
+        whole_in_range("load_size", load_size, image_size, 8192)
+        check_channels(channels)
+        check_when_broken(when_broken, _OPTION)
+        if not 0 <= test_share < 1:
+            raise ValueError(
+                f"dataset.test_share is {test_share}; it has to be 0 or more, and less than 1."
+            )
+        self.root = Path(root)
+        self.image_folder = image_folder
+        self.caption_folder = caption_folder
+        self.test_list = test_list
+        self.test_share = test_share
+        self.image_size = image_size
+        self.load_size = load_size
+        self.channels = channels
+        self.flip = flip
+        self.when_broken = when_broken
+        for option, folder in (("image_folder", image_folder), ("caption_folder", caption_folder)):
+            if not (self.root / folder).is_dir():
+                raise ValueError(
+                    f"dataset.root='{root}' has no folder '{folder}': dataset.{option} names it."
+                )
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        pictures = described(
+            self.root / self.image_folder, self.root / self.caption_folder, self.when_broken
+        )
+        kinds = {kind: number for number, kind in enumerate(sorted({p.kind for p in pictures}))}
+        order = torch.Generator().manual_seed(self.seed)
+        test = self._test_names(pictures, list(kinds), order)
+        train = [p for p in pictures if p.name not in test]
+        self.refuse_if_too_few(len(train))
+        shuffled = [train[i] for i in torch.randperm(len(train), generator=order)]
+        end = len(train) - self.val_size
+        self.train = self._part(shuffled[:end], kinds, training=True)
+        if self.val_size:
+            self.val = self._part(shuffled[end:], kinds)
+        if test:
+            self.test = self._part([p for p in pictures if p.name in test], kinds)
+        self.prepare_captions()
+
+    def _test_names(
+        self, pictures: Sequence[CaptionedPicture], kinds: list[str], order: torch.Generator
+    ) -> set[str]:
+        if self.test_list is None:
+            drawn = torch.randperm(len(kinds), generator=order)[: int(self.test_share * len(kinds))]
+            chosen = {kinds[i] for i in drawn.tolist()}
+            return {p.name for p in pictures if p.kind in chosen}
+        file = Path(self.test_list)
+        file = file if file.is_file() else self.root / file
+        if not file.is_file():
+            raise ValueError(f"dataset.test_list='{self.test_list}' is not a file.")
+        lines = _lines(file)
+        by_line: dict[str, set[str]] = {}
+        for p in pictures:
+            for said in (p.kind, p.name, p.name.rpartition("/")[2]):
+                by_line.setdefault(said, set()).add(p.name)
+        names: set[str] = set()
+        for line in lines:
+            stem = line.rpartition(".")[0] if line not in by_line else line
+            if stem not in by_line:
+                raise ValueError(
+                    f"dataset.test_list='{file}' names '{line}', which is neither a class nor a "
+                    "picture here."
+                )
+            names |= by_line[stem]
+        if len(names) == len(pictures):
+            raise ValueError(f"dataset.test_list='{file}' leaves no picture to train on.")
+        return names
+
+    def _part(
+        self, pictures: Sequence[CaptionedPicture], kinds: dict[str, int], training: bool = False
+    ) -> InMemoryCaptions:
+        size = self.load_size if training else self.image_size
+        read, pixels = load_pictures(
+            [p.picture for p in pictures], size, self.channels, self.when_broken, _OPTION
+        )
+        kept = set(read)
+        pictures = [p for p in pictures if p.picture in kept]
+        labels = torch.tensor([kinds[p.kind] for p in pictures])
+        texts = list(dict.fromkeys(caption for p in pictures for caption in p.captions))
+        row = {text: number for number, text in enumerate(texts)}
+        most = max(len(p.captions) for p in pictures)
+        # Shorter lists of captions begin again.
+        of_image = [[row[p.captions[i % len(p.captions)]] for i in range(most)] for p in pictures]
+        captions = Captions(
+            texts, torch.ones(len(texts), 1, dtype=torch.bool), torch.tensor(of_image)
+        )
+        prepare = functools.partial(
+            cropped_and_mirrored, side=self.image_size, mirror=self.flip
+        ) if training else normalised  # fmt: skip
+        return InMemoryCaptions(
+            (pixels,), prepare, labels, labels[:, None], captions, self.captions_averaged, training
+        )
+
+
+def described(images: Path, captions: Path, when_broken: str = "stop") -> list[CaptionedPicture]:
+    """The pictures below a folder that text files below another describe, in order of their names.
+
+    Raises:
+        ValueError: where there is none; for captions without a picture, with several to choose
+            from, or without a line, unless ``when_broken`` is "skip".
+    """
+    by_path: dict[str, list[Path]] = {}
+    by_name: dict[str, list[Path]] = {}
+    for file in _files_below(images):
+        path = file.relative_to(images).with_suffix("").as_posix()
+        by_path.setdefault(path, []).append(file)
+        by_name.setdefault(file.stem, []).append(file)
+    found, count = [], sum(map(len, by_path.values()))
+    for file in _files_below(captions):
+        if file.suffix != ".txt":
+            continue
+        name = file.relative_to(captions).with_suffix("").as_posix()
+        candidates = by_path.get(name) or by_name.get(file.stem, [])
+        problem, lines = "", []
+        if not candidates:
+            problem = f"describes no picture in '{images}'"
+        elif len(candidates) > 1:
+            problem = f"may describe '{candidates[0]}' or '{candidates[1]}'"
+        else:
+            lines = _lines(file)
+            problem = "" if lines else "holds no caption"
+        if not problem:
+            found.append(CaptionedPicture(name, candidates[0], lines))
+        elif when_broken == "stop":
+            raise ValueError(
+                f"'{file}' {problem}. Take it away, or leave such files out by {_OPTION}=skip."
+            )
+        else:
+            log.warning("Left out: '%s' %s.", file, problem)
+    if not found:
+        raise ValueError(
+            f"No text file (.txt) in '{captions}' has the name of a picture in '{images}'."
+        )
+    if count > len(found):
+        log.warning("%d pictures in '%s' have no captions, and are left out.",
+                    count - len(found), images)  # fmt: skip
+    return found
+
+
+def _files_below(folder: Path) -> Iterable[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{file}' is not a text file in UTF-8.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

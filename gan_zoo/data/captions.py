@@ -1,0 +1,317 @@
+"""Images with captions: batches, the text encoder's training on them, and its cache."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset, whole_in_range
+from gan_zoo.losses import joint_embedding
+from gan_zoo.networks.text import ImageEncoder, TextEncoder
+
+log = logging.getLogger(__name__)
+
+# Part of a cached encoder's name: to be raised with any change to how encoders are trained.
+_TRAINING = 1
+_ENCODER_BATCH = 100
+
+
+class CaptionBatch(NamedTuple):
+    """A batch of images with what is written of them.
+
+    Attributes:
+        image: (B, C, H, W) float32 in [-1, 1].
+        label: (B,) int64 class; a caption of one class is wrong of an image of another.
+        caption: (B, E) float32 embedding of a caption of the image.
+        wrong_caption: (B, E) that of a caption of an image of another class.
+    """
+
+    image: Tensor
+    label: Tensor
+    caption: Tensor
+    wrong_caption: Tensor
+
+
+class Captions(NamedTuple):
+    """What is written of N images, each caption stored once.
+
+    Attributes:
+        texts: M different captions.
+        mentions: (M, A) bool, which of the images' attributes a caption speaks of.
+        of_image: (N, K) int64, the captions of each image as rows of ``texts``.
+    """
+
+    texts: list[str]
+    mentions: Tensor
+    of_image: Tensor
+
+
+class InMemoryCaptions(InMemoryDataset):
+    """Images with captions, as CaptionBatch.
+
+    In training an image comes with captions of its own drawn at random; else with its first ones,
+    and with the next other class's for wrong ones.
+
+    Args:
+        images: what ``prepare`` draws the images of a batch from, tensors of length N.
+        prepare: (rows (B,) of each of these tensors, in their order) -> images (B, C, H, W).
+        labels: (N,) int64.
+        attributes: (N, A) int64, what captions may speak of.
+        captions: what is written of the images.
+        averaged: the mean embedding of so many captions of an image is given.
+        training: whether captions are drawn at random.
+
+    Raises:
+        ValueError: for a number of captions to average that an image does not have, or if all
+            images have one label, so that no caption is wrong.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        prepare: Callable[..., Tensor],
+        labels: Tensor,
+        attributes: Tensor,
+        captions: Captions,
+        averaged: int = 1,
+        training: bool = False,
+    ) -> None:
+        count = captions.of_image.shape[1]
+        if not 1 <= averaged <= count:
+            raise ValueError(
+                f"dataset.captions_averaged is {averaged}; each image has {count} captions."
+            )
+        self.images = tuple(images)
+        self.prepare = prepare
+        self.labels = labels
+        self.attributes = attributes
+        self.captions = captions
+        self.averaged = averaged
+        self.training = training
+        self.embeddings: Tensor | None = None
+        # Images in the order of their labels: those of other labels than one are all but a run.
+        self._by_label = labels.argsort(stable=True)
+        self._count = labels.bincount()
+        self._start = self._count.cumsum(0) - self._count
+        if int(self._count.max()) == len(labels):
+            raise ValueError(
+                "All images are of one class, so that no caption is wrong of any: text-to-image "
+                "models need captions of two classes or more."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> CaptionBatch:
+        if self.embeddings is None:
+            raise RuntimeError("Captions are served once embed() has been called.")
+        chosen = torch.as_tensor(indices)
+        label = self.labels.index_select(0, chosen)
+        return CaptionBatch(
+            self.image(chosen),
+            label,
+            self._embedding(chosen),
+            self._embedding(self.of_other_label(label)),
+        )
+
+    def image(self, chosen: Tensor) -> Tensor:
+        """The images at these indices, as batches hold them."""
+        return self.prepare(*(tensor.index_select(0, chosen) for tensor in self.images))
+
+    def texts(self, index: int) -> list[str]:
+        """The captions of an image."""
+        return [self.captions.texts[row] for row in self.captions.of_image[index]]
+
+    def of_other_label(self, label: Tensor) -> Tensor:
+        """For each label (B,) the index of an image of another label; all such are as likely."""
+        start, count = self._start[label], self._count[label]
+        others = len(self.labels) - count
+        place = (
+            (torch.rand(len(label), dtype=torch.float64) * others).long()
+            if self.training
+            else start % others
+        )
+        return self._by_label[place + count * (place >= start)]
+
+    def embed(self, encoder: Any) -> None:
+        """Encodes all captions; batches come with these embeddings from now on."""
+        self.embeddings = encoder.encode(self.captions.texts).cpu()
+
+    def stored(self) -> Iterable[Tensor]:
+        yield from (*self.images, self.labels, self.attributes, *self.captions[1:])
+        yield torch.frombuffer(
+            bytearray("\n".join(self.captions.texts).encode()), dtype=torch.uint8
+        )
+
+    def _embedding(self, chosen: Tensor) -> Tensor:
+        assert self.embeddings is not None
+        rows = self.captions.of_image.index_select(0, chosen)
+        if self.training:
+            order = torch.rand(rows.shape).topk(self.averaged, 1).indices
+            rows = rows.gather(1, order)
+        else:
+            rows = rows[:, : self.averaged]
+        return self.embeddings[rows].mean(1)
+
+
+class CaptionDataModule(InMemoryDataModule):
+    """What the data modules with captions share: the encoder of the captions.
+
+    A ``TextEncoder`` is trained on the training images and captions before the first batch, with
+    the joint-embedding loss that StackGAN's authors had theirs trained with, then frozen; its
+    weights are kept in ``cache_dir`` under a hash of all that decides them.
+
+    Args:
+        text_encoder: a TextEncoder, or a frozen encoder with ``encode`` and ``embedding_dim``.
+        encoder_steps: iterations of the TextEncoder's training, on batches of 100.
+        captions_averaged: batches hold the mean embedding of so many captions of an image; 1 for
+            one caption's (StackGAN's authors: 4).
+        cache_dir: folder of trained encoders.
+        seed: decides the encoder's weights, and what the subclass draws.
+        options: InMemoryDataModule's, or those of the class that a subclass joins to this one.
+
+    Attributes:
+        example_captions: the captions of ``examples``, in their order.
+        caption_rows: rows of captions of which neighbours differ in a word, for grids.
+    """
+
+    batch_type = CaptionBatch
+
+    def __init__(
+        self,
+        *,
+        text_encoder: nn.Module,
+        encoder_steps: int = 1000,
+        captions_averaged: int = 1,
+        cache_dir: str | Path = "~/.cache/gan_zoo",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        whole_in_range("encoder_steps", encoder_steps, 1, 10_000_000)
+        self.text_encoder = text_encoder
+        self.encoder_steps = encoder_steps
+        self.captions_averaged = captions_averaged
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.seed = seed
+        self.caption_rows: list[list[str]] = []
+
+    @property
+    def example_captions(self) -> list[str]:
+        dataset = self.test or self.train
+        assert isinstance(dataset, InMemoryCaptions)
+        return [dataset.texts(i)[0] for i in range(min(self.num_examples, len(dataset)))]
+
+    def parts(self) -> list[InMemoryCaptions]:
+        """All datasets of this module."""
+        return [d for d in (self.train, self.val, self.test) if isinstance(d, InMemoryCaptions)]
+
+    def embed_with(self, encoder: nn.Module) -> None:
+        """Encodes the captions of all parts by this encoder."""
+        self.text_encoder = encoder
+        for part in self.parts():
+            part.embed(encoder)
+
+    def prepare_captions(self) -> None:
+        """Trains the encoder, or fetches it from the cache, and encodes all captions."""
+        encoder = self.text_encoder
+        if isinstance(encoder, TextEncoder):
+            assert isinstance(self.train, InMemoryCaptions)
+            file = self.cache_dir / f"text-encoder-{self._encoder_hash(encoder)}.pt"
+            if not _restored(encoder, file):
+                log.info("Training the text encoder on the captions (kept in '%s').", file)
+                train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
+                _keep(encoder, file)
+        self.embed_with(encoder.eval().requires_grad_(False))
+
+    def _encoder_hash(self, encoder: TextEncoder) -> str:
+        shapes = [tuple(weight.shape) for weight in encoder.parameters()]
+        about = (self.checksum(), shapes, self.encoder_steps, self.seed, _TRAINING)
+        return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+
+
+def train_text_encoder(
+    encoder: TextEncoder, dataset: InMemoryCaptions, steps: int, seed: int = 0
+) -> None:
+    """Trains an encoder on images and their captions by ``losses.joint_embedding``, in place.
+
+    A caption that is true of another image of the batch as well is no counterexample there. Leaves
+    torch's global random numbers as they were.
+
+    Args:
+        encoder: untrained; its vocabulary is taken from the captions.
+        dataset: the training images; each comes with one of its captions at random.
+        steps: iterations.
+        seed: decides weights, order and captions.
+    """
+    captions = dataset.captions
+    encoder.learn_vocabulary(captions.texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in encoder.children():
+            module.reset_parameters()  # type: ignore[operator]
+        tokens = encoder.tokens(captions.texts)
+        images = ImageEncoder(dataset.image(torch.arange(1)).shape[1], encoder.embedding_dim)
+        parameters = [*encoder.parameters(), *images.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=2e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        size = min(_ENCODER_BATCH, len(dataset))
+        order: DataLoader[Tensor] = DataLoader(
+            range(len(dataset)),  # type: ignore[arg-type]
+            batch_size=size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=torch.as_tensor,
+        )
+        encoder.train()
+        done = 0
+        while done < steps:
+            for chosen in order:
+                column = torch.randint(captions.of_image.shape[1], (size,))
+                row = captions.of_image[chosen, column]
+                attributes = dataset.attributes[chosen]
+                agrees = attributes[:, None] == attributes[None]
+                describes = (agrees | ~captions.mentions[row][None]).all(2)
+                known = tokens[row]
+                known = known[:, : int(known.ne(0).sum(1).max())]
+                optimizer.zero_grad()
+                loss = joint_embedding(images(dataset.image(chosen)), encoder(known), describes)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                done += 1
+                if done == steps:
+                    break
+    log.info("The text encoder's joint-embedding loss came to %.3f.", loss.item())
+
+
+def _restored(encoder: TextEncoder, file: Path) -> bool:
+    """Whether the file held this encoder's weights, which it then has."""
+    if not file.is_file():
+        return False
+    try:
+        encoder.load_state_dict(torch.load(file, weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+        log.warning("The text encoder in '%s' is damaged: training it anew.", file)
+        return False
+    return True
+
+
+def _keep(encoder: TextEncoder, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
+            torch.save(encoder.state_dict(), aside)
+        os.replace(aside.name, file)
+    except OSError as error:
+        log.warning("The text encoder could not be kept for the next run: %s", error)

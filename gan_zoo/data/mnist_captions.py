@@ -1,0 +1,280 @@
+"""MNIST's digits in colour, with English captions of what was measured in each image."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_zoo.data.base import normalised, resized, whole_in_range
+from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions
+from gan_zoo.data.mnist import DigitsDataModule
+
+INKS = {
+    "red": (225, 40, 40),
+    "orange": (250, 145, 30),
+    "yellow": (250, 235, 70),
+    "green": (60, 200, 75),
+    "cyan": (70, 215, 230),
+    "blue": (75, 115, 250),
+    "pink": (245, 115, 195),
+    "white": (245, 245, 245),
+}
+GROUNDS = {
+    "black": (12, 12, 12),
+    "dark blue": (15, 25, 100),
+    "dark green": (10, 75, 30),
+    "dark red": (95, 12, 20),
+    "purple": (75, 20, 100),
+    "grey": (95, 95, 95),
+}
+# Each colour is drawn within so much of its name's, in every channel.
+_COLOUR_SPREAD = 12
+
+# Attribute -> its values' words.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "digit": ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    "ink": tuple(INKS),
+    "ground": tuple(GROUNDS),
+    "thickness": ("thin", "regular", "thick"),
+    "slant": ("leaning to the left", "standing upright", "leaning to the right"),
+    "size": ("small", "middle-sized", "large"),
+}
+
+
+class Paraphrase(NamedTuple):
+    """One way to write a caption.
+
+    Attributes:
+        text: with attributes' names in braces.
+        words: what it says instead of ``ATTRIBUTES``' words.
+    """
+
+    text: str
+    words: Mapping[str, tuple[str, ...]] = {}
+
+    @property
+    def mentions(self) -> list[bool]:
+        """Which of ``ATTRIBUTES`` it speaks of."""
+        fields = {field for _, field, _, _ in string.Formatter().parse(self.text)}
+        return [attribute in fields for attribute in ATTRIBUTES]
+
+    def of(self, values: Mapping[str, int]) -> str:
+        """The caption of these values of all attributes."""
+        words = {name: (self.words.get(name) or ATTRIBUTES[name])[v] for name, v in values.items()}
+        return re.sub(r"\ba (?=[aeiou])", "an ", self.text.format(**words))
+
+
+_TILTED = {"slant": ("tilted to the left", "straight", "tilted to the right")}
+_PEN = {"thickness": ("fine", "medium", "bold")}
+# The first ones speak of everything.
+PARAPHRASES = (
+    Paraphrase("a {size} {thickness} {ink} {digit} {slant}, on a {ground} ground"),
+    Paraphrase(
+        "{ground} background, {ink} {digit}, {thickness} strokes, {slant}, {size}", _TILTED | _PEN
+    ),
+    Paraphrase("a {thickness} {ink} {digit} {slant}, on a {ground} ground"),
+    Paraphrase("a {digit} in {ink} on {ground}, {slant}", _TILTED),
+    Paraphrase("a {thickness} {ink} {digit}"),
+    Paraphrase(
+        "the digit {digit}, {size} and drawn with a {thickness} pen in {ink} on {ground}",
+        {"digit": tuple("0123456789")} | _PEN,
+    ),
+    Paraphrase(
+        "a {size} {digit} {slant}, {ink} ink",
+        {"size": ("little", "average", "big"), "digit": tuple("0123456789")},
+    ),
+    Paraphrase("on a {ground} ground stands a {ink} {digit}, {thickness} and {size}"),
+)
+_CAPTIONS_PER_IMAGE = 4
+
+
+def stroke_thickness(images: Tensor) -> Tensor:
+    """(N,) in pixels: twice the ink over its total variation, of images (N, H, W) in [0, 1].
+
+    Of a long stroke the total variation is twice its length, and the ink thickness times length.
+    """
+    variation = images.diff(dim=1).abs().sum((1, 2)) + images.diff(dim=2).abs().sum((1, 2))
+    return 2 * images.sum((1, 2)) / variation.clamp(min=1e-6)
+
+
+def slant_and_size(images: Tensor) -> tuple[Tensor, Tensor]:
+    """By second moments of the ink about its centre, of images (N, H, W) in [0, 1], each (N,).
+
+    Returns:
+        The slant, how many pixels the digit leans to the right for each that it rises; and its
+        size, the root mean square distance from the centre, in pixels.
+    """
+    ink = images / images.sum((1, 2), keepdim=True).clamp(min=1e-6)
+    y, x = torch.meshgrid(*map(torch.arange, images.shape[1:]), indexing="ij")
+    dx = x - (ink * x).sum((1, 2), keepdim=True)
+    dy = y - (ink * y).sum((1, 2), keepdim=True)
+    xx, xy, yy = ((ink * moment).sum((1, 2)) for moment in (dx * dx, dx * dy, dy * dy))
+    return -xy / yy.clamp(min=1e-6), (xx + yy).sqrt()
+
+
+class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
+    """Digits, each in an ink on a ground of its own, with captions of them.
+
+    Captions speak of the digit, of the colours, which are drawn at random, and of what is measured
+    in the original: the strokes' thickness and slant, by thirds of all training images, and the
+    size, by thirds of those of the same digit. Each image has four captions, paraphrases that speak
+    of all or some of these.
+
+    One ink of each digit is held out: no training or test image shows it, and ``held_out`` has
+    nothing else, the test digits again in these inks.
+
+    Args:
+        task: the second part of the dataset's name.
+        train_size: how many of the training digits to use, drawn by the seed; None for all.
+        options: CaptionDataModule's and DigitsDataModule's; ``channels`` has to be 3.
+
+    Attributes:
+        held_out_inks: (10,) which ink each digit lacks.
+        held_out: the test digits in those inks.
+
+    Raises:
+        ValueError: as DigitsDataModule, or for a size out of range, or one channel.
+    """
+
+    def __init__(
+        self, *, task: str = "captions", train_size: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.task = task
+        if train_size is not None:
+            whole_in_range("train_size", train_size, 1, 60000)
+        if self.channels != 3:
+            raise ValueError(
+                f"dataset.channels is {self.channels}; captions of colours need 3 of them."
+            )
+        self.train_size = train_size
+        self.held_out: InMemoryCaptions | None = None
+        random = torch.Generator().manual_seed(self.seed)
+        # As few digits as can be lack the same ink.
+        inks = [torch.randperm(len(INKS), generator=random) for _ in range(2)]
+        self.held_out_inks = torch.cat(inks)[:10]
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        images, digits = self.originals(train=True)
+        thirds = _Thirds(images, digits)
+        random = torch.Generator().manual_seed(self.seed)
+        if self.train_size is not None:
+            chosen = torch.randperm(len(images), generator=random)[: self.train_size]
+            images, digits = images[chosen], digits[chosen]
+        self.refuse_if_too_few(len(images))
+        end = len(images) - self.val_size
+        self.train = self._part(images[:end], digits[:end], thirds, 0, training=True)
+        if self.val_size:
+            self.val = self._part(images[end:], digits[end:], thirds, 1)
+        images, digits = self.originals(train=False)
+        self.test = self._part(images, digits, thirds, 2)
+        self.held_out = self._part(images, digits, thirds, 3, held_out=True)
+        self.prepare_captions()
+        self.caption_rows = self._rows()
+
+    def parts(self) -> list[InMemoryCaptions]:
+        return [*super().parts(), *([self.held_out] if self.held_out else [])]
+
+    def _part(
+        self,
+        images: Tensor,
+        digits: Tensor,
+        thirds: _Thirds,
+        number: int,
+        training: bool = False,
+        held_out: bool = False,
+    ) -> InMemoryCaptions:
+        random = torch.Generator().manual_seed(self.seed * 10 + number)
+        n = len(images)
+        missing = self.held_out_inks[digits]
+        ink = missing
+        if not held_out:
+            # Uniform over the other inks.
+            ink = torch.randint(len(INKS) - 1, (n,), generator=random)
+            ink = ink + (ink >= missing)
+        ground = torch.randint(len(GROUNDS), (n,), generator=random)
+        attributes = torch.stack([digits, ink, ground, *thirds(images, digits)], 1)
+        ways = torch.rand(n, len(PARAPHRASES), generator=random)
+        colours = []
+        for palette, which in ((INKS, ink), (GROUNDS, ground)):
+            spread = torch.rand(n, 3, generator=random) * 2 - 1
+            named = torch.tensor(list(palette.values()), dtype=torch.float32)[which]
+            colours.append((named + _COLOUR_SPREAD * spread).clamp(0, 255))
+        return InMemoryCaptions(
+            (images, *colours),
+            self._coloured,
+            digits * len(INKS) + ink,
+            attributes,
+            written(attributes, ways.topk(_CAPTIONS_PER_IMAGE, 1).indices),
+            self.captions_averaged,
+            training,
+        )
+
+    def _coloured(self, images: Tensor, ink: Tensor, ground: Tensor) -> Tensor:
+        share = resized(images, self.image_size) / 255
+        return normalised(torch.lerp(ground[:, :, None, None], ink[:, :, None, None], share))
+
+    def _rows(self) -> list[list[str]]:
+        """Captions with the digit changed along a row, and with the ink, one of them held out."""
+        values = dict.fromkeys(ATTRIBUTES, 1)
+        say = PARAPHRASES[2].of
+        digits = [say({**values, "digit": digit, "ink": 2}) for digit in range(self.num_classes)]
+        inks = [say({**values, "digit": 3, "ink": ink}) for ink in range(len(INKS))]
+        return [digits, inks]
+
+
+class _Thirds:
+    """Thickness, slant and size as 0, 1 or 2, by thirds of the images that it was made of."""
+
+    def __init__(self, images: Tensor, digits: Tensor) -> None:
+        thickness, slant, size = _measured(images)
+        thirds = torch.tensor([1 / 3, 2 / 3])
+        self.thickness = thickness.quantile(thirds)
+        self.slant = slant.quantile(thirds)
+        self.size = torch.stack([size[digits == d].quantile(thirds) for d in range(10)])
+
+    def __call__(self, images: Tensor, digits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of images (N, 1, H, W) uint8 and their digits: each (N,) int64."""
+        thickness, slant, size = _measured(images)
+        relative = (size[:, None] > self.size[digits]).sum(1)
+        return (
+            torch.bucketize(thickness, self.thickness),
+            torch.bucketize(slant, self.slant),
+            relative,
+        )
+
+
+def _measured(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    parts = []
+    for chunk in images[:, 0].split(5000):
+        share = chunk / 255
+        parts.append((stroke_thickness(share), *slant_and_size(share)))
+    thickness, slant, size = (torch.cat(part) for part in zip(*parts, strict=True))
+    return thickness, slant, size
+
+
+def written(attributes: Tensor, ways: Tensor) -> Captions:
+    """The captions of images, each written once.
+
+    Args:
+        attributes: (N, 6) int64 values of ``ATTRIBUTES``.
+        ways: (N, K) int64, which of ``PARAPHRASES``.
+    """
+    speaks = torch.tensor([paraphrase.mentions for paraphrase in PARAPHRASES])
+    # What a caption does not speak of does not make it another one.
+    said = torch.where(speaks[ways], attributes[:, None], 0)
+    keys, rows = (
+        torch.cat([ways[..., None], said], 2).flatten(0, 1).unique(dim=0, return_inverse=True)
+    )
+    texts = [
+        PARAPHRASES[way].of(dict(zip(ATTRIBUTES, values, strict=True)))
+        for way, *values in keys.tolist()
+    ]
+    return Captions(texts, speaks[keys[:, 0]], rows.view(ways.shape))

@@ -1,0 +1,124 @@
+"""StackGAN++, or StackGAN-v2: Zhang et al. 2017, arXiv 1710.10916.
+
+One generator draws an image at each of several scales, s_i = G_i(h_i), of hidden maps that grow out
+of each other; each scale has a discriminator. With c as StackGAN's (section 4.1 and 4.2)
+
+    L_{D_i} = -E[log D_i(x_i)] - E[log(1 - D_i(s_i))]                 is the image real?
+              -E[log D_i(x_i, c)] - E[log(1 - D_i(s_i, c))]           does it fit the caption?
+    L_G     = sum_i -E[log D_i(s_i)] - E[log D_i(s_i, c)] + lambda KL(...)
+              + alpha sum_{i > 1} colour consistency of s_i and s_{i-1}
+
+Without captions only the first lines are left, and alpha is 50 in the paper; with them it is 0, as
+captions hold the scales together.
+
+What differs from the paper, as in the authors' code: the non-saturating loss, D learning that real
+images with captions of another class are wrong, the coarser image fixed in the colour term, and an
+average of the generator (decay .999) to sample from. There a wrong pair's image also counts as
+real in the unconditional part, which here is the same image and would count twice. D reduces the
+caption by a layer of its own, as StackGAN's, instead of taking the generator's mu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from gan_zoo.data import CaptionBatch, ImageBatch
+from gan_zoo.losses import colour_consistency
+from gan_zoo.models.base import Loss
+from gan_zoo.models.text_to_image import TextToImage, at_size
+from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
+
+_ALPHA_WITHOUT_TEXT = 50.0
+
+
+class StackGANPP(TextToImage):
+    """TextToImage at all scales at once; without a text encoder, images from noise alone.
+
+    Logged beside TextToImage's figures, each averaged over the scales: ``d_real_alone`` and
+    ``d_fake_alone``, what D says of images by themselves, and ``colour_gap``, the unweighted colour
+    term.
+
+    Args:
+        generator: (noise[, caption]) -> Drawn, with images at all scales.
+        discriminator: a TextDiscriminator for each scale, the coarsest first.
+        lambda_colour: alpha above; None for the paper's 50 without text and 0 with it.
+        options: TextToImage's.
+
+    Raises:
+        ValueError: for a weight below 0.
+    """
+
+    batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch, ImageBatch)
+
+    def __init__(self, *, lambda_colour: float | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        if lambda_colour is None:
+            lambda_colour = _ALPHA_WITHOUT_TEXT if self.text_encoder is None else 0.0
+        if lambda_colour < 0:
+            raise ValueError(f"model.lambda_colour is {lambda_colour}; it has to be 0 or more.")
+        self.lambda_colour = lambda_colour
+
+    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+        return generators[0](noise, caption)
+
+    def generate(self, batch: CaptionBatch | ImageBatch) -> Drawn:
+        noise = self.draw_noise(len(batch.image))
+        caption = batch.caption if isinstance(batch, CaptionBatch) else None
+        return self.draw([self.generator], noise, caption)
+
+    @property
+    def _judges(self) -> list[TextDiscriminator]:
+        return list(cast(Iterable[TextDiscriminator], self.discriminator))
+
+    def discriminator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
+        losses, outputs = [], []
+        for judge, image in zip(self._judges, fake.images, strict=True):
+            real = judge.features(at_size(batch.image, judge.image_size))
+            drawn = judge.features(image.detach())
+            terms = {}
+            if judge.alone is not None:
+                real_logits, fake_logits = judge.real(real), judge.real(drawn)
+                losses.append(self.adversarial.discriminator(real_logits, fake_logits))
+                with torch.no_grad():
+                    terms["d_real_alone"] = self.adversarial.output(real_logits)
+                    terms["d_fake_alone"] = self.adversarial.output(fake_logits)
+            if isinstance(batch, CaptionBatch):
+                loss, more = self.matching(judge, real, drawn, batch)
+                losses.append(loss)
+                terms |= more
+            else:
+                terms = {name.removesuffix("_alone"): value for name, value in terms.items()}
+            outputs.append(terms)
+        joined = {name: torch.stack([terms[name] for terms in outputs]) for name in outputs[0]}
+        return torch.stack(losses).sum(), joined
+
+    def generator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
+        total, terms = self.kl(fake)
+        for judge, image in zip(self._judges, fake.images, strict=True):
+            features = judge.features(image)
+            if judge.alone is not None:
+                total = total + self.adversarial.generator(judge.real(features))
+            if isinstance(batch, CaptionBatch):
+                total = total + self.adversarial.generator(judge.fits(features, batch.caption))
+        pairs = zip(fake.images[1:], fake.images, strict=False)
+        with torch.set_grad_enabled(self.lambda_colour > 0):
+            gaps = [colour_consistency(finer, coarser.detach()) for finer, coarser in pairs]
+        terms["colour_gap"] = torch.stack(gaps)
+        return total + self.lambda_colour * terms["colour_gap"].sum(), terms
+
+    def validation_step(self, batch: CaptionBatch | ImageBatch, batch_idx: int) -> None:
+        """D on held-out real images, with their captions where there are such."""
+        outputs = []
+        for judge in self._judges:
+            features = judge.features(at_size(batch.image, judge.image_size))
+            if isinstance(batch, CaptionBatch):
+                logits = judge.fits(features, batch.caption)
+            else:
+                logits = judge.real(features)
+            outputs.append(self.adversarial.output(logits).mean())
+        value = torch.stack(outputs).mean()
+        self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)

@@ -1,0 +1,290 @@
+"""What StackGAN and StackGAN++ share: captions in, images at several scales out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_zoo.data import CaptionBatch, ImageBatch
+from gan_zoo.data.captions import CaptionDataModule
+from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
+from gan_zoo.models.base import Loss, NoiseToImage, in_chunks
+from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
+from gan_zoo.networks.text import TextEncoder, words_of
+from gan_zoo.plotting import captioned, side_by_side, stacked
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES, _EXAMPLE_COLUMNS = 16, 4
+
+
+class TextToImage(NoiseToImage):
+    """NoiseToImage with captions: conditioning augmentation, a frozen text encoder, grids.
+
+    The noise vector holds z and the standard normal values of conditioning augmentation, so that
+    one vector and one caption are one image. The text encoder's weights are the data module's; they
+    and some captions to draw by default are part of the checkpoint.
+
+    Logged: ``d_real``, ``d_wrong`` and ``d_fake``, of real images with their captions, real images
+    with captions of another class, and generated ones with theirs; ``kl`` in nats.
+
+    Args:
+        text_encoder: encodes captions; None for a model without text.
+        condition_dim: length of the condition c (N_g of StackGAN).
+        conditioning_augmentation: False takes the caption's condition as it is, without noise.
+        augmentations: how many conditions the generators draw.
+        lambda_kl: weight of the KL divergence of the conditions' distribution from N(0, I), in
+            nats.
+        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        options: NoiseToImage's, but ``num_classes``.
+
+    Raises:
+        ValueError: for an option out of its range.
+    """
+
+    batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch,)
+
+    def __init__(
+        self,
+        *,
+        text_encoder: nn.Module | None,
+        condition_dim: int,
+        conditioning_augmentation: bool = True,
+        augmentations: int = 1,
+        lambda_kl: float = 1.0,
+        loss: str | AdversarialLoss = "non_saturating",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if lambda_kl < 0:
+            raise ValueError(f"model.lambda_kl is {lambda_kl}; it has to be 0 or more.")
+        augmented = text_encoder is not None and conditioning_augmentation
+        self.augmentation_dim = augmentations * condition_dim * augmented
+        self.lambda_kl = lambda_kl
+        self.adversarial = adversarial_loss(loss)
+        self.text_encoder = text_encoder
+        if text_encoder is not None:
+            text_encoder.requires_grad_(False)
+        self.captions: list[str] = []
+        self.caption_rows: list[list[str]] = []
+
+    def generators(self, ema: bool = True) -> list[nn.Module]:
+        """The networks that ``draw`` takes, their moving averages where asked for."""
+        return [self.network("generator", ema)]
+
+    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+        """All scales' images of noise and caption embeddings, the coarsest first."""
+        raise NotImplementedError
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """(n, latent_dim + the augmentations' values); ``generator`` as NoiseToImage's."""
+        latent = super().draw_noise(n, generator)
+        device = self.device if generator is None else generator.device
+        eps = torch.randn(n, self.augmentation_dim, generator=generator, device=device)
+        return torch.cat([latent, eps.to(self.device)], 1)
+
+    def kl(self, drawn: Drawn) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """lambda_kl times the KL divergence of the conditions, and the divergence as a term."""
+        if drawn.mean is None or drawn.log_variance is None:
+            return 0.0, {}
+        divergence = kl_from_standard_normal(drawn.mean, drawn.log_variance)
+        return self.lambda_kl * divergence.mean(), {"kl": divergence}
+
+    def matching(
+        self, discriminator: TextDiscriminator, real: Tensor, fake: Tensor, batch: CaptionBatch
+    ) -> Loss:
+        """The matching-aware discriminator's objective, and what it says, as terms.
+
+        Real images with their captions against the mean of two kinds of wrong pairs: real images
+        with captions of another class, and generated ones with theirs (StackGAN's authors' code).
+
+        Args:
+            discriminator: of these images' size.
+            real, fake: its features of the batch's images and of generated ones.
+            batch: with the captions.
+        """
+        right = discriminator.fits(real, batch.caption)
+        wrong = discriminator.fits(real, batch.wrong_caption)
+        drawn = discriminator.fits(fake, batch.caption)
+        loss = self.adversarial.discriminator(right, torch.cat([wrong, drawn]))
+        with torch.no_grad():
+            outputs = [self.adversarial.output(logits) for logits in (right, wrong, drawn)]
+        return loss, dict(zip(("d_real", "d_wrong", "d_fake"), outputs, strict=True))
+
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """The captions' embeddings (N, E), on the model's device; ValueError for an unknown one."""
+        if self.text_encoder is None:
+            raise ValueError(f"This {type(self).__name__} was trained without text.")
+        encoder = cast(TextEncoder, self.text_encoder)
+        rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
+        order = torch.tensor([rows[caption] for caption in captions])
+        return encoder.encode(list(rows)).to(self.device)[order.to(self.device)]
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        source = getattr(self.trainer, "datamodule", None)
+        if self.text_encoder is None or not isinstance(source, CaptionDataModule):
+            return
+        if not self.captions:
+            self.text_encoder.load_state_dict(source.text_encoder.state_dict())
+        elif not _equal(self.text_encoder.state_dict(), source.text_encoder.state_dict()):
+            # The networks go on with the encoder that they know.
+            source.embed_with(self.text_encoder)
+        self.captions = source.example_captions
+        self.caption_rows = source.caption_rows
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"captions": self.captions, "caption_rows": self.caption_rows}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.captions = list(state["captions"])
+        self.caption_rows = [list(row) for row in state["caption_rows"]]
+
+    def sample(  # type: ignore[override]
+        self,
+        n: int,
+        *,
+        noise: Tensor | None = None,
+        captions: Sequence[str] | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        ema: bool = True,
+        all_scales: bool = False,
+        chunk_size: int = 250,
+    ) -> Tensor:
+        """Draws what captions say, in eval mode, without gradients.
+
+        Args:
+            n: how many.
+            noise: as draw_noise gives it; drawn where not given.
+            captions: n of them, or their embeddings (n, E); by default the model's example
+                captions, over and over.
+            generator: source of the noise; torch's global one by default.
+            ema: use the generators' moving averages where there are such.
+            all_scales: give every scale's images, the coarser ones enlarged to the finest's size.
+            chunk_size: images to make at once.
+
+        Returns:
+            (n, C, H, W) in [-1, 1], or (n, scales, C, H, W), on the model's device.
+
+        Raises:
+            ValueError: for captions where the model knows no text, or another number of them.
+        """
+        noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
+        if captions is None and self.text_encoder is None:
+            caption = torch.empty(n, 0, device=self.device)
+        else:
+            if captions is None:
+                captions = self._default_captions(n)
+            caption = captions if isinstance(captions, Tensor) else self.encode(captions)
+        if len(caption) != n:
+            raise ValueError(f"{n} images are asked for, and {len(caption)} captions given.")
+        networks = self.generators(ema)
+
+        def images(noise: Tensor, caption: Tensor) -> Tensor:
+            drawn = self.draw(networks, noise, caption).images
+            if not all_scales:
+                return drawn[-1]
+            side = drawn[-1].shape[-1]
+            enlarged = [F.interpolate(image, size=side) for image in drawn]
+            return torch.stack(enlarged, 1)
+
+        return in_chunks(networks, images, (noise, caption.to(self.device)), chunk_size)
+
+    def sample_inputs(
+        self, asked: Mapping[str, Sequence[Any]], n: int | None, generator: torch.Generator
+    ) -> dict[str, Any]:
+        """Noise and captions of samples that somebody asks for: ``sample``'s arguments.
+
+        Args:
+            asked: ``captions`` go round until there are n.
+            n: how many; by default one a caption, or 64.
+            generator: source of the noise.
+
+        Raises:
+            ValueError: for a condition that the model does not take, or a caption of which it knows
+                no word; single words that it does not know are warned of.
+        """
+        known = {"captions"} if self.text_encoder is not None else set()
+        for name in asked.keys() - known:
+            raise ValueError(f"This checkpoint's {type(self).__name__} takes no {name}.")
+        captions = asked.get("captions")
+        if captions is not None:
+            self._check(captions)
+        n = n or len(captions or [0] * 64)
+        inputs: dict[str, Any] = {"noise": self.draw_noise(n, generator)}
+        if self.text_encoder is not None:
+            chosen = captions or self._default_captions(n)
+            inputs["captions"] = [chosen[i % len(chosen)] for i in range(n)]
+        return inputs
+
+    def _check(self, captions: Sequence[Any]) -> None:
+        if not captions or not all(isinstance(caption, str) for caption in captions):
+            raise ValueError(
+                f"captions={captions}: a list of sentences is wanted, such as "
+                'captions=["a thin green three"].'
+            )
+        vocabulary = getattr(self.text_encoder, "vocabulary", None)
+        if vocabulary is None:
+            return
+        for caption in captions:
+            words = words_of(caption)
+            unknown = [word for word in words if word not in vocabulary]
+            near = {word: get_close_matches(word, vocabulary, n=1) for word in unknown}
+            said = ", ".join(f"'{w}'" + (f" ({n[0]}?)" if n else "") for w, n in near.items())
+            if len(unknown) == len(words):
+                raise ValueError(
+                    f"The caption '{caption}' has no word that this checkpoint knows"
+                    f"{': ' + said if said else ''}. It was trained on captions such as "
+                    f"'{self.captions[0] if self.captions else ''}'."
+                )
+            if unknown:
+                log.warning("Left out of '%s', as it was not trained on: %s", caption, said)
+
+    def _default_captions(self, n: int) -> list[str]:
+        if not self.captions:
+            raise ValueError("This model has no example captions yet: captions have to be given.")
+        return [self.captions[i % len(self.captions)] for i in range(n)]
+
+    def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
+        """Noise: a vector for each example caption, the first one for the rows too."""
+        return {"noise": self.draw_noise(_EXAMPLES, generator)}
+
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
+        """Example captions, each over its image at all scales; below, rows with a word changed.
+
+        Within such a row the noise is the same. Without text there are images at all scales alone.
+        """
+        noise = inputs["noise"].to(self.device)
+        if self.text_encoder is None:
+            return side_by_side(self.sample(len(noise), noise=noise, all_scales=True)), 4
+        captions = self._default_captions(len(noise))
+        sets = self.sample(len(noise), noise=noise, captions=captions, all_scales=True)
+        pictures = [captioned(side_by_side(sets), captions, _EXAMPLE_COLUMNS)]
+        for row in self.caption_rows:
+            images = self.sample(len(row), noise=noise[:1].expand(len(row), -1), captions=row)
+            pictures.append(captioned(images, row, len(row), common=True))
+        return stacked(pictures), 1
+
+    def real_grid(self, examples: ImageBatch | CaptionBatch) -> tuple[Tensor, int]:
+        if self.text_encoder is None:
+            return super().real_grid(cast(ImageBatch, examples))
+        images = examples.image[:_EXAMPLES]
+        return captioned(images, self._default_captions(len(images)), _EXAMPLE_COLUMNS), 1
+
+
+def at_size(image: Tensor, side: int) -> Tensor:
+    """Images (B, C, H, H) averaged down to (B, C, side, side)."""
+    return image if image.shape[-1] == side else F.adaptive_avg_pool2d(image, side)
+
+
+def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    def same(x: Any, y: Any) -> bool:
+        return torch.equal(x.cpu(), y.cpu()) if isinstance(x, Tensor) else x == y
+
+    return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
