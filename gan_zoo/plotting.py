@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
-# In pixels: of captions over images, their lines, a letter's mean width, the gaps, and how wide a
-# small image is enlarged to.
-_LINE, _LETTER, _GAP, _CELL = 14, 5.6, 6, 64
+# In pixels: of captions over images, their lines, a letter's mean width, the gaps, how high a small
+# image is enlarged to, and how wide a place a sentence gets at least.
+_LINE, _LETTER, _GAP, _CELL, _SENTENCE = 14, 5.6, 6, 64, 150
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -68,17 +68,18 @@ def captioned(
     factor = max(1, _CELL // images.shape[-2])
     pixels = np.kron(to_uint8(images).numpy(), np.ones((1, 1, factor, factor), dtype=np.uint8))
     height, width = pixels.shape[2:]
-    wrapped = [textwrap.wrap(text, max(1, int(width / _LETTER))) for text in words]
+    cell = width if common else max(width, _SENTENCE)
+    wrapped = [textwrap.wrap(text, max(1, int(cell / _LETTER))) for text in words]
     rows = [wrapped[start : start + columns] for start in range(0, len(wrapped), columns)]
     heads = [_LINE * max(map(len, row)) + _GAP for row in rows]
     top = _LINE + _GAP if title else 0
-    size = (columns * (width + _GAP) + _GAP, top + sum(heads) + len(rows) * (height + _GAP))
+    size = (columns * (cell + _GAP) + _GAP, top + sum(heads) + len(rows) * (height + _GAP))
     picture = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LINE - 3)
     pen.text((_GAP, 0), title, "black", font)
     for index, (image, lines) in enumerate(zip(pixels, wrapped, strict=True)):
         row, column = divmod(index, columns)
-        x = _GAP + column * (width + _GAP)
+        x = _GAP + column * (cell + _GAP)
         y = top + sum(heads[: row + 1]) + row * (height + _GAP)
         for line, text in enumerate(reversed(lines), 1):
             pen.text((x, y - line * _LINE - _GAP // 2), text, "black", font)

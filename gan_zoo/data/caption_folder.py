@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from gan_zoo.data.base import normalised, whole_in_range
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions

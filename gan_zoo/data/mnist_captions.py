@@ -33,7 +33,7 @@ GROUNDS = {
     "grey": (95, 95, 95),
 }
 # Each colour is drawn within so much of its name's, in every channel.
-_COLOUR_SPREAD = 12
+COLOUR_SPREAD = 12
 
 # Attribute -> its values' words.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -206,7 +206,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         for palette, which in ((INKS, ink), (GROUNDS, ground)):
             spread = torch.rand(n, 3, generator=random) * 2 - 1
             named = torch.tensor(list(palette.values()), dtype=torch.float32)[which]
-            colours.append((named + _COLOUR_SPREAD * spread).clamp(0, 255))
+            colours.append((named + COLOUR_SPREAD * spread).clamp(0, 255))
         return InMemoryCaptions(
             (images, *colours),
             self._coloured,

@@ -8,7 +8,7 @@ conditioning augmentation adds, where it is on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,15 @@ class ConditioningAugmentation(nn.Module):
         width = condition_dim * (2 if augment else 1)
         self.augment = augment
         linear = nn.Linear(embedding_dim, 2 * width if gated else width)
+        self.linear = linear
         self.net = nn.Sequential(linear, nn.GLU(1)) if gated else linear
+        self.condition_dim = condition_dim
+
+    def initialise(self) -> None:
+        """mu of about unit variance over captions, sigma 1 for any."""
+        _keep_variance(self.linear)
+        if self.augment:
+            nn.init.zeros_(self.linear.weight[self.condition_dim : 2 * self.condition_dim])
 
     def forward(self, caption: Tensor, eps: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """c, mu and log sigma^2, each (B, condition_dim), the last two None without augmentation.
@@ -61,6 +69,12 @@ class ConditioningAugmentation(nn.Module):
             return self.net(caption), None, None
         mean, log_variance = self.net(caption).chunk(2, 1)
         return mean + (0.5 * log_variance).exp() * eps, mean, log_variance
+
+
+def _keep_variance(linear: nn.Linear) -> None:
+    """For what embeddings enter: N(0, .02), meant for the authors' 1024 values, is faint for 64."""
+    nn.init.normal_(linear.weight, 0.0, linear.in_features**-0.5)
+    nn.init.zeros_(linear.bias)
 
 
 def _doubled(width_in: int, width: int) -> nn.Sequential:
@@ -157,6 +171,7 @@ class StageOneGenerator(nn.Module):
         self.up = nn.Sequential(*(_doubled(width >> i, width >> i + 1) for i in range(doublings)))
         self.to_image = nn.Sequential(nn.Conv2d(base_channels, channels, 3, 1, 1), nn.Tanh())
         initialise(self)
+        self.condition.initialise()
 
     def forward(self, noise: Tensor, caption: Tensor) -> Drawn:
         latent, eps = noise[:, : self.latent_dim], noise[:, self.latent_dim :]
@@ -224,6 +239,7 @@ class StageTwoGenerator(nn.Module):
             nn.Tanh(),
         )
         initialise(self)
+        self.condition.initialise()
 
     def forward(self, image: Tensor, noise: Tensor, caption: Tensor) -> Drawn:
         condition, mean, log_variance = self.condition(caption, noise)
@@ -299,6 +315,8 @@ class TreeGenerator(nn.Module):
             width //= 2
             self.to_image.append(_image_head(width, channels))
         _orthogonal(self)
+        if self.condition is not None:
+            self.condition.initialise()
 
     def forward(self, noise: Tensor, caption: Tensor | None = None) -> Drawn:
         mean = log_variance = condition = None
@@ -409,7 +427,7 @@ class TextDiscriminator(nn.Module):
         side = self.image_size >> count
         self.body = nn.Sequential(*layers)
         self.alone: nn.Module | None = None
-        self.text: nn.Module | None = None
+        self.text: nn.Sequential | None = None
         if unconditional or embedding_dim is None:
             self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten())
         if embedding_dim is not None:
@@ -422,6 +440,8 @@ class TextDiscriminator(nn.Module):
                 nn.Flatten(),
             )
         (_orthogonal if orthogonal else initialise)(self)
+        if self.text is not None:
+            _keep_variance(cast(nn.Linear, self.text[0]))
 
     def features(self, image: Tensor) -> Tensor:
         """The small map that both kinds of logits are read from."""
