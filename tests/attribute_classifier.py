@@ -38,7 +38,10 @@ class AttributeClassifier(nn.Module):
 def train_attribute_classifier(
     data: MNISTCaptionsDataModule, epochs: int = 4
 ) -> AttributeClassifier:
-    """The trained classifier in eval mode, of the training digits in all inks, held out or not."""
+    """The trained classifier in eval mode, of the training digits in all inks, held out or not.
+
+    Every other batch is seen at 16 pixels, so that Stage I is not judged by how it is enlarged.
+    """
     torch.manual_seed(0)
     net = AttributeClassifier()
     train = data.train
@@ -61,13 +64,21 @@ def train_attribute_classifier(
             colour = inks[ink] + COLOUR_SPREAD * (torch.rand(len(ink), 3) * 2 - 1)
             targets = train.attributes[chosen]
             targets[:, 1] = ink
-            logits = net(train.prepare(grey[chosen], colour.clamp(0, 255), ground[chosen]))
+            image = train.prepare(grey[chosen], colour.clamp(0, 255), ground[chosen])
+            if torch.rand(()) < 0.5:
+                image = enlarged(F.adaptive_avg_pool2d(image, 16))
+            logits = net(image)
             losses = [F.cross_entropy(*p) for p in zip(logits, targets.unbind(1), strict=True)]
             optimizer.zero_grad()
             torch.stack(losses).sum().backward()
             optimizer.step()
             schedule.step()
     return net.eval()
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """Images as the classifier sees them, (N, 3, 32, 32), of any size."""
+    return F.interpolate(images, size=32, mode="bilinear", antialias=True)
 
 
 @torch.no_grad()

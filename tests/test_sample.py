@@ -111,6 +111,35 @@ def test_pictures_are_translated(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_captions_are_drawn(run: Run, tmp_path: Path) -> None:
+    run(
+        "train.py", "model=stackgan", "dataset.name=digits", "dataset.encoder_steps=2",
+        "dataset.batch_size=8", "trainer=cpu", "trainer.max_steps=2", "hydra.run.dir=here",
+    )  # fmt: skip
+    asked = ("captions=[a thin green three,a red one]", "num_samples=8")
+    for output in ("a.npz", "b.npz", "a.png"):
+        run("sample.py", "checkpoint=here", *asked, f"output={output}")
+    first, again = (np.load(tmp_path / file) for file in ("a.npz", "b.npz"))
+    assert first["arr_0"].shape == (8, 32, 32, 3)
+    assert np.array_equal(first["arr_0"], again["arr_0"])
+    assert first["arr_1"].tolist() == ["a thin green three", "a red one"] * 4
+    # Three columns of sentences, three rows of two lines and an enlarged image.
+    assert Image.open(tmp_path / "a.png").size[0] == 3 * 156 + 6
+    run("sample.py", "checkpoint=here", "num_samples=3", "output=default.npz")
+    assert len(set(np.load(tmp_path / "default.npz")["arr_1"].tolist())) == 3
+    result = run("sample.py", "checkpoint=here", "captions=[a greem three]", "output=c.png")
+    assert "'greem' (green?)" in result.stdout + result.stderr
+    for wrong, culprit in (
+        (["captions=[ein dickes Ding]"], "'ein dickes Ding' has no word"),
+        (["captions=[]"], "sentences are wanted"),
+        (["labels=[1]"], "takes no labels"),
+    ):
+        result = run("sample.py", "checkpoint=here", *wrong, "output=new.png", check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "new.png").exists()
+
+
 def test_bad_input_gets_a_line_and_writes_nothing(
     run: Run, tmp_path: Path, checkpoint: str
 ) -> None:

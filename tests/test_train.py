@@ -25,7 +25,8 @@ Run = Callable[..., CompletedProcess[str]]
 
 SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
 TRAIN = str(ROOT / "scripts" / "train.py")
-# Batch size, steps of the generator in 6 iterations, pixels and columns of the grid.
+# Batch size, steps of the generator in 6 iterations, pixels and columns of the grid; the grids with
+# captions are one picture, four pixels wider than these.
 MODELS = {
     "gan": (128, 6, 28, 8),
     "cgan": (128, 6, 28, 8),
@@ -38,16 +39,28 @@ MODELS = {
     "cogan": (8, 6, 28, 8),
     "discogan": (8, 6, 28, 10),
     "cyclegan": (4, 6, 28, 10),
+    "stackgan": (8, 3, 702, 1),
+    "stackgan_pp": (8, 6, 826, 1),
 }
-# Datasets of two domains have the digits by dataset.name.
-DIGITS = dict.fromkeys(("cogan", "discogan", "cyclegan"), "dataset.name=digits")
+# Datasets of two domains and of captions have the digits by dataset.name.
+DIGITS = dict.fromkeys(
+    ("cogan", "discogan", "cyclegan", "stackgan", "stackgan_pp"), "dataset.name=digits"
+)
 SMALLER = {
     "hdcgan": ("dataset.batch_size=8",),
     "cogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
     "discogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
     "cyclegan": ("dataset.batch_size=4", "model.generator.base_channels=4"),
+    "stackgan": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
+    "stackgan_pp": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
 }
-DATASETS = {"cogan": "digits_edges", "discogan": "digits_rotated", "cyclegan": "digits_colored"}
+DATASETS = {
+    "cogan": "digits_edges",
+    "discogan": "digits_rotated",
+    "cyclegan": "digits_colored",
+    "stackgan": "digits_captions",
+    "stackgan_pp": "digits_captions",
+}
 OWN_FIGURES = {
     "infogan": (
         "mutual_information",
@@ -59,6 +72,8 @@ OWN_FIGURES = {
     "began": ("k", "balance", "convergence"),
     "discogan": ("game", "reconstruction_a", "reconstruction_b"),
     "cyclegan": ("game", "cycle_a", "cycle_b", "lr_g"),
+    "stackgan": ("d_wrong", "kl", "stage"),
+    "stackgan_pp": ("d_wrong", "d_real_alone", "d_fake_alone", "kl", "colour_gap"),
 }
 
 
@@ -92,8 +107,11 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
 
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["dataset"] == dataset
-    assert metrics["steps"] == metrics["d_steps"] == 6
+    assert metrics["steps"] == 6
+    # StackGAN's stages have half of them each.
+    assert metrics["d_steps"] == 6 - metrics.get("d_2_steps", 0)
     assert metrics["g_steps"] == generator_steps
+    assert metrics.get("g_2_steps", 3) == 3
     assert metrics["images_seen"] == 6 * batch_size
     names = ("loss_d", "loss_g", "d_real", "d_fake", *OWN_FIGURES.get(model, ()))
     assert all(np.isfinite(metrics[f"train/{name}"]) for name in names)
@@ -112,7 +130,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
         "train/d_steps", "train/g_steps", "train/images_seen",
         "final/loss_d", "final/loss_g",
     } <= set(tags["scalars"])  # fmt: skip
-    assert ("train/grad_norm_g" in tags["scalars"]) == (generator_steps == 6)
+    assert ("train/grad_norm_g" in tags["scalars"]) == (generator_steps > 1)
     assert sorted(tags["images"]) == ["samples/generated", "samples/real"]
     # The x-axis is the iteration.
     assert [event.step for event in events.Scalars("train/loss_d")] == [2, 4, 6]
@@ -179,6 +197,30 @@ def test_resume_goes_on_in_the_folder_with_its_configuration(run: Run, tmp_path:
     refused = run("train.py", "resume=here", "model=gan", check=False)
     assert "model=gan would replace" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_run_begins_with_the_networks_of_another(run: Run, tmp_path: Path) -> None:
+    stackgan = ("model=stackgan", "dataset.name=digits", "dataset.encoder_steps=2",
+                "dataset.batch_size=8", "dataset.train_size=40", "dataset.val_size=16",
+                *SHORT[1:])  # fmt: skip
+    run("train.py", *stackgan, "model.stage_one_share=1", "hydra.run.dir=first")
+    second = (*stackgan, "model.stage_one_share=0", "hydra.run.dir=second")
+    refused = run("train.py", *second, check=False)
+    assert refused.returncode == 1
+    assert "init_from=RUN_FOLDER" in refused.stderr
+    assert not (tmp_path / "second").exists()
+    run("train.py", *second, "init_from=first")
+    weights = [read_checkpoint(tmp_path / name)["state_dict"] for name in ("first", "second")]
+    kept = [key for key in weights[0] if key.startswith("generator.")]
+    assert kept
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in kept)
+    metrics = json.loads((tmp_path / "second" / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["g_2_steps"]) == (6, 6)
+    assert 0 < metrics["val/d_real"] < 1
+    run("train.py", "resume=second", "trainer.max_steps=7")
+    refused = run("train.py", "model=gan", *SHORT, "init_from=first", check=False)
+    assert refused.returncode == 1
+    assert "init_from=first" in refused.stderr.splitlines()[-1]
 
 
 def test_validation_images_and_mixed_precision(run: Run, tmp_path: Path) -> None:
@@ -379,6 +421,18 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
         (["-m", "trainer=ddp_cpu"], "multirun", "ddp_spawn_find_unused_parameters_true"),
         (["trainer.max_steps=soon"], "trainer.max_steps is soon", "whole number"),
         (["trainer.devices=all"], "trainer.devices is all", "auto"),
+        (["model=stackgan", "dataset=digits"], "ImageBatch", "caption_folder, mnist_captions"),
+        (["model=gan", "dataset=mnist_captions", "dataset.name=digits"], "CaptionBatch", "mnist"),
+        (["model=stackgan", "dataset=mnist_captions", "dataset.name=digits",
+          "model.generator.factor=3"], "model.generator.factor is 3", "power of two"),
+        (["model=stackgan_pp", "dataset.image_size=28"], "3 scales up to 28", "num_scales"),
+        (["model=stackgan", "dataset=caption_folder"], "dataset.root is missing", "give"),
+        (["model=stackgan", "dataset=caption_folder", "dataset.root=."], "no folder 'images'",
+         "dataset.image_folder"),
+        (["model=stackgan", "dataset=mnist_captions", "dataset.name=digits",
+          "dataset/text_encoder=sentence_transformers", "dataset.text_encoder.path=gone"],
+         "sentence-transformers", "dataset/text_encoder=gru"),
+        (["init_from=nowhere"], "no checkpoint 'nowhere'", "no checkpoint"),
         (["seed=-1"], "seed is -1", "from 0"),
         (["model.optimizer_g.lr=-1"], "learning rate", "-1"),
         (["hydra.run.dir=file/run"], "file/run", "directory"),

@@ -202,7 +202,7 @@ class TextToImage(NoiseToImage):
         """Noise and captions of samples that somebody asks for: ``sample``'s arguments.
 
         Args:
-            asked: ``captions`` go round until there are n.
+            asked: ``captions``, a sentence or several, go round until there are n.
             n: how many; by default one a caption, or 64.
             generator: source of the noise.
 
@@ -214,6 +214,8 @@ class TextToImage(NoiseToImage):
         for name in asked.keys() - known:
             raise ValueError(f"This checkpoint's {type(self).__name__} takes no {name}.")
         captions = asked.get("captions")
+        if isinstance(captions, str):
+            captions = [captions]
         if captions is not None:
             self._check(captions)
         n = n or len(captions or [0] * 64)
@@ -226,7 +228,7 @@ class TextToImage(NoiseToImage):
     def _check(self, captions: Sequence[Any]) -> None:
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(
-                f"captions={captions}: a list of sentences is wanted, such as "
+                f"captions={captions}: sentences are wanted, such as "
                 'captions=["a thin green three"].'
             )
         vocabulary = getattr(self.text_encoder, "vocabulary", None)

@@ -389,8 +389,9 @@ class TextDiscriminator(nn.Module):
         factor: how many times as large those are as the ones it judges.
         base_channels: channels of the first hidden map; they double with each halving.
         text_dim: N_d of the paper.
+        joint_channels: of the layer that image and caption join in (the paper: 512).
         unconditional: whether there is a logit for the image by itself; without text there is.
-        joint_kernel_size: of the layer that image and caption join in (StackGAN 1, StackGAN++ 3).
+        joint_kernel_size: of that layer (StackGAN 1, StackGAN++ 3).
         orthogonal: StackGAN++'s initialisation instead of N(0, .02).
 
     Attributes:
@@ -407,7 +408,8 @@ class TextDiscriminator(nn.Module):
         embedding_dim: int | None,
         factor: int = 1,
         base_channels: int = 32,
-        text_dim: int = 64,
+        text_dim: int = 128,
+        joint_channels: int = 256,
         unconditional: bool = False,
         joint_kernel_size: int = 1,
         orthogonal: bool = False,
@@ -433,10 +435,12 @@ class TextDiscriminator(nn.Module):
         if embedding_dim is not None:
             self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), nn.LeakyReLU(0.2))
             self.joint = nn.Sequential(
-                nn.Conv2d(width + text_dim, width, joint_kernel_size, padding="same", bias=False),
-                nn.BatchNorm2d(width),
+                nn.Conv2d(
+                    width + text_dim, joint_channels, joint_kernel_size, padding="same", bias=False
+                ),
+                nn.BatchNorm2d(joint_channels),
                 nn.LeakyReLU(0.2),
-                nn.Conv2d(width, 1, side),
+                nn.Conv2d(joint_channels, 1, side),
                 nn.Flatten(),
             )
         (_orthogonal if orthogonal else initialise)(self)
