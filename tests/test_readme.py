@@ -20,6 +20,7 @@ SHORTER = {
     "sample.py": [],
     "benchmark.py": ["block=1", "rounds=3", "dataset=digits"],
 }
+CAPTIONS = ("dataset.name=digits", "dataset.batch_size=2", "dataset.encoder_steps=2")
 TWO_DOMAINS = ("dataset.name=digits", "dataset.batch_size=2", "model.generator.base_channels=4")
 
 
@@ -27,6 +28,9 @@ def data_of(command: str) -> list[str]:
     """The small data that takes the place of a training command's."""
     if "unpaired_folder" in command:
         return ["dataset=unpaired_folder", "model.generator.base_channels=4"]
+    if "caption_folder" in command:
+        small = ("image_size=16", "batch_size=2", "encoder_steps=2", "test_share=0")
+        return ["dataset=caption_folder", *(f"dataset.{option}" for option in small)]
     if "mnist_usps" in command:
         return ["dataset=mnist_usps", *TWO_DOMAINS]
     if "discogan_toy" in command or "resume" in command:
@@ -50,12 +54,19 @@ def test_commands_run(
     if "input=" in command:
         run("train.py", "model=cyclegan", *TWO_DOMAINS, *SHORTER["train.py"],
             "hydra.run.dir=RUN_FOLDER")  # fmt: skip
+    elif "captions=" in command:
+        run("train.py", "model=stackgan", *CAPTIONS, *SHORTER["train.py"],
+            "hydra.run.dir=RUN_FOLDER")  # fmt: skip
     elif "RUN_FOLDER" in command:
         run("train.py", "model=cgan", "dataset=digits", *SHORTER["train.py"],
             "hydra.run.dir=RUN_FOLDER")  # fmt: skip
-    for folder in ("PATH/trainA", "PATH/trainB", "FOLDER_OR_IMAGE"):
+    for folder in ("PATH/trainA", "PATH/trainB", "FOLDER_OR_IMAGE", "PATH/images", "PATH/text"):
         (tmp_path / folder).mkdir(parents=True)
-        Image.new("RGB", (40, 30)).save(tmp_path / folder / "one.png")
+        for stem in ("one", "two"):
+            if folder == "PATH/text":
+                (tmp_path / folder / f"{stem}.txt").write_text(f"picture {stem}\n")
+            else:
+                Image.new("RGB", (40, 30)).save(tmp_path / folder / f"{stem}.png")
     shorter = [a for a in SHORTER[name] if "resume" not in command or a.startswith("trainer.max")]
     shorter += data_of(command) if name == "train.py" else []
     arguments = [a for a in arguments if not a.startswith(("trainer.max_steps", "dataset="))]

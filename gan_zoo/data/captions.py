@@ -236,7 +236,8 @@ class CaptionDataModule(InMemoryDataModule):
 
     def _encoder_hash(self, encoder: TextEncoder) -> str:
         shapes = [tuple(weight.shape) for weight in encoder.parameters()]
-        about = (self.checksum(), shapes, self.encoder_steps, self.seed, _TRAINING)
+        kind = type(encoder).__qualname__
+        about = (self.checksum(), kind, shapes, self.encoder_steps, self.seed, _TRAINING)
         return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 
