@@ -160,6 +160,8 @@ def test_data_is_the_seeds(tmp_path: Path) -> None:
     assert first.checksum() == again.checksum() != other.checksum()
     assert part(first.train).captions.texts == part(again.train).captions.texts
     assert torch.equal(first.held_out_inks, again.held_out_inks)
+    classes = captioned(tmp_path, num_classes=3)
+    assert part(classes.train).attributes[:, 0].unique().tolist() == [0, 1, 2]
     few = captioned(tmp_path, train_size=200)
     assert len(part(few.train)) == 200
     # What is thick among all digits stays so among fewer.
@@ -336,7 +338,7 @@ def test_a_sentence_transformers_model_from_disk(
             return torch.tensor([[len(text), text.count("e"), 1] for text in texts])  # type: ignore[attr-defined]
 
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
-    with pytest.raises(ValueError, match=r"gan_zoo\[text\]"):
+    with pytest.raises(ValueError, match="pip install sentence-transformers"):
         SentenceTransformerEncoder(tmp_path, 3)
     package = type("package", (), {"SentenceTransformer": SentenceTransformer})
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", package)
@@ -374,6 +376,7 @@ def test_each_caption_is_written_once() -> None:
     ("options", "culprit"),
     [
         ({"channels": 1}, "dataset.channels is 1"),
+        ({"name": "kmnist"}, "dataset.name is kmnist"),
         ({"train_size": 0}, "dataset.train_size is 0"),
         ({"train_size": 20}, "20 training images"),
         ({"captions_averaged": 5}, "captions_averaged is 5; each image has 4"),

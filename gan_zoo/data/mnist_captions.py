@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_zoo.data.base import normalised, resized, whole_in_range
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions
-from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.data.mnist import STAND_IN, DigitsDataModule
 
 INKS = {
     "red": (225, 40, 40),
@@ -138,7 +138,8 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         held_out: the test digits in those inks.
 
     Raises:
-        ValueError: as DigitsDataModule, or for a size out of range, or one channel.
+        ValueError: as DigitsDataModule, or for images other than digits, a size out of range, or
+            one channel.
     """
 
     def __init__(
@@ -148,6 +149,10 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         self.task = task
         if train_size is not None:
             whole_in_range("train_size", train_size, 1, 60000)
+        if self.name not in ("mnist", STAND_IN):
+            raise ValueError(
+                f"dataset.name is {self.name}; these captions are of digits: mnist or {STAND_IN}."
+            )
         if self.channels != 3:
             raise ValueError(
                 f"dataset.channels is {self.channels}; captions of colours need 3 of them."
@@ -226,7 +231,8 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         values = dict.fromkeys(ATTRIBUTES, 1)
         say = PARAPHRASES[2].of
         digits = [say({**values, "digit": digit, "ink": 2}) for digit in range(self.num_classes)]
-        inks = [say({**values, "digit": 3, "ink": ink}) for ink in range(len(INKS))]
+        digit = min(3, self.num_classes - 1)
+        inks = [say({**values, "digit": digit, "ink": ink}) for ink in range(len(INKS))]
         return [digits, inks]
 
 
@@ -238,7 +244,8 @@ class _Thirds:
         thirds = torch.tensor([1 / 3, 2 / 3])
         self.thickness = thickness.quantile(thirds)
         self.slant = slant.quantile(thirds)
-        self.size = torch.stack([size[digits == d].quantile(thirds) for d in range(10)])
+        kept = range(int(digits.max()) + 1)
+        self.size = torch.stack([size[digits == digit].quantile(thirds) for digit in kept])
 
     def __call__(self, images: Tensor, digits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of images (N, 1, H, W) uint8 and their digits: each (N,) int64."""

@@ -184,9 +184,9 @@ class AdversarialModule(pl.LightningModule):
         return optimizers, schedulers
 
     def start_averaging(self) -> None:
-        """Makes the averaged copies, as ``ema_decay`` asks; call once the networks are set."""
-        if self.ema_decay:
-            for name in self.averaged_networks:
+        """Makes the averaged copies, as ``ema_decay`` asks, of the networks that are set by now."""
+        for name in self.averaged_networks:
+            if self.ema_decay and hasattr(self, name) and name not in self.ema:
                 self.ema[name] = copy.deepcopy(getattr(self, name)).requires_grad_(False)
 
     def network(self, name: str, ema: bool = True) -> nn.Module:

@@ -67,14 +67,12 @@ class StackGAN(TextToImage):
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
         stage_one_share: float = 0.5,
-        ema_decay: float = 0.0,
         **options: Any,
     ) -> None:
         if not 0 <= stage_one_share <= 1:
             raise ValueError(
                 f"model.stage_one_share is {stage_one_share}; it has to be from 0 to 1."
             )
-        # The averages are made once all networks are there.
         super().__init__(
             generator=generator,
             discriminator=discriminator,
@@ -95,7 +93,6 @@ class StackGAN(TextToImage):
         self.stage_one_steps: int | None = None
         self.trained_stage: Tensor
         self.register_buffer("trained_stage", torch.zeros((), dtype=torch.int64))
-        self.ema_decay = ema_decay
         self.start_averaging()
 
     def players(self) -> dict[str, nn.Module]:

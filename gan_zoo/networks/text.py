@@ -118,8 +118,8 @@ class SentenceTransformerEncoder(nn.Module):
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise ValueError(
-                "This text encoder needs the package sentence-transformers: pip install "
-                "'gan_zoo[text]', or take dataset/text_encoder=gru."
+                "This text encoder needs the package sentence-transformers (pip install "
+                "sentence-transformers); dataset/text_encoder=gru does without."
             ) from error
         if not Path(path).is_dir():
             raise ValueError(f"dataset.text_encoder.path='{path}' is not the folder of a model.")
