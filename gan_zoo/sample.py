@@ -123,6 +123,6 @@ def _conditions(config: DictConfig) -> dict[str, Any]:
 
 def _columns(asked: Mapping[Any, Any]) -> int | None:
     """How many of the grid's images go round the last list of what was asked for."""
-    lists = [asked.get("labels"), *(asked.get("codes") or [])]
+    lists = [asked.get("labels"), asked.get("captions"), *(asked.get("codes") or [])]
     lengths = [len(values) for values in lists if isinstance(values, list) and len(values) > 1]
     return lengths[-1] if lengths and lengths[-1] <= _MOST_COLUMNS else None

@@ -106,6 +106,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return ((mean_a - mean_b).square().sum() + (cov_a + cov_b - 2 * cross).trace()).item()
 
 
+@torch.no_grad()
+def digit_score(net: AttributeClassifier, images: Tensor) -> float:
+    """The Inception score's formula, exp E[KL(p(y | x) || p(y))], of digits; from 1 to 10."""
+    log_p = torch.cat([net(chunk)[0].log_softmax(1) for chunk in images.split(1000)])
+    marginal = log_p.exp().mean(0).log()
+    return (log_p.exp() * (log_p - marginal)).sum(1).mean().exp().item()
+
+
 def full_captions(attributes: Tensor) -> list[str]:
     """Captions that speak of everything."""
     say = PARAPHRASES[0].of

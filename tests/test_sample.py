@@ -123,8 +123,8 @@ def test_captions_are_drawn(run: Run, tmp_path: Path) -> None:
     assert first["arr_0"].shape == (8, 32, 32, 3)
     assert np.array_equal(first["arr_0"], again["arr_0"])
     assert first["arr_1"].tolist() == ["a thin green three", "a red one"] * 4
-    # Three columns of sentences, three rows of two lines and an enlarged image.
-    assert Image.open(tmp_path / "a.png").size[0] == 3 * 156 + 6
+    # A column a sentence, each over an enlarged image.
+    assert Image.open(tmp_path / "a.png").size == (2 * 156 + 6, 4 * (20 + 70))
     run("sample.py", "checkpoint=here", "num_samples=3", "output=default.npz")
     assert len(set(np.load(tmp_path / "default.npz")["arr_1"].tolist())) == 3
     result = run("sample.py", "checkpoint=here", "captions=[a greem three]", "output=c.png")

@@ -127,13 +127,14 @@ class CaptionFolderDataModule(CaptionDataModule):
         kinds = {kind: number for number, kind in enumerate(sorted({p.kind for p in pictures}))}
         order = torch.Generator().manual_seed(self.seed)
         test = self._test_names(pictures, list(kinds), order)
+        # Shuffled, so that the first ones, which grids show, are of different classes.
+        pictures = [pictures[i] for i in torch.randperm(len(pictures), generator=order)]
         train = [p for p in pictures if p.name not in test]
         self.refuse_if_too_few(len(train))
-        shuffled = [train[i] for i in torch.randperm(len(train), generator=order)]
         end = len(train) - self.val_size
-        self.train = self._part(shuffled[:end], kinds, training=True)
+        self.train = self._part(train[:end], kinds, training=True)
         if self.val_size:
-            self.val = self._part(shuffled[end:], kinds)
+            self.val = self._part(train[end:], kinds)
         if test:
             self.test = self._part([p for p in pictures if p.name in test], kinds)
         self.prepare_captions()
