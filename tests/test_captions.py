@@ -236,6 +236,7 @@ def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
 def test_one_class_has_no_wrong_captions() -> None:
     with pytest.raises(ValueError, match="one class"):
         of_labels([3, 3, 3])
+    assert of_labels([3, 3], training=False).of_other_label(torch.tensor([3, 3])).max() < 2
 
 
 def test_the_encoder_reads_words_and_their_order_whatever_else_is_in_the_batch() -> None:

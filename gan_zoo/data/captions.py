@@ -60,7 +60,7 @@ class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
 
     In training an image comes with captions of its own drawn at random; else with its first ones,
-    and with the next other class's for wrong ones.
+    and with the next other class's for wrong ones (its own class's where there is no other).
 
     Args:
         images: what ``prepare`` draws the images of a batch from, tensors of length N.
@@ -73,7 +73,7 @@ class InMemoryCaptions(InMemoryDataset):
 
     Raises:
         ValueError: for a number of captions to average that an image does not have, or if all
-            images have one label, so that no caption is wrong.
+            training images have one label, so that no caption is wrong.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class InMemoryCaptions(InMemoryDataset):
         self._by_label = labels.argsort(stable=True)
         self._count = labels.bincount()
         self._start = self._count.cumsum(0) - self._count
-        if int(self._count.max()) == len(labels):
+        if training and int(self._count.max()) == len(labels):
             raise ValueError(
                 "All images are of one class, so that no caption is wrong of any: text-to-image "
                 "models need captions of two classes or more."
@@ -135,13 +135,13 @@ class InMemoryCaptions(InMemoryDataset):
     def of_other_label(self, label: Tensor) -> Tensor:
         """For each label (B,) the index of an image of another label; all such are as likely."""
         start, count = self._start[label], self._count[label]
-        others = len(self.labels) - count
+        others = (len(self.labels) - count).clamp(min=1)
         place = (
             (torch.rand(len(label), dtype=torch.float64) * others).long()
             if self.training
             else start % others
         )
-        return self._by_label[place + count * (place >= start)]
+        return self._by_label[(place + count * (place >= start)) % len(self.labels)]
 
     def embed(self, encoder: Any) -> None:
         """Encodes all captions; batches come with these embeddings from now on."""
