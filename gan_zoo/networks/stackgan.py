@@ -46,11 +46,10 @@ class ConditioningAugmentation(nn.Module):
     ) -> None:
         super().__init__()
         width = condition_dim * (2 if augment else 1)
-        self.augment = augment
-        linear = nn.Linear(embedding_dim, 2 * width if gated else width)
-        self.linear = linear
-        self.net = nn.Sequential(linear, nn.GLU(1)) if gated else linear
         self.condition_dim = condition_dim
+        self.augment = augment
+        self.gated = gated
+        self.linear = nn.Linear(embedding_dim, 2 * width if gated else width)
 
     def initialise(self) -> None:
         """mu of about unit variance over captions, sigma 1 for any."""
@@ -65,9 +64,12 @@ class ConditioningAugmentation(nn.Module):
             caption: (B, embedding_dim).
             eps: (B, condition_dim) standard normal; not looked at without augmentation.
         """
+        values = self.linear(caption)
+        if self.gated:
+            values = F.glu(values, 1)
         if not self.augment:
-            return self.net(caption), None, None
-        mean, log_variance = self.net(caption).chunk(2, 1)
+            return values, None, None
+        mean, log_variance = values.chunk(2, 1)
         return mean + (0.5 * log_variance).exp() * eps, mean, log_variance
 
 
