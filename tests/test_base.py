@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from gan_zoo.data import ImageBatch
+from gan_zoo.models import GAN
 from gan_zoo.models.base import Phase
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from gan_zoo.networks.mlp import MLPDiscriminator
+from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 from tests.conftest import fit, small_gan
 
 
@@ -200,6 +201,47 @@ def test_the_average_follows_the_generator_and_samples_use_it() -> None:
         torch.testing.assert_close(model.sample(2, noise=noise), average(noise))
         torch.testing.assert_close(model.sample(2, noise=noise, ema=False), model.generator(noise))
     assert not any(p.requires_grad for p in average.parameters())
+
+
+def normed_gan(ema_decay: float) -> GAN:
+    torch.manual_seed(0)
+    generator = MLPGenerator(4, 1, 8, hidden=[16], norm=True)
+    generator.net.insert(0, nn.Dropout(0.5))
+    return small_gan(generator=generator, ema_decay=ema_decay)
+
+
+def test_the_averages_batch_norm_has_the_statistics_of_the_averaged_weights() -> None:
+    model = normed_gan(0.5)
+    means: list[torch.Tensor] = []
+
+    class Record(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, m: Any, *_: Any) -> None:
+            def keep(network: Any, inputs: Any) -> None:
+                self.noise = inputs[0]
+
+            self.handle = m.generator.register_forward_pre_hook(keep)
+
+        def on_train_batch_end(self, trainer: Any, m: Any, *_: Any) -> None:
+            self.handle.remove()
+            # In eval mode the dropout before it does nothing.
+            means.append(m.ema["generator"].net[1](self.noise).mean(0).detach())
+
+    fit(model, batches=20, callbacks=[Record()])
+    norm = model.ema["generator"].net[2]  # type: ignore[index,union-attr]
+    # Taken of the first and the 17th iteration, half each; later ones would count a tenth or more.
+    torch.testing.assert_close(norm.running_mean, (means[0] + means[16]) / 2)
+    assert not torch.allclose(norm.running_mean, model.generator.net[2].running_mean)  # type: ignore[union-attr,index]
+    assert model.ema["generator"].training
+
+
+def test_averaging_leaves_the_training_alone() -> None:
+    runs = []
+    for decay in (0.0, 0.9):
+        model = normed_gan(decay)
+        torch.manual_seed(1)
+        fit(model, batches=20)
+        runs.append([*model.generator.parameters(), *model.generator.buffers()])
+    assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
 
 
 def test_nothing_is_logged_between_logging_steps() -> None:
