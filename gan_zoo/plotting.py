@@ -85,8 +85,7 @@ def captioned(
             pen.text((x, y - line * _LINE - _GAP // 2), text, "black", font)
         colour = np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
         picture.paste(Image.fromarray(np.ascontiguousarray(colour)), (x, y))
-    drawn = torch.from_numpy(np.array(picture))
-    return drawn.permute(2, 0, 1)[None].float().div(127.5).sub(1)
+    return _as_images(np.array(picture))
 
 
 def stacked(pictures: Sequence[Tensor]) -> Tensor:
@@ -124,8 +123,12 @@ def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor
         reach = 1.4 * float(behind.abs().max())
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     canvas.draw()
-    pixels = torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3])
-    return pixels.permute(2, 0, 1)[None].float().div(127.5).sub(1)
+    return _as_images(np.array(canvas.buffer_rgba())[..., :3])
+
+
+def _as_images(pixels: np.ndarray) -> Tensor:
+    """A drawn picture (H, W, 3) uint8 as images are: (1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
 def save_png(picture: Tensor, path: str | Path) -> None:

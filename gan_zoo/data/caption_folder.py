@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,14 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_zoo.data.base import normalised, whole_in_range
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions
-from gan_zoo.data.mnist import check_channels
-from gan_zoo.data.pictures import check_when_broken, cropped_and_mirrored, load_pictures
+from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule
 
 log = logging.getLogger(__name__)
-
-_OPTION = "dataset.when_broken"
 
 
 class CaptionedPicture(NamedTuple):
@@ -39,16 +34,15 @@ class CaptionedPicture(NamedTuple):
         return self.name.rpartition("/")[0] or self.name
 
 
-class CaptionFolderDataModule(CaptionDataModule):
+class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
     """Pictures in one folder, and for each a text file of the same name in another.
 
     A line of the text file is a caption. Captions belong to the picture of the same path below the
     folders, or, where there is none, to the only one of the same name. Captions' folders are the
     pictures' classes, as in CUB and Oxford flowers; without folders each picture is a class.
 
-    The test pictures are of classes that are never trained on, or those that a list names. Training
-    pictures are scaled to ``load_size``, cropped to ``image_size`` at a random place and mirrored
-    at random. All are held in memory.
+    The test pictures are of classes that are never trained on, or those that a list names. All are
+    held in memory.
 
     Args:
         root: the folder that holds the two.
@@ -56,20 +50,18 @@ class CaptionFolderDataModule(CaptionDataModule):
         test_list: a text file that names the test set, a class or a picture a line; a file of
             ``root`` where it is not found as given. None to draw classes by the seed.
         test_share: of the classes, how many to draw.
-        image_size: side in pixels of what networks see.
-        load_size: side before the crop; None for 76 / 64 of image_size, as StackGAN's authors.
-        channels: 1 makes all pictures grey, 3 makes them colour.
-        flip: mirror every other training picture.
-        when_broken: what to do about a file that is no picture, or captions without a picture or a
-            caption: "stop", or "skip" it and say so.
         val_size: training pictures held out for validation, drawn by the seed.
         name: what the run is named by.
-        options: CaptionDataModule's.
+        options: CaptionDataModule's and PicturesDataModule's; ``load_size`` is 76 / 64 of
+            image_size by default, as StackGAN's authors have it, and ``when_broken`` is also about
+            captions without a picture or a caption.
 
     Raises:
         ValueError: for an option out of its range, a folder that is missing or empty, a list that
             names what is not there, or a broken file under "stop".
     """
+
+    load_ratio = 76 / 64
 
     def __init__(
         self,
@@ -80,10 +72,6 @@ class CaptionFolderDataModule(CaptionDataModule):
         test_list: str | Path | None = None,
         test_share: float = 0.2,
         image_size: int = 64,
-        load_size: int | None = None,
-        channels: int = 3,
-        flip: bool = True,
-        when_broken: str = "stop",
         batch_size: int = 64,
         num_workers: int = 0,
         val_size: int = 0,
@@ -91,27 +79,22 @@ class CaptionFolderDataModule(CaptionDataModule):
         **options: Any,
     ) -> None:
         super().__init__(
-            name=name, batch_size=batch_size, num_workers=num_workers, val_size=val_size, **options
+            root=root,
+            image_size=image_size,
+            name=name,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            val_size=val_size,
+            **options,
         )
-        whole_in_range("image_size", image_size, 4, 4096)
-        load_size = round(image_size * 76 / 64) if load_size is None else load_size
-        whole_in_range("load_size", load_size, image_size, 8192)
-        check_channels(channels)
-        check_when_broken(when_broken, _OPTION)
         if not 0 <= test_share < 1:
             raise ValueError(
                 f"dataset.test_share is {test_share}; it has to be 0 or more, and less than 1."
             )
-        self.root = Path(root)
         self.image_folder = image_folder
         self.caption_folder = caption_folder
         self.test_list = test_list
         self.test_share = test_share
-        self.image_size = image_size
-        self.load_size = load_size
-        self.channels = channels
-        self.flip = flip
-        self.when_broken = when_broken
         for option, folder in (("image_folder", image_folder), ("caption_folder", caption_folder)):
             if not (self.root / folder).is_dir():
                 raise ValueError(
@@ -171,10 +154,7 @@ class CaptionFolderDataModule(CaptionDataModule):
     def _part(
         self, pictures: Sequence[CaptionedPicture], kinds: dict[str, int], training: bool = False
     ) -> InMemoryCaptions:
-        size = self.load_size if training else self.image_size
-        read, pixels = load_pictures(
-            [p.picture for p in pictures], size, self.channels, self.when_broken, _OPTION
-        )
+        read, pixels = self.pictures([p.picture for p in pictures], training)
         kept = set(read)
         pictures = [p for p in pictures if p.picture in kept]
         labels = torch.tensor([kinds[p.kind] for p in pictures])
@@ -186,11 +166,14 @@ class CaptionFolderDataModule(CaptionDataModule):
         captions = Captions(
             texts, torch.ones(len(texts), 1, dtype=torch.bool), torch.tensor(of_image)
         )
-        prepare = functools.partial(
-            cropped_and_mirrored, side=self.image_size, mirror=self.flip
-        ) if training else normalised  # fmt: skip
         return InMemoryCaptions(
-            (pixels,), prepare, labels, labels[:, None], captions, self.captions_averaged, training
+            (pixels,),
+            self.prepare(training),
+            labels,
+            labels[:, None],
+            captions,
+            self.captions_averaged,
+            training,
         )
 
 
@@ -225,7 +208,7 @@ def described(images: Path, captions: Path, when_broken: str = "stop") -> list[C
             found.append(CaptionedPicture(name, candidates[0], lines))
         elif when_broken == "stop":
             raise ValueError(
-                f"'{file}' {problem}. Take it away, or leave such files out by {_OPTION}=skip."
+                f"'{file}' {problem}. Take it away, or leave such files out by {WHEN_BROKEN}=skip."
             )
         else:
             log.warning("Left out: '%s' %s.", file, problem)

@@ -168,19 +168,23 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         if self.train is not None:
             return
         images, digits = self.originals(train=True)
-        thirds = _Thirds(images, digits)
-        random = torch.Generator().manual_seed(self.seed)
+        measures = _measured(images)
+        thirds = _Thirds(measures, digits)
+        originals = _Originals(images, digits, thirds(measures, digits))
         if self.train_size is not None:
-            chosen = torch.randperm(len(images), generator=random)[: self.train_size]
-            images, digits = images[chosen], digits[chosen]
-        self.refuse_if_too_few(len(images))
-        end = len(images) - self.val_size
-        self.train = self._part(images[:end], digits[:end], thirds, 0, training=True)
+            random = torch.Generator().manual_seed(self.seed)
+            order = torch.randperm(len(images), generator=random)
+            originals = originals.chosen(order[: self.train_size])
+        count = len(originals.images)
+        self.refuse_if_too_few(count)
+        end = count - self.val_size
+        self.train = self._part(originals.chosen(slice(end)), 0, training=True)
         if self.val_size:
-            self.val = self._part(images[end:], digits[end:], thirds, 1)
+            self.val = self._part(originals.chosen(slice(end, None)), 1)
         images, digits = self.originals(train=False)
-        self.test = self._part(images, digits, thirds, 2)
-        self.held_out = self._part(images, digits, thirds, 3, held_out=True)
+        originals = _Originals(images, digits, thirds(_measured(images), digits))
+        self.test = self._part(originals, 2)
+        self.held_out = self._part(originals, 3, held_out=True)
         self.prepare_captions()
         self.caption_rows = self._rows()
 
@@ -189,13 +193,12 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
     def _part(
         self,
-        images: Tensor,
-        digits: Tensor,
-        thirds: _Thirds,
+        originals: _Originals,
         number: int,
         training: bool = False,
         held_out: bool = False,
     ) -> InMemoryCaptions:
+        images, digits, thirds = originals
         random = torch.Generator().manual_seed(self.seed * 10 + number)
         n = len(images)
         missing = self.held_out_inks[digits]
@@ -205,7 +208,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             ink = torch.randint(len(INKS) - 1, (n,), generator=random)
             ink = ink + (ink >= missing)
         ground = torch.randint(len(GROUNDS), (n,), generator=random)
-        attributes = torch.stack([digits, ink, ground, *thirds(images, digits)], 1)
+        attributes = torch.stack([digits, ink, ground, *thirds.unbind(1)], 1)
         ways = torch.rand(n, len(PARAPHRASES), generator=random)
         colours = []
         for palette, which in ((INKS, ink), (GROUNDS, ground)):
@@ -236,35 +239,60 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         return [digits, inks]
 
 
-class _Thirds:
-    """Thickness, slant and size as 0, 1 or 2, by thirds of the images that it was made of."""
+class _Originals(NamedTuple):
+    """Grey digits, and what is said of them.
 
-    def __init__(self, images: Tensor, digits: Tensor) -> None:
-        thickness, slant, size = _measured(images)
+    Attributes:
+        images: (N, 1, 28, 28) uint8.
+        digits: (N,) int64.
+        thirds: (N, 3) int64 of thickness, slant and size, from 0 to 2.
+    """
+
+    images: Tensor
+    digits: Tensor
+    thirds: Tensor
+
+    def chosen(self, which: Tensor | slice) -> _Originals:
+        """Those at these places."""
+        return _Originals(*(field[which] for field in self))
+
+
+class _Thirds:
+    """Thickness, slant and size as 0, 1 or 2, by thirds of the images that it was made of.
+
+    Args:
+        measures: (N, 3) of these images, as ``_measured`` gives them.
+        digits: (N,) int64.
+    """
+
+    def __init__(self, measures: Tensor, digits: Tensor) -> None:
+        thickness, slant, size = measures.unbind(1)
         thirds = torch.tensor([1 / 3, 2 / 3])
         self.thickness = thickness.quantile(thirds)
         self.slant = slant.quantile(thirds)
         kept = range(int(digits.max()) + 1)
         self.size = torch.stack([size[digits == digit].quantile(thirds) for digit in kept])
 
-    def __call__(self, images: Tensor, digits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of images (N, 1, H, W) uint8 and their digits: each (N,) int64."""
-        thickness, slant, size = _measured(images)
-        relative = (size[:, None] > self.size[digits]).sum(1)
-        return (
-            torch.bucketize(thickness, self.thickness),
-            torch.bucketize(slant, self.slant),
-            relative,
+    def __call__(self, measures: Tensor, digits: Tensor) -> Tensor:
+        """(N, 3) int64 of images with these measures."""
+        thickness, slant, size = measures.T.contiguous()
+        return torch.stack(
+            [
+                torch.bucketize(thickness, self.thickness),
+                torch.bucketize(slant, self.slant),
+                (size[:, None] > self.size[digits]).sum(1),
+            ],
+            1,
         )
 
 
-def _measured(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _measured(images: Tensor) -> Tensor:
+    """Thickness, slant and size (N, 3) of images (N, 1, H, W) uint8."""
     parts = []
     for chunk in images[:, 0].split(5000):
         share = chunk / 255
-        parts.append((stroke_thickness(share), *slant_and_size(share)))
-    thickness, slant, size = (torch.cat(part) for part in zip(*parts, strict=True))
-    return thickness, slant, size
+        parts.append(torch.stack([stroke_thickness(share), *slant_and_size(share)], 1))
+    return torch.cat(parts)
 
 
 def written(attributes: Tensor, ways: Tensor) -> Captions:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from gan_zoo.data.two_domains import Domain, ImagePair, InMemoryPairs
 
 log = logging.getLogger(__name__)
 
-_OPTION = "dataset.when_broken"
+WHEN_BROKEN = "dataset.when_broken"
 
 
 def load_picture(path: Path, size: int, channels: int) -> Tensor:
@@ -136,23 +137,76 @@ def files_in(folder: Path) -> list[Path]:
     return files
 
 
-class UnpairedFolderDataModule(InMemoryDataModule):
+class PicturesDataModule(InMemoryDataModule):
+    """What the data modules of a user's own pictures share: how these are read and augmented.
+
+    Training pictures are scaled to ``load_size``, cropped to ``image_size`` at a random place and
+    mirrored at random; all others are scaled to ``image_size``.
+
+    Args:
+        root: the folder that holds the pictures' folders.
+        image_size: side in pixels of what networks see.
+        load_size: side before the crop; None for ``load_ratio`` of image_size.
+        channels: 1 makes all pictures grey, 3 makes them colour.
+        flip: mirror every other training picture.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" it and say so.
+        options: InMemoryDataModule's.
+
+    Raises:
+        ValueError: for an option out of its range.
+    """
+
+    load_ratio: ClassVar[float]
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        image_size: int,
+        load_size: int | None = None,
+        channels: int = 3,
+        flip: bool = True,
+        when_broken: str = "stop",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        whole_in_range("image_size", image_size, 4, 4096)
+        load_size = round(image_size * self.load_ratio) if load_size is None else load_size
+        whole_in_range("load_size", load_size, image_size, 8192)
+        check_channels(channels)
+        check_when_broken(when_broken, WHEN_BROKEN)
+        self.root = Path(root)
+        self.image_size = image_size
+        self.load_size = load_size
+        self.channels = channels
+        self.flip = flip
+        self.when_broken = when_broken
+
+    def pictures(self, files: Sequence[Path], training: bool) -> tuple[list[Path], Tensor]:
+        """The files that could be read, and their pixels; errors as load_pictures'."""
+        size = self.load_size if training else self.image_size
+        return load_pictures(files, size, self.channels, self.when_broken, WHEN_BROKEN)
+
+    def prepare(self, training: bool) -> Callable[[Tensor], Tensor]:
+        """Makes a batch's images of such pixels."""
+        if not training:
+            return normalised
+        return functools.partial(cropped_and_mirrored, side=self.image_size, mirror=self.flip)
+
+
+class UnpairedFolderDataModule(PicturesDataModule):
     """Pictures of two domains in folders ``trainA`` and ``trainB``, held in memory.
 
-    Where there are ``testA`` and ``testB`` too, grids and evaluation take them. Training pictures
-    are scaled to ``load_size``, cropped to ``image_size`` at a random place and mirrored at random;
-    test pictures are scaled to ``image_size``.
+    Where there are ``testA`` and ``testB`` too, grids and evaluation take them.
 
     Args:
         root: the folder that holds the four.
         batch_size: pictures of each domain to a batch, in each process.
         image_size: side in pixels of what networks see.
-        load_size: side before the crop; None for 286 / 256 of image_size, as CycleGAN's authors.
-        channels: 1 makes all pictures grey, 3 makes them colour.
-        flip: mirror every other training picture.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it and say so.
         num_workers: loader processes.
         name: what the run is named by.
+        options: PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as
+            CycleGAN's authors have it.
 
     Raises:
         ValueError: for an option out of its range, a folder that is missing or empty, or a broken
@@ -160,31 +214,26 @@ class UnpairedFolderDataModule(InMemoryDataModule):
     """
 
     batch_type = ImagePair
+    load_ratio = 286 / 256
 
     def __init__(
         self,
         root: str | Path,
         batch_size: int = 1,
         image_size: int = 128,
-        load_size: int | None = None,
-        channels: int = 3,
-        flip: bool = True,
-        when_broken: str = "stop",
         num_workers: int = 0,
         name: str = "unpaired_folder",
+        **options: Any,
     ) -> None:
-        super().__init__(name, batch_size, num_workers, val_size=0)
-        whole_in_range("image_size", image_size, 4, 4096)
-        load_size = round(image_size * 286 / 256) if load_size is None else load_size
-        whole_in_range("load_size", load_size, image_size, 8192)
-        check_channels(channels)
-        check_when_broken(when_broken, _OPTION)
-        self.root = Path(root)
-        self.image_size = image_size
-        self.load_size = load_size
-        self.channels = channels
-        self.flip = flip
-        self.when_broken = when_broken
+        super().__init__(
+            root=root,
+            image_size=image_size,
+            name=name,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            val_size=0,
+            **options,
+        )
         for part in ("trainA", "trainB"):
             if not (self.root / part).is_dir():
                 raise ValueError(
@@ -195,16 +244,14 @@ class UnpairedFolderDataModule(InMemoryDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        train = [self._domain(part, self.load_size) for part in ("trainA", "trainB")]
+        train = [self._domain(part, training=True) for part in ("trainA", "trainB")]
         self.refuse_if_too_few(max(len(domain.data) for domain in train))
-        augmented = functools.partial(cropped_and_mirrored, side=self.image_size, mirror=self.flip)
-        self.train = InMemoryPairs(train, ImagePair, augmented)
+        self.train = InMemoryPairs(train, ImagePair, self.prepare(training=True))
         if all((self.root / part).is_dir() for part in ("testA", "testB")):
-            test = [self._domain(part, self.image_size) for part in ("testA", "testB")]
-            self.test = InMemoryPairs(test, ImagePair, normalised)
+            test = [self._domain(part, training=False) for part in ("testA", "testB")]
+            self.test = InMemoryPairs(test, ImagePair, self.prepare(training=False))
 
-    def _domain(self, part: str, size: int) -> Domain:
-        files = files_in(self.root / part)
-        _, pictures = load_pictures(files, size, self.channels, self.when_broken, _OPTION)
-        count = torch.arange(len(pictures))
-        return Domain(pictures, torch.full_like(count, -1), count)
+    def _domain(self, part: str, training: bool) -> Domain:
+        _, pixels = self.pictures(files_in(self.root / part), training)
+        count = torch.arange(len(pixels))
+        return Domain(pixels, torch.full_like(count, -1), count)

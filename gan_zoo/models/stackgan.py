@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from gan_zoo.data import CaptionBatch
 from gan_zoo.models.base import Loss, OptimizerFactory, Phase, eval_mode
-from gan_zoo.models.text_to_image import TextToImage, at_size
+from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
 
 
@@ -106,9 +106,8 @@ class StackGAN(TextToImage):
     @property
     def stage(self) -> int:
         """The stage that the coming iteration trains, 1 or 2."""
-        if self.stage_one_steps is None:
-            return 1
-        return 1 if self.trainer.global_step < self.stage_one_steps else 2
+        steps = self.stage_one_steps
+        return 1 if steps is None or self.trainer.global_step < steps else 2
 
     def phases(self) -> list[Phase]:
         players = [("d", "g"), ("d_2", "g_2")][self.stage - 1]
@@ -166,22 +165,19 @@ class StackGAN(TextToImage):
         names = ("generator", "generator_2")[: max(1, int(self.trained_stage))]
         return [self.network(name, ema) for name in names]
 
-    @property
-    def _discriminator(self) -> TextDiscriminator:
+    def judges(self) -> list[TextDiscriminator]:
         stages = (self.discriminator, self.discriminator_2)
-        return cast(TextDiscriminator, stages[self.stage - 1])
+        return [cast(TextDiscriminator, stages[self.stage - 1])]
 
     def discriminator_loss(self, batch: CaptionBatch, fake: Drawn) -> Loss:  # type: ignore[override]
-        discriminator = self._discriminator
-        real = discriminator.features(at_size(batch.image, discriminator.image_size))
-        drawn = discriminator.features(fake.images[-1].detach())
-        return self.matching(discriminator, real, drawn, batch)
+        (judge,) = self.judges()
+        real, drawn = judge.features(batch.image), judge.features(fake.images[-1].detach())
+        return self.matching(judge, real, drawn, batch)
 
     def generator_loss(self, batch: CaptionBatch, fake: Drawn) -> Loss:  # type: ignore[override]
-        discriminator = self._discriminator
-        features = discriminator.features(fake.images[-1])
+        (judge,) = self.judges()
         kl, terms = self.kl(fake)
-        logits = discriminator.fits(features, batch.caption)
+        logits = judge.fits(judge.features(fake.images[-1]), batch.caption)
         return self.adversarial.generator(logits) + kl, terms
 
     def after_phase(self, phase: Phase) -> None:
@@ -189,13 +185,6 @@ class StackGAN(TextToImage):
 
     def figures(self) -> dict[str, Tensor]:
         return {"stage": self.trained_stage.float()}
-
-    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """D on held-out real images with their captions."""
-        discriminator = self._discriminator
-        features = discriminator.features(at_size(batch.image, discriminator.image_size))
-        output = self.adversarial.output(discriminator.fits(features, batch.caption))
-        self.log("val/d_real", output.mean(), batch_size=len(batch.image), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from gan_zoo.data import CaptionBatch, ImageBatch
 from gan_zoo.losses import colour_consistency
 from gan_zoo.models.base import Loss
-from gan_zoo.models.text_to_image import TextToImage, at_size
+from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
 
 _ALPHA_WITHOUT_TEXT = 50.0
@@ -70,14 +70,13 @@ class StackGANPP(TextToImage):
         caption = batch.caption if isinstance(batch, CaptionBatch) else None
         return self.draw([self.generator], noise, caption)
 
-    @property
-    def _judges(self) -> list[TextDiscriminator]:
+    def judges(self) -> list[TextDiscriminator]:
         return list(cast(Iterable[TextDiscriminator], self.discriminator))
 
     def discriminator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
         losses, outputs = [], []
-        for judge, image in zip(self._judges, fake.images, strict=True):
-            real = judge.features(at_size(batch.image, judge.image_size))
+        for judge, image in zip(self.judges(), fake.images, strict=True):
+            real = judge.features(batch.image)
             drawn = judge.features(image.detach())
             terms = {}
             if judge.alone is not None:
@@ -98,7 +97,7 @@ class StackGANPP(TextToImage):
 
     def generator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
         total, terms = self.kl(fake)
-        for judge, image in zip(self._judges, fake.images, strict=True):
+        for judge, image in zip(self.judges(), fake.images, strict=True):
             features = judge.features(image)
             if judge.alone is not None:
                 total = total + self.adversarial.generator(judge.real(features))
@@ -109,16 +108,3 @@ class StackGANPP(TextToImage):
             gaps = [colour_consistency(finer, coarser.detach()) for finer, coarser in pairs]
         terms["colour_gap"] = torch.stack(gaps)
         return total + self.lambda_colour * terms["colour_gap"].sum(), terms
-
-    def validation_step(self, batch: CaptionBatch | ImageBatch, batch_idx: int) -> None:
-        """D on held-out real images, with their captions where there are such."""
-        outputs = []
-        for judge in self._judges:
-            features = judge.features(at_size(batch.image, judge.image_size))
-            if isinstance(batch, CaptionBatch):
-                logits = judge.fits(features, batch.caption)
-            else:
-                logits = judge.real(features)
-            outputs.append(self.adversarial.output(logits).mean())
-        value = torch.stack(outputs).mean()
-        self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)

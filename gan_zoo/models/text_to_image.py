@@ -82,6 +82,10 @@ class TextToImage(NoiseToImage):
         """All scales' images of noise and caption embeddings, the coarsest first."""
         raise NotImplementedError
 
+    def judges(self) -> list[TextDiscriminator]:
+        """The discriminators that take part in the coming iteration, the coarsest first."""
+        raise NotImplementedError
+
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, latent_dim + the augmentations' values); ``generator`` as NoiseToImage's."""
         latent = super().draw_noise(n, generator)
@@ -138,6 +142,19 @@ class TextToImage(NoiseToImage):
             source.embed_with(self.text_encoder)
         self.captions = source.example_captions
         self.caption_rows = source.caption_rows
+
+    def validation_step(self, batch: CaptionBatch | ImageBatch, batch_idx: int) -> None:
+        """D on held-out real images, with their captions where there are such."""
+        outputs = []
+        for judge in self.judges():
+            features = judge.features(batch.image)
+            if isinstance(batch, CaptionBatch):
+                logits = judge.fits(features, batch.caption)
+            else:
+                logits = judge.real(features)
+            outputs.append(self.adversarial.output(logits).mean())
+        value = torch.stack(outputs).mean()
+        self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"captions": self.captions, "caption_rows": self.caption_rows}
@@ -210,20 +227,19 @@ class TextToImage(NoiseToImage):
             ValueError: for a condition that the model does not take, or a caption of which it knows
                 no word; single words that it does not know are warned of.
         """
-        known = {"captions"} if self.text_encoder is not None else set()
-        for name in asked.keys() - known:
-            raise ValueError(f"This checkpoint's {type(self).__name__} takes no {name}.")
+        if self.text_encoder is None:
+            return super().sample_inputs(asked, n, generator)
+        rest = {name: values for name, values in asked.items() if name != "captions"}
         captions = asked.get("captions")
         if isinstance(captions, str):
             captions = [captions]
         if captions is not None:
             self._check(captions)
-        n = n or len(captions or [0] * 64)
-        inputs: dict[str, Any] = {"noise": self.draw_noise(n, generator)}
-        if self.text_encoder is not None:
-            chosen = captions or self._default_captions(n)
-            inputs["captions"] = [chosen[i % len(chosen)] for i in range(n)]
-        return inputs
+            n = n or len(captions)
+        inputs = super().sample_inputs(rest, n, generator)
+        n = len(inputs["noise"])
+        chosen = captions or self._default_captions(n)
+        return inputs | {"captions": [chosen[i % len(chosen)] for i in range(n)]}
 
     def _check(self, captions: Sequence[Any]) -> None:
         if not captions or not all(isinstance(caption, str) for caption in captions):
@@ -278,11 +294,6 @@ class TextToImage(NoiseToImage):
             return super().real_grid(cast(ImageBatch, examples))
         images = examples.image[:_EXAMPLES]
         return captioned(images, self._default_captions(len(images)), _EXAMPLE_COLUMNS), 1
-
-
-def at_size(image: Tensor, side: int) -> Tensor:
-    """Images (B, C, H, H) averaged down to (B, C, side, side)."""
-    return image if image.shape[-1] == side else F.adaptive_avg_pool2d(image, side)
 
 
 def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

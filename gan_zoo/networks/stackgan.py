@@ -450,7 +450,9 @@ class TextDiscriminator(nn.Module):
             _keep_variance(cast(nn.Linear, self.text[0]))
 
     def features(self, image: Tensor) -> Tensor:
-        """The small map that both kinds of logits are read from."""
+        """The small map that logits are read from, of images of its size or larger."""
+        if image.shape[-1] > self.image_size:
+            image = F.adaptive_avg_pool2d(image, self.image_size)
         return self.body(image)
 
     def fits(self, features: Tensor, caption: Tensor) -> Tensor:
