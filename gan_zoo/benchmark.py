@@ -105,15 +105,15 @@ def benchmark(config: DictConfig) -> None:
         raise ValueError("A comparison needs block=1 and rounds=3 at least.")
     config.dataset.name = dataset_name(config.dataset)
     pl.seed_everything(config.seed, verbose=False)
-    datamodule: MNISTDataModule = instantiate(config.dataset)
-    datamodule.prepare_data()
-    datamodule.setup()
     model: ImageGAN = instantiate(config.model)
     if type(model).phases is not ImageGAN.phases or model.penalty or model.n_critic > 1:
         raise ValueError(
             f"The bare loop trains the plain alternating game, not {type(model).__name__}'s: "
             "compare model=gan, cgan or dcgan without a penalty."
         )
+    datamodule: MNISTDataModule = instantiate(config.dataset)
+    datamodule.prepare_data()
+    datamodule.setup()
     batch = next(iter(datamodule.train_dataloader()))
     with tempfile.TemporaryDirectory() as folder:
         trainer: pl.Trainer = instantiate(
