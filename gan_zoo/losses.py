@@ -28,11 +28,14 @@ class AdversarialLoss(NamedTuple):
         generator: fake logits -> scalar that the generator minimises.
         output: what the discriminator says of an image, given its logit: the probability that it
             is real where the objective is a likelihood, else the score itself.
+        gap: the difference of the outputs for real and generated images of a discriminator that has
+            nothing left to learn; None where there is no end to it.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
+    gap: float | None = None
 
 
 def _score(logits: Tensor) -> Tensor:
@@ -95,11 +98,11 @@ def negative_score_g(fake: Tensor) -> Tensor:
 
 
 ADVERSARIAL_LOSSES = {
-    "minimax": AdversarialLoss(binary_cross_entropy_d, minimax_g, torch.sigmoid),
-    "non_saturating": AdversarialLoss(binary_cross_entropy_d, non_saturating_g, torch.sigmoid),
-    "least_squares": AdversarialLoss(least_squares_d, least_squares_g, _score),
-    "cyclegan_least_squares": AdversarialLoss(least_squares_d, whole_least_squares_g, _score),
-    "hinge": AdversarialLoss(hinge_d, negative_score_g, _score),
+    "minimax": AdversarialLoss(binary_cross_entropy_d, minimax_g, torch.sigmoid, 1.0),
+    "non_saturating": AdversarialLoss(binary_cross_entropy_d, non_saturating_g, torch.sigmoid, 1.0),
+    "least_squares": AdversarialLoss(least_squares_d, least_squares_g, _score, 1.0),
+    "cyclegan_least_squares": AdversarialLoss(least_squares_d, whole_least_squares_g, _score, 1.0),
+    "hinge": AdversarialLoss(hinge_d, negative_score_g, _score, 2.0),
     "wasserstein": AdversarialLoss(wasserstein_d, negative_score_g, _score),
 }
 

@@ -28,6 +28,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 import gan_zoo
+from gan_zoo.callbacks import Metrics
 from gan_zoo.checkpoint import begin_with
 from gan_zoo.cli import dataset_label, dataset_name
 from gan_zoo.data import InMemoryDataModule
@@ -83,7 +84,10 @@ def train(config: DictConfig) -> None:
         if first_process and (folder / "checkpoints" / "last.ckpt").exists():
             print(f"Interrupted. Go on with: python scripts/train.py resume={_shown(folder)}")
         raise
-    except Exception:
+    except Exception as error:
+        last = folder / "checkpoints" / "last.ckpt"
+        if isinstance(error, ArithmeticError) and last.exists():
+            raise ArithmeticError(f"{error} What was good is kept in {_shown(last)}.") from error
         if fresh and first_process and (trainer is None or trainer.global_step == 0):
             logging.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
@@ -109,6 +113,8 @@ def _fit(
         if isinstance(logger, TensorBoardLogger):
             # The table of runs only shows metrics that it was promised at the start.
             promised = {f"final/loss_{phase.name}": math.nan for phase in model.phases()}
+            for callback in _metrics_of(trainer):
+                promised |= dict.fromkeys(callback.promised(trainer), math.nan)
             logger.log_hyperparams(hyperparameters, promised)
         else:
             logger.log_hyperparams(hyperparameters)
@@ -118,6 +124,10 @@ def _fit(
     if trainer.is_global_zero:
         metrics = json.loads((folder / _Result.FILE).read_text())
         _print_summary(folder, metrics)
+
+
+def _metrics_of(trainer: pl.Trainer) -> list[Metrics]:
+    return [c for c in trainer.callbacks if isinstance(c, Metrics)]  # type: ignore[attr-defined]
 
 
 class _Result(pl.Callback):
@@ -143,6 +153,14 @@ class _Result(pl.Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(final, trainer.global_step)
+        for callback in _metrics_of(trainer):
+            scored |= callback.figures
+            if callback.best is not None:
+                scored[f"best/{callback.monitor}"] = callback.best
+                scored["best/step"] = callback.best_step
+        path = self.folder / self.FILE
+        # What scripts/evaluate.py measured of an earlier part of the run.
+        before = json.loads(path.read_text()) if path.exists() else {}
         metrics = {
             **self.about,
             "steps": trainer.global_step,
@@ -153,8 +171,9 @@ class _Result(pl.Callback):
                 for name, value in scored.items()
                 if name.removeprefix("train/") not in pl_module.counts
             },
+            **{name: before[name] for name in ("evaluation",) if name in before},
         }
-        (self.folder / self.FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+        path.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def _refuse_what_cannot_work(config: DictConfig) -> None:
@@ -318,8 +337,8 @@ def _git(*arguments: str) -> str | None:
 def _print_summary(folder: Path, metrics: dict[str, Any]) -> None:
     runs = next((path for path in folder.parents if path.name == "runs"), folder)
     scores = "  ".join(
-        f"{name.removeprefix('train/')} {metrics[name]:.3f}"
-        for name in ("train/loss_d", "train/loss_g", "train/d_real", "train/d_fake")
+        f"{name.rpartition('/')[2]} {metrics[name]:.3f}"
+        for name in ("train/loss_d", "train/loss_g", "train/d_real", "train/d_fake", "metrics/fid")
         if name in metrics
     )
     minutes = metrics["seconds"] / 60

@@ -1,7 +1,9 @@
-"""What happens around training: sample grids, checkpoints, the progress bar."""
+"""What happens around training: sample grids, checkpoints, metrics, health, the progress bar."""
 
 from gan_zoo.callbacks.checkpoint import Checkpoint
+from gan_zoo.callbacks.health import Health
+from gan_zoo.callbacks.metrics import Metrics
 from gan_zoo.callbacks.progress import TrainingProgress
 from gan_zoo.callbacks.sample_grid import SampleGrid
 
-__all__ = ["Checkpoint", "SampleGrid", "TrainingProgress"]
+__all__ = ["Checkpoint", "Health", "Metrics", "SampleGrid", "TrainingProgress"]

@@ -1,11 +1,12 @@
 """Lightning data modules. They alone normalise: images leave them as float32 in [-1, 1]."""
 
-from gan_zoo.data.base import InMemoryDataModule
+from gan_zoo.data.base import ImageBatch, InMemoryDataModule
 from gan_zoo.data.caption_folder import CaptionFolderDataModule
 from gan_zoo.data.captions import CaptionBatch
-from gan_zoo.data.mnist import ImageBatch, MNISTDataModule, available_dataset
+from gan_zoo.data.mnist import MNISTDataModule, available_dataset
 from gan_zoo.data.mnist_captions import MNISTCaptionsDataModule
 from gan_zoo.data.pictures import UnpairedFolderDataModule
+from gan_zoo.data.stacked_mnist import StackedMNISTDataModule
 from gan_zoo.data.two_domains import (
     GaussianMixtureDataModule,
     ImagePair,
@@ -28,6 +29,7 @@ __all__ = [
     "MappedDigitsDataModule",
     "PointPair",
     "RotatedDigitsDataModule",
+    "StackedMNISTDataModule",
     "UnpairedFolderDataModule",
     "available_dataset",
 ]

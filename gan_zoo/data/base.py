@@ -5,13 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+
+class ImageBatch(NamedTuple):
+    """A batch of labelled images.
+
+    Attributes:
+        image: (B, C, H, W) float32 in [-1, 1].
+        label: (B,) int64 in [0, number of classes).
+    """
+
+    image: Tensor
+    label: Tensor
 
 
 def pass_through(batch: Any) -> Any:
@@ -38,6 +50,43 @@ class InMemoryDataset(Dataset[Any]):
         raise NotImplementedError
 
 
+class LabelledDataset(InMemoryDataset):
+    """A dataset of ImageBatch that tells all labels at once.
+
+    Attributes:
+        labels: (N,) int64; -1 where classes are not known.
+    """
+
+    labels: Tensor
+
+
+class InMemoryImages(LabelledDataset):
+    """Labelled images in memory.
+
+    Args:
+        images: (N, C, H, H) uint8.
+        labels: (N,) int64.
+        image_size: side to pad or resize the images of a batch to, which for all of them at once
+            could take more memory than there is; None leaves them as they are.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, image_size: int | None = None) -> None:
+        self.images = images
+        self.labels = labels
+        self.image_size = image_size or images.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
+        chosen = torch.as_tensor(indices)
+        image = resized(self.images.index_select(0, chosen), self.image_size)
+        return ImageBatch(normalised(image), self.labels.index_select(0, chosen))
+
+    def stored(self) -> Iterable[Tensor]:
+        return self.images, self.labels
+
+
 class InMemoryDataModule(pl.LightningDataModule):
     """Loaders over datasets in memory.
 
@@ -53,6 +102,9 @@ class InMemoryDataModule(pl.LightningDataModule):
     Attributes:
         batch_type: NamedTuple of a batch; models say which they take.
         num_examples: how many ``examples`` gives at most.
+        domains: names of the sets of images that it has: "a" and "b", or "" for one.
+        measured_images: how many generated images are measured where nobody says.
+        per_channel: whether each channel is an image of its own to the evaluator.
 
     Raises:
         ValueError: for an option out of its range.
@@ -61,6 +113,9 @@ class InMemoryDataModule(pl.LightningDataModule):
     name: str
     batch_type: ClassVar[type]
     num_examples: ClassVar[int] = 64
+    domains: ClassVar[tuple[str, ...]] = ("",)
+    measured_images: ClassVar[int] = 10_000
+    per_channel: ClassVar[bool] = False
 
     def __init__(self, name: str, batch_size: int, num_workers: int, val_size: int) -> None:
         super().__init__()
@@ -106,6 +161,30 @@ class InMemoryDataModule(pl.LightningDataModule):
         if dataset is None:
             raise RuntimeError("Call setup() before asking a data module for examples.")
         return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether ``labelled`` has test images of known classes, for an evaluator to judge by."""
+        return False
+
+    def labelled(self, domain: str, train: bool) -> LabelledDataset:
+        """All images of a domain with their classes, -1 where these are not known.
+
+        What generated images are measured against: the test images, or with ``train`` all training
+        images, validation images included, without augmentation.
+
+        Raises:
+            ValueError: where there are none.
+        """
+        raise ValueError(f"{self.name} has no images to measure generated ones against.")
+
+    def evaluator_images(self, domain: str, train: bool) -> LabelledDataset:
+        """What the evaluator of a domain's images is trained on."""
+        return self.labelled(domain, train)
+
+    def evaluator_name(self, domain: str) -> str:
+        """What that evaluator is called."""
+        return "_".join(filter(None, (self.name, getattr(self, "task", ""), domain)))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
         if batch[0].device == device:

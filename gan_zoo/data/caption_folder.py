@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions
+from gan_zoo.data.captions import (
+    CaptionDataModule,
+    Captions,
+    InMemoryCaptions,
+    WithoutCaptions,
+)
 from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule
 
 log = logging.getLogger(__name__)
@@ -121,6 +126,14 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         if test:
             self.test = self._part([p for p in pictures if p.name in test], kinds)
         self.prepare_captions()
+
+    @property
+    def has_classes(self) -> bool:
+        return self.test is not None
+
+    def evaluator_images(self, domain: str, train: bool) -> WithoutCaptions:
+        """All pictures in training, as test classes have none in the training set."""
+        return WithoutCaptions(*self.parts()) if train else self.labelled(domain, train)
 
     def _test_names(
         self, pictures: Sequence[CaptionedPicture], kinds: list[str], order: torch.Generator

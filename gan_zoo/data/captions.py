@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset, whole_in_range
+from gan_zoo.data.base import (
+    ImageBatch,
+    InMemoryDataModule,
+    InMemoryDataset,
+    LabelledDataset,
+    whole_in_range,
+)
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder
 
@@ -164,6 +170,34 @@ class InMemoryCaptions(InMemoryDataset):
         return self.embeddings[rows].mean(1)
 
 
+class WithoutCaptions(LabelledDataset):
+    """The images and labels of captioned datasets, one after the other."""
+
+    def __init__(self, *parts: InMemoryCaptions) -> None:
+        self.parts = parts
+        self.labels = torch.cat([part.labels for part in parts])
+        self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
+        chosen = torch.as_tensor(indices)
+        which = torch.bucketize(chosen, self._ends, right=True)
+        images, places = [], []
+        for number, part in enumerate(self.parts):
+            here = (which == number).nonzero()[:, 0]
+            if len(here):
+                images.append(part.image(chosen[here] - (self._ends[number] - len(part))))
+                places.append(here)
+        order = torch.cat(places).argsort()
+        return ImageBatch(torch.cat(images)[order], self.labels[chosen])
+
+    def stored(self) -> Iterable[Tensor]:
+        for part in self.parts:
+            yield from (*part.images, part.labels)
+
+
 class CaptionDataModule(InMemoryDataModule):
     """What the data modules with captions share: the encoder of the captions.
 
@@ -216,6 +250,12 @@ class CaptionDataModule(InMemoryDataModule):
         """All datasets of this module."""
         return [d for d in (self.train, self.val, self.test) if isinstance(d, InMemoryCaptions)]
 
+    def labelled(self, domain: str, train: bool) -> WithoutCaptions:
+        part = self.train if train else self.test
+        if not isinstance(part, InMemoryCaptions):
+            raise ValueError(f"{self.name} has no test images to measure generated ones against.")
+        return WithoutCaptions(part)
+
     def embed_with(self, encoder: nn.Module) -> None:
         """Encodes the captions of all parts by this encoder."""
         self.text_encoder = encoder
@@ -223,9 +263,9 @@ class CaptionDataModule(InMemoryDataModule):
             part.embed(encoder)
 
     def prepare_captions(self) -> None:
-        """Trains the encoder, or fetches it from the cache, and encodes all captions."""
+        """Trains an untrained encoder, or fetches it from the cache, and encodes all captions."""
         encoder = self.text_encoder
-        if isinstance(encoder, TextEncoder):
+        if isinstance(encoder, TextEncoder) and not encoder.vocabulary:
             assert isinstance(self.train, InMemoryCaptions)
             file = self.cache_dir / f"text-encoder-{self._encoder_hash(encoder)}.pt"
             if not _restored(encoder, file):

@@ -10,10 +10,9 @@ import socket
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from gan_zoo.data.base import (
-    InMemoryDataModule,
-    InMemoryDataset,
-    normalised,
-    resized,
-    whole_in_range,
-)
+from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages, whole_in_range
 
 log = logging.getLogger(__name__)
 
@@ -47,45 +40,6 @@ _FILES: dict[str, tuple[tuple[int, ...], str]] = {
     "t10k-labels-idx1-ubyte": ((10000,), "27ae3e4e09519cfbb04c329615203637"),
 }
 _DOWNLOAD_TIMEOUT_SECONDS = 20
-
-
-class ImageBatch(NamedTuple):
-    """A batch of labelled images.
-
-    Attributes:
-        image: (B, C, H, W) float32 in [-1, 1].
-        label: (B,) int64 in [0, number of classes).
-    """
-
-    image: Tensor
-    label: Tensor
-
-
-class InMemoryImages(InMemoryDataset):
-    """Labelled images in memory.
-
-    Args:
-        images: (N, C, H, H) uint8.
-        labels: (N,) int64.
-        image_size: side to pad or resize the images of a batch to, which for all of them at once
-            could take more memory than there is; None leaves them as they are.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor, image_size: int | None = None) -> None:
-        self.images = images
-        self.labels = labels
-        self.image_size = image_size or images.shape[-1]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
-        chosen = torch.as_tensor(indices)
-        image = resized(self.images.index_select(0, chosen), self.image_size)
-        return ImageBatch(normalised(image), self.labels.index_select(0, chosen))
-
-    def stored(self) -> Iterable[Tensor]:
-        return self.images, self.labels
 
 
 def available_dataset(name: str, root: str | Path, when_unavailable: str = STAND_IN) -> str:
@@ -263,6 +217,10 @@ class DigitsDataModule(InMemoryDataModule):
     def prepare_data(self) -> None:
         self.name = self.available(self.name, self.root, self.when_unavailable)
 
+    @property
+    def has_classes(self) -> bool:
+        return True
+
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
         """(N, 1, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""
         images, labels = load_images(self.name, self.root, train)
@@ -290,6 +248,9 @@ class MNISTDataModule(DigitsDataModule):
         self.train = self._part(images[:end], labels[:end])
         self.val = self._part(images[end:], labels[end:])
         self.test = self._part(*self.originals(train=False))
+
+    def labelled(self, domain: str, train: bool) -> InMemoryImages:
+        return self._part(*self.originals(train))
 
     def _part(self, images: Tensor, labels: Tensor) -> InMemoryImages:
         repeated = images.expand(-1, self.channels, -1, -1)

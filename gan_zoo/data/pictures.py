@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gan_zoo.data.base import InMemoryDataModule, normalised, whole_in_range
+from gan_zoo.data.base import InMemoryDataModule, InMemoryImages, normalised, whole_in_range
 from gan_zoo.data.mnist import check_channels
 from gan_zoo.data.two_domains import Domain, ImagePair, InMemoryPairs
 
@@ -214,6 +214,7 @@ class UnpairedFolderDataModule(PicturesDataModule):
     """
 
     batch_type = ImagePair
+    domains = ("a", "b")
     load_ratio = 286 / 256
 
     def __init__(
@@ -250,6 +251,16 @@ class UnpairedFolderDataModule(PicturesDataModule):
         if all((self.root / part).is_dir() for part in ("testA", "testB")):
             test = [self._domain(part, training=False) for part in ("testA", "testB")]
             self.test = InMemoryPairs(test, ImagePair, self.prepare(training=False))
+
+    def labelled(self, domain: str, train: bool) -> InMemoryImages:
+        pairs = self.train if train else self.test
+        if not isinstance(pairs, InMemoryPairs):
+            raise ValueError(
+                f"{self.name} has no test pictures to measure generated ones against: testA and "
+                f"testB in '{self.root}' would hold them."
+            )
+        pictures: Domain = getattr(pairs, domain)
+        return InMemoryImages(pictures.data, pictures.label, self.image_size)
 
     def _domain(self, part: str, training: bool) -> Domain:
         _, pixels = self.pictures(files_in(self.root / part), training)

@@ -21,6 +21,7 @@ from torchvision.datasets import USPS
 from gan_zoo.data.base import (
     InMemoryDataModule,
     InMemoryDataset,
+    InMemoryImages,
     framed,
     normalised,
     resized,
@@ -36,6 +37,7 @@ from gan_zoo.data.mnist import (
 
 _UNKNOWN = -1
 _USPS_COUNTS = {True: 7291, False: 2007}
+_ANGLE_RANGES = 6
 _CHUNK = 5000
 
 
@@ -190,6 +192,7 @@ class TwoDomainsDataModule(DigitsDataModule):
     """
 
     batch_type = ImagePair
+    domains = ("a", "b")
 
     def __init__(self, *, task: str, seed: int = 0, **options: Any) -> None:
         super().__init__(**options)
@@ -207,6 +210,11 @@ class TwoDomainsDataModule(DigitsDataModule):
         if training:
             b = b._replace(label=torch.full_like(b.label, _UNKNOWN))
         return InMemoryPairs((a, b), ImagePair, self._prepared)
+
+    def images(self, domain: Domain) -> InMemoryImages:
+        """A domain's images with their classes, as they are in pairs."""
+        pixels = domain.data.expand(-1, self.channels, -1, -1)
+        return InMemoryImages(pixels, domain.label, self.image_size)
 
     def shuffled(self, count: int) -> Tensor:
         """The numbers below ``count`` in an order of the seed's."""
@@ -257,6 +265,13 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         test = self.digits(train=False)
         self.test = self.pairs((test, self._mapped(test)))
 
+    def labelled(self, domain: str, train: bool) -> InMemoryImages:
+        digits = self.digits(train)
+        return self.images(digits if domain == "a" else self._mapped(digits))
+
+    def evaluator_name(self, domain: str) -> str:
+        return self.name if domain == "a" else f"{self.name}_{self.task}"
+
     def _mapped(self, domain: Domain) -> Domain:
         # A frame is part of the picture: that of a negative is white.
         return domain._replace(data=self.counterpart(framed(domain.data, self.image_size)))
@@ -267,7 +282,8 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
 
     Domain a is the one class and b the other, each image turned by an angle that is uniform in
     +-max_angle; the labels are the angles in degrees, counter-clockwise. What a translator should
-    find is the angle, which is all that the domains share.
+    find is the angle, which is all that the domains share. So the classes by which generated images
+    are measured are six equal ranges of the angle.
 
     Args:
         digits: the classes of a and b.
@@ -302,6 +318,12 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         self.train = self.pairs(train, training=True)
         self.val = self.pairs(held)
         self.test = self.pairs([self._domain(digit, False) for digit in self.classes])
+
+    def labelled(self, domain: str, train: bool) -> InMemoryImages:
+        images = self._domain(self.classes["ab".index(domain)], train)
+        share = (images.label / self.max_angle + 1) / 2
+        ranges = (share * _ANGLE_RANGES).long().clamp(0, _ANGLE_RANGES - 1)
+        return self.images(images._replace(label=ranges))
 
     def _domain(self, digit: int, train: bool) -> Domain:
         digits = self.digits(train)
@@ -367,6 +389,14 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
         self.train = self.pairs(train, training=True)
         self.val = self.pairs(held)
         self.test = self.pairs(self._sources(False))
+
+    def labelled(self, domain: str, train: bool) -> InMemoryImages:
+        return self.images(self._sources(train)["ab".index(domain)])
+
+    def evaluator_name(self, domain: str) -> str:
+        if (domain == "b") != self.swap:
+            return "usps" if self.name != STAND_IN else f"{STAND_IN}_usps"
+        return self.name
 
     def _sources(self, train: bool) -> list[Domain]:
         """The digits (N, 1, 28, 28) of a and b."""
@@ -448,6 +478,7 @@ class GaussianMixtureDataModule(InMemoryDataModule):
     """
 
     batch_type = PointPair
+    domains = ("a", "b")
     num_examples = 1000
 
     def __init__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gan_zoo.data import ImageBatch
+from gan_zoo.data.base import InMemoryDataset
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
@@ -31,6 +33,21 @@ _STATISTICS_INTERVAL = 16
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 # A plateau's figure is read from the device, so not in every iteration.
 _PLATEAU_INTERVAL = 100
+# Where nothing is logged, losses are still checked in checkpoints, as far back as this.
+_MOST_UNCHECKED = 1000
+_REMEDY = "Lower rates (model.optimizer_d.lr) or model.gradient_clip_val may hold it."
+
+
+class Generated(NamedTuple):
+    """What a model generated in one domain, to be measured.
+
+    Attributes:
+        image: (N, C, H, W) in [-1, 1], or points (N, 2).
+        label: (N,) int64, the classes that were asked for; None where none were.
+    """
+
+    image: Tensor
+    label: Tensor | None = None
 
 
 class Phase(NamedTuple):
@@ -82,18 +99,26 @@ class AdversarialModule(pl.LightningModule):
         batch_types: the NamedTuples of the batches that it trains on.
         averaged_networks: each network that ``ema_decay`` averages, and the player that trains it.
         watched: which of ``figures`` a ReduceLROnPlateau watches; None where none would do.
+        steered: figures that the model steers -> the bounds at which they would steer nothing, and
+            what helps then.
+        targets: figures that the objective holds -> the range that they should come to lie in.
+        published: what the paper reports: (dataset, figure of ``evaluate``) -> its words.
         config: the run's whole configuration as plain dicts; checkpoints carry it.
         latest: phase -> its loss and terms when it last ran, detached, on the device.
         counts: images_seen, and of each player the optimizer's steps; checkpoints carry them too.
 
     Raises:
         ValueError: for an option out of its range.
-        ArithmeticError: in training, at a logging step, once a figure is not finite.
+        ArithmeticError: in training, at a logging step or checkpoint, once a loss or one of its
+            terms has not been finite, or the weights are not; no checkpoint is written then.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (ImageBatch,)
     averaged_networks: ClassVar[dict[str, str]] = {"generator": "g"}
     watched: str | None = None
+    steered: ClassVar[Mapping[str, tuple[tuple[float, ...], str]]] = {}
+    targets: Mapping[str, tuple[float, float]] = {}
+    published: ClassVar[Mapping[tuple[str, str], str]] = {}
 
     def __init__(
         self,
@@ -126,6 +151,10 @@ class AdversarialModule(pl.LightningModule):
         self.config: dict[str, Any] = {}
         self.latest: dict[str, dict[str, Tensor]] = {}
         self._gradient_norm: Tensor | None = None
+        # Iteration, loss and figures of phases since they were last checked.
+        self._unchecked: deque[tuple[int, Tensor, dict[str, Tensor]]] = deque(
+            maxlen=_MOST_UNCHECKED
+        )
 
     def players(self) -> dict[str, nn.Module]:
         """Each player's networks, by the name that phases and optimizers use."""
@@ -155,6 +184,46 @@ class AdversarialModule(pl.LightningModule):
     def real_grid(self, examples: Any) -> tuple[Tensor, int]:
         """Real images to hold the sample grid against."""
         raise NotImplementedError
+
+    def generated_images(
+        self,
+        n: int,
+        source: InMemoryDataset,
+        generator: torch.Generator,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Iterator[dict[str, Generated]]:
+        """What the model generates to be measured, in chunks.
+
+        Args:
+            n: how many; a model that translates makes at most one of each of the source's images.
+            source: the data's test set, whose images are translated, or whose captions are drawn.
+            generator: source of the noise.
+            ema: use the moving averages where there are such.
+            chunk_size: images of a chunk.
+
+        Returns:
+            Domain ("a" and "b", or "" for the only one) -> its part of the chunk.
+        """
+        raise NotImplementedError
+
+    def real_images(self, batch: Any) -> dict[str, Generated]:
+        """A batch of the data as ``generated_images`` gives the model's own, with its classes where
+        the model is asked for such."""
+        raise NotImplementedError
+
+    def certainty(self, figures: Mapping[str, float]) -> float | None:
+        """How sure the discriminator is of real and generated images; 1 has nothing left to learn.
+
+        None where its outputs have no end to go to.
+
+        Args:
+            figures: as they are logged, with ``d_real`` and ``d_fake``.
+        """
+        gap = getattr(getattr(self, "adversarial", None), "gap", None)
+        if gap is None or not {"d_real", "d_fake"} <= figures.keys():
+            return None
+        return (figures["d_real"] - figures["d_fake"]) / gap
 
     def age(self, player: str) -> int | None:
         """For how many iterations before this one the player had been in the game.
@@ -239,8 +308,9 @@ class AdversarialModule(pl.LightningModule):
             self._gradient_norm = None
             if phase.runs(iteration) % accumulate == 0:
                 self._step(phase.player)
-            latest = {f"loss_{phase.name}": loss.detach()}
-            latest |= {name: term.detach() for name, term in terms.items()}
+            latest = {name: term.detach() for name, term in terms.items()}
+            latest[f"loss_{phase.name}"] = loss.detach()
+            self._unchecked.append((iteration, loss.detach(), latest))
             if self._gradient_norm is not None:
                 latest[f"grad_norm_{phase.name}"] = self._gradient_norm
             self.latest[phase.name] = latest
@@ -248,6 +318,7 @@ class AdversarialModule(pl.LightningModule):
 
         self._end_iteration(len(batch[0]))
         if logging:
+            self.refuse_broken_losses()
             logged: dict[str, Any] = {
                 name: value.mean()
                 for figures in [*self.latest.values(), self.figures()]
@@ -260,17 +331,28 @@ class AdversarialModule(pl.LightningModule):
                     for player, optimizer in self._optimizer_of.items()
                 }
             values = {f"train/{name}": float(value) for name, value in logged.items()}
-            broken = [name for name, value in values.items() if not math.isfinite(value)]
-            if broken:
-                raise ArithmeticError(
-                    f"{broken[0]} is {values[broken[0]]} in iteration {iteration}: the run has "
-                    "diverged. Lower rates (model.optimizer_d.lr) or model.gradient_clip_val may "
-                    "hold it."
-                )
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise _diverged(name, value, iteration)
             # Lightning would log them under the number of the iteration before.
             self.log_dict(values, logger=False)
             for logger in self.loggers:
                 logger.log_metrics(values, iteration)
+
+    def refuse_broken_losses(self) -> None:
+        """Raises ArithmeticError if a loss was not finite since this was last called.
+
+        It names the first such iteration, and the term that made it so.
+        """
+        unchecked = list(self._unchecked)
+        self._unchecked.clear()
+        losses = [loss.float() for _, loss, _ in unchecked]
+        if not losses or bool(torch.stack(losses).isfinite().all()):
+            return
+        for iteration, _, figures in unchecked:
+            for name, figure in figures.items():
+                if not bool(figure.isfinite().all()):
+                    raise _diverged(f"train/{name}", float(figure.mean()), iteration)
 
     @property
     def is_logging_step(self) -> bool:
@@ -335,6 +417,13 @@ class AdversarialModule(pl.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.refuse_broken_losses()
+        for name, parameter in self.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise ArithmeticError(
+                    f"The weights {name} are not finite after iteration "
+                    f"{self.trainer.global_step}: the run has diverged. {_REMEDY}"
+                )
         checkpoint["counts"] = dict(self.counts)
         checkpoint["config"] = self.config
 
@@ -553,6 +642,27 @@ class NoiseToImage(AdversarialModule):
             )
         return inputs
 
+    def generated_images(
+        self,
+        n: int,
+        source: InMemoryDataset,
+        generator: torch.Generator,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Iterator[dict[str, Generated]]:
+        inputs = self.sample_inputs({}, n, generator)
+        for begin in range(0, n, chunk_size):
+            chunk = {name: values[begin : begin + chunk_size] for name, values in inputs.items()}
+            images = self.sample(len(chunk["noise"]), **chunk, ema=ema)
+            yield self.by_domain(images, chunk.get("labels"))
+
+    def real_images(self, batch: Any) -> dict[str, Generated]:
+        return self.by_domain(batch.image, batch.label if self.num_classes else None)
+
+    def by_domain(self, images: Tensor, labels: Tensor | None) -> dict[str, Generated]:
+        """A chunk for ``generated_images``, from what ``sample`` gave for these labels."""
+        return {"": Generated(images, labels)}
+
     def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
         """Noise, and labels of conditional models: ``sample``'s keyword arguments.
 
@@ -721,6 +831,12 @@ def in_chunks(
             stack.enter_context(eval_mode(network))
         chunks = zip(*(tensor.split(chunk_size) for tensor in inputs), strict=True)
         return torch.cat([function(*chunk) for chunk in chunks])
+
+
+def _diverged(name: str, value: float, iteration: int) -> ArithmeticError:
+    return ArithmeticError(
+        f"{name} is {value} in iteration {iteration}: the run has diverged. {_REMEDY}"
+    )
 
 
 def _no_closure() -> None:

@@ -16,7 +16,7 @@ meaning at any size (common practice); D and G share one draw of noise an iterat
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,9 @@ class BEGAN(NoiseToImage):
     """
 
     watched = "convergence"
+    steered: ClassVar = {
+        "k": ((0.0, 1.0), "A larger model.lambda_k, another model.gamma or other rates may help.")
+    }
     k: Tensor
     averages: Tensor
 

@@ -12,7 +12,7 @@ dropout of .5 in both players.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from gan_zoo.models.base import ImageGAN
 
@@ -24,6 +24,8 @@ class CGAN(ImageGAN):
         num_classes: how many classes the labels name.
         options: ImageGAN's.
     """
+
+    published: ClassVar = {("mnist", "parzen"): "132 ± 1.8"}
 
     def __init__(self, *, num_classes: int, **options: Any) -> None:
         super().__init__(num_classes=num_classes, **options)

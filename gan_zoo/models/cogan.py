@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.data import ImageBatch, ImagePair
-from gan_zoo.models.base import ImageGAN, Loss
+from gan_zoo.models.base import Generated, ImageGAN, Loss
 from gan_zoo.networks.cogan import CoupledDiscriminator
 from gan_zoo.plotting import interleaved
 
@@ -130,6 +130,12 @@ class CoGAN(ImageGAN):
                     batch_size=len(labels),
                     sync_dist=True,
                 )
+
+    def real_images(self, batch: ImagePair) -> dict[str, Generated]:
+        return super().real_images(_as_one(batch))
+
+    def by_domain(self, images: Tensor, labels: Tensor | None) -> dict[str, Generated]:
+        return {"a": Generated(images[:, 0], labels), "b": Generated(images[:, 1], labels)}
 
     def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
         """Pairs of the same noise, the one domain's image above the other's."""

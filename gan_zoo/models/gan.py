@@ -13,6 +13,8 @@ the paper's Algorithm 1, V stands as it is and the players alternate.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,6 +24,8 @@ from gan_zoo.models.base import ImageGAN
 
 class GAN(ImageGAN):
     """The original game, which is the base's: nothing is added to ImageGAN."""
+
+    published: ClassVar = {("mnist", "parzen"): "225 ± 2"}
 
 
 class MomentumSchedule(LRScheduler):

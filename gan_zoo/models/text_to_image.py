@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar, cast
 
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.data import CaptionBatch, ImageBatch
+from gan_zoo.data.base import InMemoryDataset
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
-from gan_zoo.models.base import Loss, NoiseToImage, in_chunks
+from gan_zoo.models.base import Generated, Loss, NoiseToImage, in_chunks
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
 from gan_zoo.networks.text import TextEncoder, words_of
 from gan_zoo.plotting import captioned, side_by_side, stacked
@@ -240,6 +241,33 @@ class TextToImage(NoiseToImage):
         n = len(inputs["noise"])
         chosen = captions or self._default_captions(n)
         return inputs | {"captions": [chosen[i % len(chosen)] for i in range(n)]}
+
+    def generated_images(
+        self,
+        n: int,
+        source: InMemoryDataset,
+        generator: torch.Generator,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Iterator[dict[str, Generated]]:
+        """As NoiseToImage's; each image is of a caption of the source's, in order, over and over.
+
+        The classes that are asked for are those of the captions' images.
+        """
+        if self.text_encoder is None:
+            yield from super().generated_images(n, source, generator, ema, chunk_size)
+            return
+        noise = self.draw_noise(n, generator)
+        for begin in range(0, n, chunk_size):
+            part = noise[begin : begin + chunk_size]
+            batch = source.__getitems__([i % len(source) for i in range(begin, begin + len(part))])
+            images = self.sample(len(part), noise=part, captions=batch.caption, ema=ema)
+            yield self.by_domain(images, batch.label)
+
+    def real_images(self, batch: ImageBatch | CaptionBatch) -> dict[str, Generated]:
+        if self.text_encoder is None:
+            return super().real_images(batch)
+        return self.by_domain(batch.image, batch.label)
 
     def _check(self, captions: Sequence[Any]) -> None:
         if not captions or not all(isinstance(caption, str) for caption in captions):

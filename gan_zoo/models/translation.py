@@ -6,16 +6,18 @@ the two are never paired in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_zoo.data import ImagePair, PointPair
+from gan_zoo.data.base import InMemoryDataset
 from gan_zoo.losses import AdversarialLoss, adversarial_loss
 from gan_zoo.models.base import (
     AdversarialModule,
+    Generated,
     Loss,
     OptimizerFactory,
     Phase,
@@ -154,6 +156,38 @@ class Translator(AdversarialModule):
             raise ValueError(f"{n} examples are asked for, and the source has {len(source)}.")
         network = self.network(f"generator_{direction}", ema)
         return in_chunks([network], network, (source[:n].to(self.device),), chunk_size)
+
+    def generated_images(
+        self,
+        n: int,
+        source: InMemoryDataset,
+        generator: torch.Generator,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Iterator[dict[str, Generated]]:
+        n = min(n, len(source))
+        for begin in range(0, n, chunk_size):
+            batch = source.__getitems__(range(begin, min(begin + chunk_size, n)))
+            yield {
+                direction[2]: real._replace(
+                    image=self.sample(
+                        len(real.image), source=real.image, direction=direction, ema=ema
+                    )
+                )
+                for direction, real in zip(
+                    DIRECTIONS, self.real_images(batch).values(), strict=True
+                )
+            }
+
+    def real_images(self, batch: ImagePair | PointPair) -> dict[str, Generated]:
+        def labels(known: Tensor) -> Tensor | None:
+            # Angles are no classes, and -1 is no class that is known.
+            return None if known.is_floating_point() or (known < 0).any() else known
+
+        return {
+            "a": Generated(batch.a, labels(batch.label_a)),
+            "b": Generated(batch.b, labels(batch.label_b)),
+        }
 
     def validation_step(self, batch: ImagePair | PointPair, batch_idx: int) -> None:
         fake = self.generate(batch)

@@ -38,3 +38,4 @@ class WGANGP(WassersteinGAN):
                 "wgan_gp_one_sided. model=dcgan model.discriminator.norm=false takes any."
             )
         super().__init__(penalty=penalty, **options)
+        self.targets = {"gradient_norm": (0.5 if penalty == "wgan_gp" else 0.0, 1.5)}

@@ -1,0 +1,262 @@
+"""A cheap set of metrics through a run, and the best checkpoint by one of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from gan_zoo.metrics.evaluator import Judgements
+from gan_zoo.metrics.measures import MEASURES, ImageSet, Reference, reference_for
+from gan_zoo.models.base import AdversarialModule
+
+log = logging.getLogger(__name__)
+
+# What is better when it is higher; of all others the lower is.
+_HIGHER = ("score", "precision", "recall", "density", "coverage", "modes", "accuracy")
+
+
+class Metrics(pl.Callback):
+    """Measures the model's images every so many iterations, and after the last one.
+
+    Figures go to the loggers as ``metrics/<figure>``, of two domains as ``metrics/<figure>_a`` and
+    ``_b`` with their mean under the name alone; their floors, of as many real images, once as
+    ``metrics_floor/<figure>``. The noise is the same each time. The table of runs gets the figure
+    that ``monitor`` names, and ``best.ckpt`` is the checkpoint at its best.
+
+    Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        cache_dir: where evaluators and floors are kept.
+        metrics: names in gan_zoo.metrics.measures.MEASURES that look at features alone; what a
+            model is never asked for is left out.
+        monitor: the figure that tells which checkpoint is best.
+        num_samples: how many images, of all processes together.
+        every_n_steps: iterations between them.
+        max_share: most of the training time that measuring may take, beside what is made once
+            and kept: where it would take more, the interval is made longer, and that is said; None
+            for no bound, and so for the same steps whatever the machine does.
+        seed: of the noise.
+
+    Raises:
+        ValueError: for an option out of its range.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path,
+        cache_dir: str | Path = "~/.cache/gan_zoo",
+        metrics: Sequence[str] = ("fid", "kid", "score", "prdc", "modes", "accuracy"),
+        monitor: str = "fid",
+        num_samples: int = 2000,
+        every_n_steps: int = 1000,
+        max_share: float | None = 0.05,
+        seed: int = 0,
+    ) -> None:
+        for name in metrics:
+            if name not in MEASURES or "pixels" in MEASURES[name].needs:
+                cheap = [n for n, measure in MEASURES.items() if "pixels" not in measure.needs]
+                raise ValueError(
+                    f"callbacks.metrics.metrics has '{name}'; in training there are: "
+                    f"{', '.join(cheap)}. scripts/evaluate.py has the others."
+                )
+        for option, value, least in (
+            ("num_samples", num_samples, 10),
+            ("every_n_steps", every_n_steps, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"callbacks.metrics.{option} is {value}; it has to be a whole number from "
+                    f"{least}."
+                )
+        if max_share is not None and not 0 < max_share <= 1:
+            raise ValueError(
+                f"callbacks.metrics.max_share is {max_share}; it has to be above 0 and at most 1, "
+                "or null."
+            )
+        self.dirpath = Path(dirpath)
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.metrics = list(metrics)
+        self.monitor = monitor
+        self.num_samples = num_samples
+        self.every_n_steps = every_n_steps
+        self.max_share = max_share
+        self.seed = seed
+        self.figures: dict[str, float] = {}
+        self.best: float | None = None
+        self.best_step = 0
+        self._interval = every_n_steps
+        self._measured_at = 0
+        self._references: dict[str, Reference] = {}
+
+    def promised(self, trainer: pl.Trainer) -> list[str]:
+        """What the table of runs will show of this run."""
+        return [f"metrics/{self.monitor}"] if self._takes_place(trainer) else []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._takes_place(trainer):
+            with torch.random.fork_rng(devices=[]):
+                self._prepare(trainer)
+        self._measured_at = max(self._measured_at, trainer.global_step)
+        self._begun = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: AdversarialModule,  # type: ignore[override]
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 and step - self._measured_at >= self._interval
+        if due and self._takes_place(trainer):
+            self._measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
+        if self.figures and self._measured_at < trainer.global_step:
+            self._measure(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "best_step": self.best_step,
+            "figures": dict(self.figures),
+            "interval": self._interval,
+            "measured_at": self._measured_at,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+        self.best_step = state_dict["best_step"]
+        self.figures = dict(state_dict["figures"])
+        self._interval = state_dict["interval"]
+        self._measured_at = state_dict["measured_at"]
+
+    def _takes_place(self, trainer: pl.Trainer) -> bool:
+        long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
+        return long_enough and trainer.datamodule.has_classes  # type: ignore[attr-defined]
+
+    def _prepare(self, trainer: pl.Trainer) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+
+        def make() -> None:
+            for domain in data.domains:
+                self._references[domain] = reference_for(data, domain, self.cache_dir)
+
+        # The others find what the first process has trained and kept.
+        if trainer.is_global_zero:
+            make()
+        trainer.strategy.barrier()
+        if not self._references:
+            make()
+        # Not a part of the first measurement's time.
+        for reference in self._references.values():
+            reference.test.judged  # noqa: B018
+
+    def _measure(self, trainer: pl.Trainer, model: AdversarialModule) -> None:
+        begun, first = time.monotonic(), not self.figures
+        # What is drawn here must not change what is trained.
+        with torch.random.fork_rng(devices=[]):
+            images = self._images(trainer, model)
+            found = self._found(images)
+        trained, steps = begun - self._begun, trainer.global_step - self._measured_at
+        self._measured_at = trainer.global_step
+        self.figures = {f"metrics/{name}": value for name, value in found.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(self.figures, trainer.global_step)
+        self._keep_best(trainer, found)
+        self._bound(trainer, time.monotonic() - begun, trained / steps)
+        if first and trainer.is_global_zero:
+            self._log_floors(trainer, images)
+        self._begun = time.monotonic()
+
+    def _images(self, trainer: pl.Trainer, model: AdversarialModule) -> dict[str, ImageSet]:
+        """What all processes' images are seen as, by domain."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        random = torch.Generator().manual_seed(self.seed + trainer.global_rank)
+        collected = {domain: Judgements().to(model.device) for domain in self._references}
+        count = self.num_samples // trainer.world_size
+        for chunk in model.generated_images(count, data.test or data.train, random):
+            for domain, drawn in chunk.items():
+                evaluator = self._references[domain].evaluator
+                assert evaluator is not None
+                collected[domain].update(evaluator.to(model.device)(drawn.image), drawn.label)
+        images = {}
+        for domain, judgements in collected.items():
+            judged, labels = judgements.compute()
+            images[domain] = ImageSet(labels.cpu(), judged.cpu())
+        return images
+
+    def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:
+        """The figures of each domain, and of two their mean."""
+        found: dict[str, dict[str, float]] = {}
+        for domain, name in self._measured(images):
+            reference = self._references[domain]
+            figures = MEASURES[name].function(images[domain], reference, self.seed, _ignore)
+            for key, figure in figures.items():
+                found.setdefault(key, {})[domain] = float(figure.value)
+        values = {}
+        for key, by_domain in found.items():
+            values[key] = sum(by_domain.values()) / len(by_domain)
+            if len(by_domain) > 1:
+                values |= {f"{key}_{domain}": value for domain, value in by_domain.items()}
+        return values
+
+    def _log_floors(self, trainer: pl.Trainer, images: dict[str, ImageSet]) -> None:
+        floors: dict[str, float] = {}
+        for domain, name in self._measured(images):
+            floor = self._references[domain].floor(name, len(images[domain]), self.seed)
+            suffix = f"_{domain}" if domain else ""
+            floors |= {f"metrics_floor/{key}{suffix}": f.value for key, f in floor.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(floors, trainer.global_step)
+
+    def _measured(self, images: dict[str, ImageSet]) -> list[tuple[str, str]]:
+        """The metrics of each domain: those by labels only of a model that is asked for classes."""
+        return [
+            (domain, name)
+            for domain, generated in images.items()
+            for name in self.metrics
+            if generated.labelled or "labels" not in MEASURES[name].needs
+        ]
+
+    def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
+        if self.monitor not in found:
+            raise ValueError(
+                f"callbacks.metrics.monitor is {self.monitor}; of this run there are: "
+                f"{', '.join(found)}."
+            )
+        value = found[self.monitor]
+        sign = -1 if self.monitor in _HIGHER else 1
+        if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
+            self.best, self.best_step = value, trainer.global_step
+            trainer.save_checkpoint(self.dirpath / "best.ckpt")
+
+    def _bound(self, trainer: pl.Trainer, cost: float, step_time: float) -> None:
+        """Makes the interval longer if a measurement would take too large a share of it."""
+        if self.max_share is None:
+            return
+        needed = cost / (self.max_share * max(step_time, 1e-9)) / self.every_n_steps
+        interval = trainer.strategy.broadcast(math.ceil(needed)) * self.every_n_steps
+        if interval > self._interval:
+            self._interval = interval
+            if trainer.is_global_zero:
+                log.info(
+                    "Measuring takes %.1f s, and is done every %s iterations now, so as to take at "
+                    "most %g %% of the time (callbacks.metrics.max_share).",
+                    cost,
+                    f"{interval:,}",
+                    100 * self.max_share,
+                )
+
+
+def _ignore(share: float) -> None:
+    pass

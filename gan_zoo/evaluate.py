@@ -1,0 +1,420 @@
+"""Measures what a checkpoint generates, and trains the evaluators that it is measured by."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor
+
+from gan_zoo.checkpoint import load_model, read_checkpoint
+from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
+from gan_zoo.data.captions import CaptionDataModule
+from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.metrics import evaluator as evaluators
+from gan_zoo.metrics.evaluator import Judged, as_seen
+from gan_zoo.metrics.measures import (
+    MEASURES,
+    Figure,
+    ImageSet,
+    Reference,
+    nearest_real,
+    reference_for,
+    training_order,
+)
+from gan_zoo.metrics.two_domains import covered_modes
+from gan_zoo.models.base import AdversarialModule
+from gan_zoo.plotting import image_grid, interleaved, save_png
+
+log = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+_CHUNK = 500
+# Of the picture of nearest neighbours.
+_SHOWN = 16
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        figure: of the generated images.
+        floor: the same of real ones; None where there is none.
+        paper: what the paper says; empty where it says nothing.
+    """
+
+    figure: Figure
+    floor: Figure | None
+    paper: str = ""
+
+
+def evaluate(config: DictConfig) -> None:
+    """Measures as configured, prints a table and writes the figures into the run's folder.
+
+    ``metrics.json`` gets, under ``evaluation`` and the checkpoint's name, each figure beside its
+    floor, which is the same measure of real training images. With ``memorisation`` a picture of
+    generated images over their nearest training and test images is written beside it.
+
+    Args:
+        config: conf/evaluate.yaml, composed.
+
+    Raises:
+        ValueError: for a bad checkpoint, number or metric, or data that the run was not trained on;
+            nothing is written then.
+    """
+    n, asked = config.num_samples, _asked(config.metrics)
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 2 <= n <= 10**7):
+        raise ValueError(f"num_samples is {n}; it has to be a whole number from 2.")
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed is {config.seed}; it has to be a whole number from 0.")
+    path = Path(config.checkpoint)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    step = read_checkpoint(path)["global_step"]
+    model = load_model(path)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    pl.seed_everything(config.seed, verbose=False)
+    data = data_of(model, config.root)
+    source = data.test or data.train
+    assert source is not None
+    n = n or data.measured_images
+    cache_dir = Path(config.cache_dir).expanduser()
+    weights = "moving average" if config.ema and model.ema else "raw"
+    random = torch.Generator().manual_seed(config.seed)
+    about: dict[str, Any] = {"step": step, "weights": weights, "seed": config.seed}
+
+    rows: dict[str, Row] = {}
+    pictures: dict[str, Tensor] = {}
+    with _progress() as stage:
+        if isinstance(data, GaussianMixtureDataModule):
+            rows = _of_points(model, data, n, random, config.ema, asked)
+        else:
+            references = {
+                domain: reference_for(
+                    data, domain, cache_dir, stage(f"training the evaluator {domain}".rstrip())
+                )
+                for domain in data.domains
+            }
+            names = _applicable(asked, model, references, source)
+            about["resize"] = next(iter(references.values())).resize
+            about["evaluators"] = {
+                domain: {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
+                for domain, r in references.items()
+                if (e := r.evaluator) is not None
+            }
+            images = _generated(
+                model, references, n, source, random, config.ema, names, stage("drawing images")
+            )
+            for domain, generated in images.items():
+                for name in names:
+                    key = "_".join(filter(None, (name, domain)))
+                    figures = MEASURES[name].function(
+                        generated, references[domain], config.seed, stage(key)
+                    )
+                    floor = references[domain].floor(name, len(generated), config.seed)
+                    for figure, value in figures.items():
+                        row = Row(value, floor.get(figure), _published(model, figure))
+                        rows["_".join(filter(None, (figure, domain)))] = row
+                if "memorisation" in names:
+                    file = "_".join(filter(None, ("nearest", domain))) + ".png"
+                    pictures[file] = _neighbours(generated, references[domain], config.seed)
+
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    for file, picture in pictures.items():
+        save_png(picture, folder / file)
+    key = path.name if weights != "raw" or not model.ema else f"{path.name} (raw)"
+    _write(folder / METRICS_FILE, key, about, rows)
+    _print(model, about, rows)
+    print(f"Written to {folder / METRICS_FILE}", *(f"and {folder / file}" for file in pictures))
+
+
+def train_evaluator(config: DictConfig) -> None:
+    """Trains an evaluator as configured and writes it.
+
+    Args:
+        config: conf/train_evaluator.yaml, composed.
+
+    Raises:
+        ValueError: for an option out of its range, or a dataset without classes.
+    """
+    if not isinstance(config.epochs, int) or config.epochs < 1:
+        raise ValueError(f"epochs is {config.epochs}; it has to be a whole number from 1.")
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed is {config.seed}; it has to be a whole number from 0.")
+    data: InMemoryDataModule = instantiate(config.dataset)
+    if config.domain not in data.domains:
+        wanted = " or ".join(d or "empty" for d in data.domains)
+        raise ValueError(f"domain is '{config.domain}'; of this dataset it has to be {wanted}.")
+    data.prepare_data()
+    data.setup()
+    name = data.evaluator_name(config.domain)
+    output = Path(config.output or f"{name}.safetensors")
+    if output.suffix != ".safetensors":
+        raise ValueError(f"output={output} has to end in .safetensors.")
+    train, test = (data.evaluator_images(config.domain, part) for part in (True, False))
+    if int(train.labels.min()) < 0:
+        raise ValueError(f"{name} has no classes for an evaluator to learn.")
+    with _progress() as stage:
+        evaluator = evaluators.train_evaluator(
+            train,
+            test,
+            name,
+            config.epochs,
+            config.seed,
+            stage(f"training the evaluator of {name}"),
+        )
+    evaluators.save_evaluator(evaluator, output)
+    print(
+        f"{output}: {100 * evaluator.accuracy:.2f} % of {len(test):,} test images right, "
+        f"{output.stat().st_size / 1e6:.2f} MB, hash {evaluator.hash}"
+    )
+
+
+def data_of(model: AdversarialModule, root: str | None = None) -> InMemoryDataModule:
+    """The data that a checkpoint's model was trained on, set up.
+
+    Args:
+        model: with its run's configuration.
+        root: the data folder, if it is another than the run's.
+
+    Raises:
+        ValueError, RuntimeError: where the data can't be had, or is not what it should be.
+    """
+    options = dict(model.config["dataset"])
+    kind = get_class(options["_target_"])
+    if issubclass(kind, DigitsDataModule):
+        options |= {"when_unavailable": "error"} | ({"root": root} if root else {})
+    data: InMemoryDataModule = instantiate(options)
+    encoder = getattr(model, "text_encoder", None)
+    if isinstance(data, CaptionDataModule) and encoder is not None:
+        # The model's own, which needs no training.
+        data.text_encoder = encoder
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def _asked(metrics: Any) -> list[str] | None:
+    if metrics is None:
+        return None
+    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in asked:
+        if name not in MEASURES:
+            raise ValueError(f"There is no metric '{name}'. There are: {', '.join(MEASURES)}.")
+    if not asked:
+        raise ValueError("metrics is an empty list: null measures all that can be.")
+    return asked
+
+
+def _applicable(
+    asked: list[str] | None,
+    model: AdversarialModule,
+    references: Mapping[str, Reference],
+    source: Any,
+) -> list[str]:
+    """Those of the metrics that this model and its data allow.
+
+    Raises:
+        ValueError: if one that was asked for is not among them.
+    """
+    has = {"pixels"}
+    if all(reference.evaluator for reference in references.values()):
+        has.add("features")
+    trial = next(model.generated_images(1, source, torch.Generator().manual_seed(0)))
+    if all(drawn.label is not None for drawn in trial.values()):
+        has.add("labels")
+    why = {
+        "features": f"the classes of the images, and {model.config['dataset']['name']} has none",
+        "labels": f"a model that is asked for a class, and this {type(model).__name__} is not",
+    }
+    for name in asked or ():
+        for need in sorted(MEASURES[name].needs - has):
+            raise ValueError(f"{name} needs {why[need]}.")
+    return asked or [name for name, measure in MEASURES.items() if measure.needs <= has]
+
+
+def _generated(
+    model: AdversarialModule,
+    references: Mapping[str, Reference],
+    n: int,
+    source: Any,
+    random: torch.Generator,
+    ema: bool,
+    names: Sequence[str],
+    report: Callable[[float], None],
+) -> dict[str, ImageSet]:
+    """The images of each domain, with what the metrics of these names need of them."""
+    needs = set().union(*(MEASURES[name].needs for name in names))
+    judged: dict[str, list[Judged]] = {domain: [] for domain in references}
+    labels: dict[str, list[Tensor]] = {domain: [] for domain in references}
+    pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
+    done = 0
+    for chunk in model.generated_images(n, source, random, ema, _CHUNK):
+        for domain, drawn in chunk.items():
+            images = drawn.image.cpu()
+            evaluator = references[domain].evaluator
+            if evaluator is not None:
+                judged[domain].append(evaluator(images))
+            if "pixels" in needs:
+                pixels[domain].append(as_seen(images))
+            count = len(images)
+            labels[domain].append(
+                torch.full((count,), -1) if drawn.label is None else drawn.label.cpu()
+            )
+        done += count
+        report(done / n)
+    report(1.0)
+    return {
+        domain: ImageSet(
+            torch.cat(labels[domain]),
+            Judged(*(torch.cat(f) for f in zip(*seen, strict=True))) if seen else None,
+            torch.cat(pixels[domain]) if pixels[domain] else None,
+        )
+        for domain, seen in judged.items()
+    }
+
+
+def _of_points(
+    model: AdversarialModule,
+    data: GaussianMixtureDataModule,
+    n: int,
+    random: torch.Generator,
+    ema: bool,
+    asked: list[str] | None,
+) -> dict[str, Row]:
+    """Points have one measure, the modes of the mixture that they cover."""
+    for name in asked or ():
+        if name != "modes":
+            raise ValueError(f"{name} is measured of images; of points, modes is.")
+    parts = list(model.generated_images(n, data.test, random, ema, _CHUNK))  # type: ignore[arg-type]
+    rows = {}
+    for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
+        fake = torch.cat([part[domain].image.cpu() for part in parts])
+        real = getattr(data.test, domain).data
+        (count, near), (real_count, real_near) = (
+            covered_modes(points, centres, data.std) for points in (fake, real)
+        )
+        detail = f"of {len(centres)}, 1 % of the points or more"
+        rows[f"modes_{domain}"] = Row(
+            Figure(count, None, len(fake), 0, detail),
+            Figure(real_count, None, len(real), 0, detail),
+        )
+        rows[f"near_a_mode_{domain}"] = Row(
+            Figure(near, None, len(fake), 0, "share within 3 deviations"),
+            Figure(real_near, None, len(real), 0, "share within 3 deviations"),
+        )
+    return rows
+
+
+def _published(model: AdversarialModule, figure: str) -> str:
+    return model.published.get((dataset_label_of(model.config["dataset"]), figure), "")
+
+
+def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
+    """The generated images that are nearest to training images, over these and test images."""
+    found = nearest_real(generated, reference, seed)
+    closest = found.nearest_train.distance.argsort()[:_SHOWN].cpu()
+    order = training_order(reference, seed)
+    rows = order[found.nearest_train.place.cpu()[closest]]
+    train = torch.cat(list(reference.training_pixels(rows)))
+    test = reference.test.pixels[found.nearest_test.place.cpu()[closest]]
+    sets = torch.stack([generated.pixels[closest], train, test], 1)
+    return image_grid(interleaved(sets, len(closest)), len(closest))
+
+
+def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
+    """Adds the figures to the run's; those of another state of the checkpoint are replaced."""
+    metrics = json.loads(file.read_text()) if file.exists() else {}
+    evaluation = metrics.setdefault("evaluation", {})
+    before = evaluation.get(key, {})
+    same = all(before.get(name) == value for name, value in about.items())
+    figures = before.get("figures", {}) if same else {}
+    for name, (figure, floor, paper) in rows.items():
+        figures[name] = {
+            **figure._asdict(),
+            "floor": floor and floor.value,
+            "floor_spread": floor and floor.spread,
+            **({"paper": paper} if paper else {}),
+        }
+    evaluation[key] = {**about, "figures": figures}
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(json.dumps(metrics, indent=2) + "\n")
+    os.replace(aside, file)
+
+
+def _print(model: AdversarialModule, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
+    judges = ", ".join(
+        f"{e['name']} {e['hash']} ({100 * e['accuracy']:.2f} % right)"
+        for e in about.get("evaluators", {}).values()
+    )
+    label = dataset_label_of(model.config["dataset"])
+    table = Table(
+        title=f"{type(model).__name__} on {label}, iteration {about['step']:,}, weights: "
+        f"{about['weights']}, seed {about['seed']}",
+        caption=f"evaluator: {judges or 'none'}; resizing: {about.get('resize', 'none')}",
+    )
+    papers = any(row.paper for row in rows.values())
+    for column in ("figure", "value", "floor", *(["paper"] if papers else []), "of", "what"):
+        table.add_column(column, justify="right" if column in ("value", "floor", "of") else "left")
+    for name, (figure, floor, paper) in rows.items():
+        table.add_row(
+            name,
+            _number(figure),
+            _number(floor) if floor else "",
+            *([paper] if papers else []),
+            f"{figure.n_fake:,}" + (f" / {figure.n_real:,}" if figure.n_real else ""),
+            figure.detail,
+        )
+    Console().print(table)
+
+
+def dataset_label_of(options: Mapping[str, Any]) -> str:
+    """What a run's dataset is called, by its configuration alone."""
+    return "_".join(filter(None, (options["name"], options.get("task"))))
+
+
+def _number(figure: Figure) -> str:
+    value, spread = figure.value, figure.spread
+    if spread is not None:
+        places = max(0, 1 - math.floor(math.log10(spread))) if spread > 0 else 4
+        return f"{value:.{places}f} ± {spread:.{places}f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
+    """Progress bars by stage, where the output is a terminal: stage name -> what reports to it."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+
+        def stage(name: str) -> Callable[[float], None]:
+            task: list[Any] = []
+
+            def report(share: float) -> None:
+                if not task:
+                    task.append(bar.add_task(name, total=1.0))
+                bar.update(task[0], completed=share)
+
+            return report
+
+        yield stage

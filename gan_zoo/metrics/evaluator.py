@@ -1,0 +1,359 @@
+"""The evaluator: the classifier by whose features and classes generated images are measured.
+
+MNIST's is part of this package, so that a figure means the same on every machine; others are
+trained where they are first needed, and kept. An evaluator's hash belongs to each figure that it
+gave: figures of two evaluators can't be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from gan_zoo.networks.evaluator import SIDE, EvaluatorNetwork
+
+log = logging.getLogger(__name__)
+
+# Part of a kept evaluator's name: to be raised with any change to how they are trained.
+_TRAINING = 1
+_BATCH = 128
+# Of training: how far images are shifted, in pixels, and scaled, in parts of their size.
+_SHIFT, _SCALE = 2.0, 0.1
+_CHUNK = 500
+
+
+class Judged(NamedTuple):
+    """What the evaluator sees in images.
+
+    Attributes:
+        features: (N, D) float32, standardised.
+        log_probabilities: (N, K) float32 of the classes.
+    """
+
+    features: Tensor
+    log_probabilities: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """(N,) int64, the likeliest."""
+        return self.log_probabilities.argmax(1)
+
+    def cpu(self) -> Judged:
+        """The same on the CPU."""
+        return Judged(self.features.cpu(), self.log_probabilities.cpu())
+
+
+class LabelledImages(Protocol):
+    """A dataset that fetches batches whose first fields are images and labels.
+
+    Attributes:
+        labels: (N,) int64 classes; -1 where there are none.
+    """
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitems__(self, indices: Any) -> Any:
+        """(B, C, H, W) float32 in [-1, 1], and (B,) int64."""
+
+    def stored(self) -> Iterable[Tensor]:
+        """The tensors that hold it."""
+
+
+class Evaluator(nn.Module):
+    """Images (N, C, H, W) in [-1, 1] of any size -> Judged.
+
+    Images of 30 or 32 pixels lose their frame, others are resized to 28 by antialiased bilinear
+    interpolation; an evaluator of grey images sees the mean of the channels.
+
+    Args:
+        network: trained.
+        name: of what it was trained on.
+        accuracy: its share of right answers on the test images.
+        per_channel: take each channel for an image of its own, as Stacked MNIST's are; features are
+            joined, and classes are the channels' combinations, the first one's most significant.
+    """
+
+    def __init__(
+        self, network: EvaluatorNetwork, name: str, accuracy: float, per_channel: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.name = name
+        self.accuracy = accuracy
+        self.per_channel = per_channel
+        self.channels = network.channels
+        self.num_classes = network.num_classes
+
+    @property
+    def classes(self) -> int:
+        """How many it tells apart: with ``per_channel``, of three channels."""
+        return self.num_classes**3 if self.per_channel else self.num_classes
+
+    @property
+    def hash(self) -> str:
+        """Twelve digits that tell this network's weights from all others."""
+        return hash_of(value for _, value in sorted(self.network.state_dict().items()))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Judged:
+        parts = [self._judge(as_seen(chunk)) for chunk in images.split(_CHUNK)]
+        return Judged(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def _judge(self, images: Tensor) -> Judged:
+        if self.per_channel:
+            features, logits = zip(
+                *(self.network(images[:, [c]]) for c in range(images.shape[1])), strict=True
+            )
+            joint = logits[0].log_softmax(1)
+            for other in logits[1:]:
+                joint = (joint[:, :, None] + other.log_softmax(1)[:, None]).flatten(1)
+            return Judged(torch.cat(features, 1), joint)
+        if self.channels == 1:
+            images = images.mean(1, keepdim=True)
+        features, logits = self.network(images)
+        return Judged(features, logits.log_softmax(1))
+
+
+def as_seen(images: Tensor, side: int = SIDE) -> Tensor:
+    """Images (N, C, H, H) at the side that evaluators see; see ``resize_rule``."""
+    border = images.shape[-1] - side
+    if border in (2, 4):
+        return images[..., border // 2 : -(border // 2), border // 2 : -(border // 2)]
+    if not border:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+
+
+def resize_rule(size: int) -> str:
+    """What ``as_seen`` does to images of that size, for the record."""
+    if size == SIDE:
+        return "none"
+    if size - SIDE in (2, 4):
+        return f"frame of {(size - SIDE) // 2} cut off"
+    return f"{size} to {SIDE} pixels, bilinear, antialiased"
+
+
+class Judgements(Metric):
+    """Collects what the evaluator sees in images, over batches and processes.
+
+    ``compute`` gives a Judged of all images and the labels that were asked for, -1 for none.
+    """
+
+    full_state_update = False
+    features: list[Tensor]
+    log_probabilities: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("features", "log_probabilities", "labels"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, judged: Judged, labels: Tensor | None = None) -> None:
+        """Adds a batch."""
+        self.features.append(judged.features)
+        self.log_probabilities.append(judged.log_probabilities)
+        if labels is None:
+            labels = torch.full((len(judged.features),), -1)
+        self.labels.append(labels.to(judged.features.device))
+
+    def compute(self) -> tuple[Judged, Tensor]:
+        judged = Judged(dim_zero_cat(self.features), dim_zero_cat(self.log_probabilities))
+        return judged, dim_zero_cat(self.labels)
+
+
+def train_evaluator(
+    train: LabelledImages,
+    test: LabelledImages,
+    name: str,
+    epochs: int = 8,
+    seed: int = 0,
+    report: Callable[[float], None] = lambda share: None,
+) -> Evaluator:
+    """Trains an evaluator; leaves torch's global random numbers as they were.
+
+    AdamW of rate 3e-3 in one cycle, batches of 128, images shifted by up to 2 pixels and scaled by
+    up to a tenth; at least 500 iterations, however few images there are.
+
+    Args:
+        train, test: what to train on, and to judge the accuracy on.
+        name: of the data.
+        epochs: passes over the training images.
+        seed: decides weights, order and augmentation.
+        report: called with the share that is done.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classes = int(max(train.labels.max(), test.labels.max())) + 1
+        network = EvaluatorNetwork(train.__getitems__([0])[0].shape[1], classes)
+        optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
+        batch = min(_BATCH, len(train))
+        steps = max(500, epochs * (len(train) // batch))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+        order = torch.randperm(0)
+        for step in range(steps):
+            if len(order) < batch:
+                order = torch.randperm(len(train))
+            chosen, order = order[:batch], order[batch:]
+            images, labels = train.__getitems__(chosen)[:2]
+            optimizer.zero_grad()
+            F.cross_entropy(network(_augmented(as_seen(images)))[1], labels).backward()
+            optimizer.step()
+            schedule.step()
+            report((step + 1) / steps)
+    evaluator = Evaluator(network, name, 0.0)
+    features = judged(evaluator, images_of(train)).features
+    network.feature_mean.copy_(features.mean(0))
+    # A unit that is always silent stays at 0.
+    network.feature_std.copy_(features.std(0).clamp(min=1e-3))
+    right = judged(evaluator, images_of(test)).classes.eq(test.labels)
+    evaluator.accuracy = round(right.double().mean().item(), 4)
+    return evaluator
+
+
+def _augmented(images: Tensor) -> Tensor:
+    n = len(images)
+    move = torch.zeros(n, 2, 3)
+    scale = 1 + _SCALE * (2 * torch.rand(n) - 1)
+    move[:, 0, 0] = move[:, 1, 1] = scale
+    move[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * _SHIFT / images.shape[-1]
+    grid = F.affine_grid(move, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def images_of(dataset: LabelledImages, rows: Tensor | None = None) -> Iterable[Tensor]:
+    """A dataset's images, or those at these rows, in parts."""
+    order = torch.arange(len(dataset)) if rows is None else rows
+    return (dataset.__getitems__(part)[0] for part in order.split(_CHUNK))
+
+
+def judged(evaluator: Evaluator, images: Iterable[Tensor]) -> Judged:
+    """What an evaluator sees in images that come in parts."""
+    judgements = [evaluator(part) for part in images]
+    return Judged(*(torch.cat(field) for field in zip(*judgements, strict=True)))
+
+
+def save_evaluator(evaluator: Evaluator, file: Path) -> None:
+    """Writes an evaluator as safetensors, with its name, accuracy and hash."""
+    about = {
+        "name": evaluator.name,
+        "accuracy": str(evaluator.accuracy),
+        "channels": str(evaluator.channels),
+        "num_classes": str(evaluator.num_classes),
+        "hash": evaluator.hash,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
+        pass
+    save_file(evaluator.network.state_dict(), aside.name, metadata=about)
+    os.replace(aside.name, file)
+
+
+def load_evaluator(file: Path) -> Evaluator:
+    """Reads what ``save_evaluator`` wrote.
+
+    Raises:
+        ValueError: for a file that is no evaluator, or whose weights are not those of its hash.
+    """
+    try:
+        with safe_open(file, "pt") as content:
+            about = content.metadata()
+        network = EvaluatorNetwork(int(about["channels"]), int(about["num_classes"]))
+        network.load_state_dict(load_file(file))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"'{file}' is not an evaluator, or is damaged.") from error
+    evaluator = Evaluator(network, about["name"], float(about["accuracy"]))
+    if evaluator.hash != about["hash"]:
+        raise ValueError(f"'{file}' is damaged: its weights are not those of its hash.")
+    return evaluator
+
+
+def packaged_evaluator(name: str) -> Evaluator | None:
+    """The evaluator of that name that is part of this package, if there is one."""
+    file = packaged_file(name)
+    return load_evaluator(file) if file.is_file() else None
+
+
+def packaged_file(name: str) -> Path:
+    """Where the package keeps the evaluator of that name."""
+    return Path(__file__).with_name(f"{name}.safetensors")
+
+
+def evaluator_for(
+    name: str,
+    train: LabelledImages,
+    test: LabelledImages,
+    cache_dir: Path,
+    report: Callable[[float], None] = lambda share: None,
+) -> Evaluator:
+    """The evaluator of a dataset: the package's, or one that is trained once and then kept.
+
+    Args:
+        name: of the dataset.
+        train, test: its images.
+        cache_dir: where trained ones are kept.
+        report: called with the share of the training that is done.
+    """
+    evaluator = packaged_evaluator(name)
+    if evaluator is not None:
+        return evaluator
+    about = f"{hash_of(train.stored())} {train.__getitems__([0])[0].shape} {_TRAINING}"
+    digest = hashlib.sha256(about.encode()).hexdigest()[:12]
+    file = cache_dir / "evaluators" / f"{name}-{digest}.safetensors"
+    if file.is_file():
+        try:
+            return load_evaluator(file)
+        except ValueError as error:
+            log.warning("%s It is trained anew.", error)
+    log.info("Training the evaluator of %s (kept in '%s').", name, file)
+    evaluator = train_evaluator(train, test, name, report=report)
+    log.info("The evaluator has %.2f %% of the test images right.", 100 * evaluator.accuracy)
+    try:
+        save_evaluator(evaluator, file)
+    except OSError as error:
+        log.warning("The evaluator could not be kept for the next time: %s", error)
+    return evaluator
+
+
+def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is computed once and read from the file from then on; plain data."""
+    if file.is_file():
+        try:
+            return dict(json.loads(file.read_text()))
+        except ValueError:
+            log.warning("'%s' is damaged: computing it anew.", file)
+    figures = compute()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as aside:
+            json.dump(figures, aside)
+        os.replace(aside.name, file)
+    except OSError as error:
+        log.warning("'%s' could not be kept for the next time: %s", file, error)
+    return figures
+
+
+def hash_of(tensors: Iterable[Tensor]) -> str:
+    """Twelve digits that tell these tensors from all others."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
