@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
 _CHUNK = 500
 # Of the picture of nearest neighbours.
-_SHOWN = 16
+_SHOWN = 10
 
 
 class Row(NamedTuple):
@@ -323,9 +324,15 @@ def _published(model: AdversarialModule, figure: str) -> str:
 
 
 def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
-    """The generated images that are nearest to training images, over these and test images."""
+    """Generated images over their nearest training and test images.
+
+    Left those that are closest to a training image, in parts of the distance to the nearest test
+    image; right the first ones.
+    """
     found = nearest_real(generated, reference, seed)
-    closest = found.nearest_train.distance.argsort()[:_SHOWN].cpu()
+    ratio = found.nearest_train.distance / found.nearest_test.distance.clamp(min=1e-6)
+    first = torch.arange(min(_SHOWN, len(ratio)))
+    closest = torch.cat([ratio.argsort()[:_SHOWN].cpu(), first])
     order = training_order(reference, seed)
     rows = order[found.nearest_train.place.cpu()[closest]]
     train = torch.cat(list(reference.training_pixels(rows)))
@@ -364,20 +371,25 @@ def _print(model: AdversarialModule, about: Mapping[str, Any], rows: Mapping[str
         title=f"{type(model).__name__} on {label}, iteration {about['step']:,}, weights: "
         f"{about['weights']}, seed {about['seed']}",
         caption=f"evaluator: {judges or 'none'}; resizing: {about.get('resize', 'none')}",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     papers = any(row.paper for row in rows.values())
-    for column in ("figure", "value", "floor", *(["paper"] if papers else []), "of", "what"):
-        table.add_column(column, justify="right" if column in ("value", "floor", "of") else "left")
+    for column in ("figure", "value", "floor", *(["paper"] if papers else []), "of", "detail"):
+        right = column in ("value", "floor", "of")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for name, (figure, floor, paper) in rows.items():
         table.add_row(
             name,
             _number(figure),
             _number(floor) if floor else "",
             *([paper] if papers else []),
-            f"{figure.n_fake:,}" + (f" / {figure.n_real:,}" if figure.n_real else ""),
+            f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else ""),
             figure.detail,
         )
-    Console().print(table)
+    console = Console()
+    # Where nobody watches, no line is to be cut short.
+    Console(width=None if console.is_terminal else 120).print(table)
 
 
 def dataset_label_of(options: Mapping[str, Any]) -> str:

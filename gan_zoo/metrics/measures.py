@@ -282,12 +282,12 @@ def _fid(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str
 def _kid(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str, Figure]:
     a, b = fake.judged.features, real.test.judged.features
     value = distances.kernel_distance(a, b, seed=seed)
-    return {"kid": Figure(*value, len(a), len(b), "100 subsets of 1,000")}
+    return {"kid": Figure(*value, len(a), len(b), "spread: 100 subsets")}
 
 
 def _score(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str, Figure]:
     value = diversity.classifier_score(fake.judged.log_probabilities)
-    return {"score": Figure(*value, len(fake), 0, "spread over 10 splits")}
+    return {"score": Figure(*value, len(fake), 0, "spread: 10 splits")}
 
 
 def _prdc(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str, Figure]:
@@ -312,7 +312,7 @@ def _modes(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[s
     many = len(counts) >= _MANY_CLASSES
     least = 0.0 if many else _LEAST_SHARE
     modes = diversity.covered_classes(fake.judged.classes, counts, least)
-    detail = f"of {len(counts):,}, " + ("seen at all" if many else "a tenth of their share or more")
+    detail = f"of {len(counts):,}" + ("" if many else ", by a tenth of their share")
     return {
         "modes": Figure(modes.covered, None, len(fake), 0, detail),
         "modes_kl": Figure(modes.kl, None, len(fake), 0, "nats"),
@@ -344,9 +344,9 @@ def _memorisation(fake: ImageSet, real: Reference, seed: int, report: Report) ->
     found = nearest_real(fake, real, seed, report)
     n, m = len(found.nearest_test.place), len(real.test)
     return {
-        "memorisation": Figure(found.share, None, n, m, "share nearer to training images"),
-        "train_distance": Figure(found.train_distance, None, n, m, "median, to the nearest"),
-        "test_distance": Figure(found.test_distance, None, n, m, "median, to the nearest"),
+        "memorisation": Figure(found.share, None, n, m, "nearer to training images"),
+        "nearest_train": Figure(found.train_distance, None, n, m, "median distance"),
+        "nearest_test": Figure(found.test_distance, None, n, m, "median distance"),
     }
 
 

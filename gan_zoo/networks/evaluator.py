@@ -12,8 +12,9 @@ SIDE = 28
 class EvaluatorNetwork(nn.Module):
     """A small CNN: images (B, C, 28, 28) in [-1, 1] -> features (B, 128) and logits (B, K).
 
-    The features are the last hidden layer's, standardised: over the training set each has mean 0
-    and variance 1, so that no unit outweighs the others by its scale.
+    The features are the last hidden layer's before its ReLU, standardised: over the training set
+    each has mean 0 and variance 1, so that no unit outweighs the others by its scale. (After the
+    ReLU some units hardly ever fire; standardised, these alone decide the distances.)
 
     Args:
         channels: of the images.
@@ -35,9 +36,8 @@ class EvaluatorNetwork(nn.Module):
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(64 * 9, 128),
-            nn.ReLU(),
         )
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(128, num_classes))
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, num_classes))
         self.register_buffer("feature_mean", torch.zeros(128))
         self.register_buffer("feature_std", torch.ones(128))
 
