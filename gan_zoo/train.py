@@ -114,7 +114,7 @@ def _fit(
             # The table of runs only shows metrics that it was promised at the start.
             promised = {f"final/loss_{phase.name}": math.nan for phase in model.phases()}
             for callback in _metrics_of(trainer):
-                promised |= dict.fromkeys(callback.promised(trainer), math.nan)
+                promised |= dict.fromkeys(callback.promised(trainer, datamodule), math.nan)
             logger.log_hyperparams(hyperparameters, promised)
         else:
             logger.log_hyperparams(hyperparameters)

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics.evaluator import Judgements
 from gan_zoo.metrics.measures import MEASURES, ImageSet, Reference, reference_for
 from gan_zoo.models.base import AdversarialModule
@@ -53,7 +54,7 @@ class Metrics(pl.Callback):
         self,
         dirpath: str | Path,
         cache_dir: str | Path = "~/.cache/gan_zoo",
-        metrics: Sequence[str] = ("fid", "kid", "score", "prdc", "modes", "accuracy"),
+        metrics: Sequence[str] = ("fid", "score", "prdc", "modes", "accuracy"),
         monitor: str = "fid",
         num_samples: int = 2000,
         every_n_steps: int = 1000,
@@ -96,12 +97,12 @@ class Metrics(pl.Callback):
         self._measured_at = 0
         self._references: dict[str, Reference] = {}
 
-    def promised(self, trainer: pl.Trainer) -> list[str]:
-        """What the table of runs will show of this run."""
-        return [f"metrics/{self.monitor}"] if self._takes_place(trainer) else []
+    def promised(self, trainer: pl.Trainer, data: InMemoryDataModule) -> list[str]:
+        """What the table of runs will show of a run on this data."""
+        return [f"metrics/{self.monitor}"] if self._takes_place(trainer, data) else []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._takes_place(trainer):
+        if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
             with torch.random.fork_rng(devices=[]):
                 self._prepare(trainer)
         self._measured_at = max(self._measured_at, trainer.global_step)
@@ -117,11 +118,11 @@ class Metrics(pl.Callback):
     ) -> None:
         step = trainer.global_step
         due = step % self.every_n_steps == 0 and step - self._measured_at >= self._interval
-        if due and self._takes_place(trainer):
+        if due and self._references:
             self._measure(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
-        if self.figures and self._measured_at < trainer.global_step:
+        if self.figures and self._references and self._measured_at < trainer.global_step:
             self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,9 +141,9 @@ class Metrics(pl.Callback):
         self._interval = state_dict["interval"]
         self._measured_at = state_dict["measured_at"]
 
-    def _takes_place(self, trainer: pl.Trainer) -> bool:
+    def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
-        return long_enough and trainer.datamodule.has_classes  # type: ignore[attr-defined]
+        return long_enough and data.has_classes
 
     def _prepare(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]

@@ -191,7 +191,7 @@ def train_evaluator(
     """Trains an evaluator; leaves torch's global random numbers as they were.
 
     AdamW of rate 3e-3 in one cycle, batches of 128, images shifted by up to 2 pixels and scaled by
-    up to a tenth; at least 500 iterations, however few images there are.
+    up to a tenth; at least 300 iterations, however few images there are.
 
     Args:
         train, test: what to train on, and to judge the accuracy on.
@@ -206,7 +206,7 @@ def train_evaluator(
         network = EvaluatorNetwork(train.__getitems__([0])[0].shape[1], classes)
         optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
         batch = min(_BATCH, len(train))
-        steps = max(500, epochs * (len(train) // batch))
+        steps = max(300, epochs * (len(train) // batch))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         order = torch.randperm(0)
         for step in range(steps):
