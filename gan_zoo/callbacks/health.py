@@ -204,7 +204,7 @@ class Health(pl.Callback):
         track = self._tracks.setdefault(name, [])
         if len(track) == _TRACK:
             middle = statistics.median(track)
-            ratio = norm / middle if middle > 0 else float("inf")
+            ratio = norm / middle if middle > 0 else float("inf" if norm else 1)
             off = not 1 / self.gradient_factor <= ratio <= self.gradient_factor
             if self._lasts(name, off, patience=3):
                 player = name.removeprefix("grad_norm_")

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # Part of a kept evaluator's name: to be raised with any change to how they are trained.
 _TRAINING = 1
 _BATCH = 128
+_LEAST_STEPS = 300
 # Of training: how far images are shifted, in pixels, and scaled, in parts of their size.
 _SHIFT, _SCALE = 2.0, 0.1
 _CHUNK = 500
@@ -206,7 +207,7 @@ def train_evaluator(
         network = EvaluatorNetwork(train.__getitems__([0])[0].shape[1], classes)
         optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
         batch = min(_BATCH, len(train))
-        steps = max(300, epochs * (len(train) // batch))
+        steps = max(_LEAST_STEPS, epochs * (len(train) // batch))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         order = torch.randperm(0)
         for step in range(steps):
