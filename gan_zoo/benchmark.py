@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from gan_zoo.callbacks import TrainingProgress
+from gan_zoo.callbacks import Health, TrainingProgress
 from gan_zoo.cli import dataset_name
 from gan_zoo.data import ImageBatch, MNISTDataModule
 from gan_zoo.models.base import ImageGAN
@@ -92,8 +92,9 @@ def benchmark(config: DictConfig) -> None:
     """Prints the medians of an iteration under Lightning and bare, and of their ratios.
 
     Both run in one process by turns of ``config.block`` iterations, so that what else the machine
-    does meets both. The framework's side draws batches from the loader, logs to TensorBoard and
-    moves the progress bar as a training run does; the bare side does neither.
+    does meets both. The framework's side draws batches from the loader, logs to TensorBoard, moves
+    the progress bar and watches the run's health as a training run does; the bare side does none of
+    this.
 
     Args:
         config: conf/benchmark.yaml, composed.
@@ -122,7 +123,7 @@ def benchmark(config: DictConfig) -> None:
             default_root_dir=folder,
             logger=TensorBoardLogger(folder, name="", version=""),
             enable_checkpointing=False,
-            callbacks=[TrainingProgress()],
+            callbacks=[TrainingProgress(), Health()],
             _convert_="all",
         )
         turns = _Alternating(_BareLoop(model, batch, trainer.strategy.root_device), config.block)

@@ -362,22 +362,24 @@ def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Ro
 
 
 def _print(model: AdversarialModule, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
-    judges = ", ".join(
-        f"{e['name']} {e['hash']} ({100 * e['accuracy']:.2f} % right)"
+    judges = "\n".join(
+        f"evaluator: {e['name']} {e['hash']}, {100 * e['accuracy']:.2f} % right"
         for e in about.get("evaluators", {}).values()
     )
     label = dataset_label_of(model.config["dataset"])
     table = Table(
-        title=f"{type(model).__name__} on {label}, iteration {about['step']:,}, weights: "
-        f"{about['weights']}, seed {about['seed']}",
-        caption=f"evaluator: {judges or 'none'}; resizing: {about.get('resize', 'none')}",
+        title=f"{type(model).__name__} on {label}, iteration {about['step']:,}\n"
+        f"weights: {about['weights']}, seed {about['seed']}",
+        caption=f"{judges or 'evaluator: none'}\nresizing: {about.get('resize', 'none')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     papers = any(row.paper for row in rows.values())
     for column in ("figure", "value", "floor", *(["paper"] if papers else []), "of", "detail"):
         right = column in ("value", "floor", "of")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+        table.add_column(
+            column, justify="right" if right else "left", no_wrap=column not in ("paper", "detail")
+        )
     for name, (figure, floor, paper) in rows.items():
         table.add_row(
             name,
@@ -389,7 +391,7 @@ def _print(model: AdversarialModule, about: Mapping[str, Any], rows: Mapping[str
         )
     console = Console()
     # Where nobody watches, no line is to be cut short.
-    Console(width=None if console.is_terminal else 120).print(table)
+    Console(width=None if console.is_terminal else 160).print(table)
 
 
 def dataset_label_of(options: Mapping[str, Any]) -> str:

@@ -28,8 +28,9 @@ class Metrics(pl.Callback):
 
     Figures go to the loggers as ``metrics/<figure>``, of two domains as ``metrics/<figure>_a`` and
     ``_b`` with their mean under the name alone; their floors, of as many real images, once as
-    ``metrics_floor/<figure>``. The noise is the same each time. The table of runs gets the figure
-    that ``monitor`` names, and ``best.ckpt`` is the checkpoint at its best.
+    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint at
+    the best of the figure that ``monitor`` names, which the table of runs shows as
+    ``best/<figure>``.
 
     Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
 
@@ -99,7 +100,7 @@ class Metrics(pl.Callback):
 
     def promised(self, trainer: pl.Trainer, data: InMemoryDataModule) -> list[str]:
         """What the table of runs will show of a run on this data."""
-        return [f"metrics/{self.monitor}"] if self._takes_place(trainer, data) else []
+        return [f"best/{self.monitor}"] if self._takes_place(trainer, data) else []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
@@ -239,6 +240,8 @@ class Metrics(pl.Callback):
         sign = -1 if self.monitor in _HIGHER else 1
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
             self.best, self.best_step = value, trainer.global_step
+            for logger in trainer.loggers:
+                logger.log_metrics({f"best/{self.monitor}": value}, trainer.global_step)
             trainer.save_checkpoint(self.dirpath / "best.ckpt")
 
     def _bound(self, trainer: pl.Trainer, cost: float, step_time: float) -> None:

@@ -1,0 +1,101 @@
+"""The metrics of real MNIST come out as measured elsewhere: ``python -m pytest -m slow``."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_zoo.data import MNISTDataModule, available_dataset
+from gan_zoo.metrics.diversity import covered_classes
+from gan_zoo.metrics.measures import MEASURES, Reference, reference_for
+from gan_zoo.metrics.neighbours import one_nn_error, parzen_log_likelihood
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    root = os.environ.get("GAN_ZOO_DATA_DIR", "data")
+    if available_dataset("mnist", root) != "mnist":
+        pytest.skip("needs real MNIST")
+    torch.set_num_threads(os.cpu_count() or 1)
+    data = MNISTDataModule("mnist", root)
+    data.prepare_data()
+    data.setup()
+    return reference_for(data, "", tmp_path_factory.mktemp("floors"))
+
+
+def pixels(real: Reference, rows: Tensor) -> Tensor:
+    return torch.cat(list(real.training_pixels(rows)))
+
+
+def test_the_evaluator_is_right_in_993_of_1000(mnist: Reference) -> None:
+    right = mnist.test.judged.classes.eq(mnist.test.labels).double().mean().item()
+    print(f"evaluator {mnist.evaluator.hash}: {right:.4f} of the test set right")
+    assert right >= 0.993
+
+
+def test_parzen_likelihood_of_real_images(mnist: Reference) -> None:
+    # 243.1 +- 2.1 of 10,000 random training images, sigma .1668; 121.9 +- 1.6 of 1,000.
+    figure = MEASURES["parzen"].function(
+        mnist.training_images(10_000, 0), mnist, 0, lambda share: None
+    )["parzen"]
+    print(f"Parzen, 10,000 real images: {figure.value:.1f} +- {figure.spread:.1f}, {figure.detail}")
+    assert figure.value == pytest.approx(243.1, abs=2.1)
+    assert "0.1668" in figure.detail
+    samples, test, validation = (
+        (images + 1) / 2
+        for images in (
+            mnist.training_images(1000, 0).pixels,
+            mnist.test.pixels,
+            pixels(mnist, torch.arange(50_000, 51_000)),
+        )
+    )
+    few = parzen_log_likelihood(samples, test, validation)
+    print(f"Parzen, 1,000 real images: {few.log_likelihood}, sigma {few.sigma:.4f}")
+    assert few.sigma == pytest.approx(0.2154, abs=1e-3)
+
+
+@pytest.mark.parametrize(("count", "error"), [(50_000, 0.0317), (60_000, 0.0309)])
+def test_one_nearest_neighbour_error_of_real_images(
+    mnist: Reference, count: int, error: float
+) -> None:
+    rows = torch.arange(count)
+    found = one_nn_error(
+        pixels(mnist, rows), mnist.train.labels[rows], mnist.test.pixels, mnist.test.labels
+    )
+    print(f"1-NN, {count:,} real images: {found:.4f}")
+    assert round(found, 4) == error
+
+
+def test_stacked_mnists_floors() -> None:
+    # Measured elsewhere, one draw each: .0198 of uniform classes, .0229 of MNIST's frequencies.
+    random = torch.Generator().manual_seed(0)
+    uniform = [
+        covered_classes(torch.randint(1000, (26_000,), generator=random), torch.ones(1000))
+        for _ in range(100)
+    ]
+    kl = torch.tensor([modes.kl for modes in uniform])
+    print(f"Stacked MNIST, uniform: KL {kl.mean():.4f}, deviation between draws {kl.std():.4f}")
+    assert abs(kl.mean().item() - 0.0198) < kl.std().item()
+    assert all(modes.covered == 1000 for modes in uniform)
+
+
+def test_floors_of_mnist(mnist: Reference) -> None:
+    for name in MEASURES:
+        for key, figure in mnist.floor(name, 10_000, 0).items():
+            spread = "" if figure.spread is None else f" +- {figure.spread:.4g}"
+            print(f"floor of {key}: {figure.value:.5g}{spread}, {figure.n_fake:,} images")
+    five = {
+        key: mnist.floor("prdc", 5000, 0)[key].value
+        for key in ("precision", "recall", "density", "coverage")
+    }
+    print("of 5,000:", five)
+    # By other classifiers: .94 to .95, .935 to .943, .95 to .96, .886 to .889.
+    assert all(0.85 < value < 1 for value in five.values())
+    assert mnist.floor("accuracy", 10_000, 0)["accuracy"].value == pytest.approx(
+        mnist.evaluator.accuracy, abs=2e-4
+    )

@@ -1,0 +1,278 @@
+"""The evaluation commands as people type them, and metrics in training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_zoo.callbacks import Metrics
+from gan_zoo.checkpoint import load_model, read_checkpoint
+from gan_zoo.evaluate import data_of
+from gan_zoo.metrics import evaluator as evaluators
+from tests.conftest import ROOT
+from tests.test_train import DIGITS, SHORT, SMALLER
+
+Run = Callable[..., CompletedProcess[str]]
+ONE_DOMAIN = ("gan", "cgan", "dcgan", "infogan", "wgan", "wgan_gp", "began", "hdcgan")
+FIGURES = {
+    "fid", "kid", "score", "precision", "recall", "density", "coverage", "modes", "modes_kl",
+    "ms_ssim_within", "ms_ssim_between", "parzen", "memorisation", "nearest_train", "nearest_test",
+}  # fmt: skip
+LABELLED = {"accuracy", "one_nn"}
+
+
+@pytest.fixture(autouse=True)
+def quick_evaluators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+
+
+def train(run: Run, model: str, *options: str) -> None:
+    short = (DIGITS.get(model, SHORT[0]), *SHORT[1:2], "trainer.max_steps=2")
+    run("train.py", f"model={model}", *short, *SMALLER.get(model, ()), "hydra.run.dir=here",
+        *options)  # fmt: skip
+
+
+def evaluation(folder: Path, key: str = "last.ckpt") -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())["evaluation"][key]
+
+
+@pytest.mark.parametrize("model", [*ONE_DOMAIN, *DIGITS])
+def test_every_model_is_measured(run: Run, tmp_path: Path, model: str) -> None:
+    train(run, model)
+    result = run("evaluate.py", "checkpoint=here", "num_samples=30")
+    found = evaluation(tmp_path / "here")
+    figures = found["figures"]
+    domains = [""] if model in ONE_DOMAIN or model.startswith("stackgan") else ["a", "b"]
+    labelled = model in ("cgan", "cyclegan", "stackgan", "stackgan_pp")
+    for name in FIGURES | (LABELLED if labelled else set()):
+        for domain in domains:
+            key = f"{name}_{domain}" if domain else name
+            if name.startswith("ms_ssim") and key not in figures:
+                # No two of the few images are of one class, or all are.
+                continue
+            assert figures[key]["n_fake"] in (15, 30)
+            assert figures[key]["value"] == figures[key]["value"]
+            assert key in result.stdout
+    assert ("accuracy" in figures or "accuracy_b" in figures) == labelled
+    assert {"step", "weights", "seed", "resize", "evaluators"} <= found.keys()
+    assert [len(e["hash"]) for e in found["evaluators"].values()] == [12] * len(domains)
+    pictures = sorted(path.name for path in (tmp_path / "here").glob("nearest*.png"))
+    assert pictures == [f"nearest{'_' if d else ''}{d}.png" for d in domains]
+    # The run's own figures are still there.
+    assert json.loads((tmp_path / "here" / "metrics.json").read_text())["steps"] == 2
+
+
+def test_points_have_their_modes_counted(run: Run, tmp_path: Path) -> None:
+    run("train.py", "experiment=discogan_toy", "trainer=cpu", "trainer.max_steps=2",
+        "hydra.run.dir=here")  # fmt: skip
+    run("evaluate.py", "checkpoint=here", "num_samples=500")
+    figures = evaluation(tmp_path / "here")["figures"]
+    assert set(figures) == {"modes_a", "modes_b", "near_a_mode_a", "near_a_mode_b"}
+    assert (figures["modes_a"]["floor"], figures["modes_b"]["floor"]) == (5, 10)
+
+
+def test_one_seed_gives_the_same_figures_and_others_are_kept(run: Run, tmp_path: Path) -> None:
+    train(run, "cgan", "model.ema_decay=0.9")
+    command = ("evaluate.py", "checkpoint=here", "num_samples=40")
+    run(*command)
+    first = evaluation(tmp_path / "here")
+    assert first["weights"] == "moving average"
+    run(*command)
+    assert evaluation(tmp_path / "here") == first
+    # One alone replaces itself alone; the checkpoint's file means the same as the run's folder.
+    run("evaluate.py", "checkpoint=here/checkpoints/last.ckpt", "num_samples=60", "metrics=[fid]")
+    again = evaluation(tmp_path / "here")
+    assert again["figures"]["fid"]["n_fake"] == 60
+    assert again["figures"]["kid"] == first["figures"]["kid"]
+    run(*command, "ema=false", "metrics=[accuracy]")
+    raw = evaluation(tmp_path / "here", "last.ckpt (raw)")
+    assert (raw["weights"], set(raw["figures"])) == ("raw", {"accuracy"})
+    run(*command, "seed=1", "metrics=[fid]")
+    assert evaluation(tmp_path / "here")["figures"]["fid"]["value"] != again["figures"]["fid"]
+    # Going on with the run does not lose them.
+    run("train.py", "resume=here", "trainer.max_steps=3")
+    assert evaluation(tmp_path / "here", "last.ckpt (raw)") == raw
+
+
+def test_a_lone_checkpoint_is_measured_where_it_lies(run: Run, tmp_path: Path) -> None:
+    train(run, "gan")
+    alone = tmp_path / "alone" / "kept.ckpt"
+    alone.parent.mkdir()
+    (tmp_path / "here" / "checkpoints" / "last.ckpt").rename(alone)
+    run("evaluate.py", f"checkpoint={alone}", "num_samples=20", "metrics=[fid,modes]")
+    assert set(evaluation(alone.parent, "kept.ckpt")["figures"]) == {"fid", "modes", "modes_kl"}
+
+
+def test_the_papers_figure_is_beside_ours_for_its_data_alone(run: Run, tmp_path: Path) -> None:
+    train(run, "gan")
+    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[parzen]")
+    assert "paper" not in evaluation(tmp_path / "here")["figures"]["parzen"]
+    model = load_model(tmp_path / "here")
+    assert model.published["mnist", "parzen"] == "225 ± 2"
+
+
+def test_stacked_mnist_has_a_thousand_modes_to_cover(run: Run, tmp_path: Path) -> None:
+    run("train.py", "model=dcgan", "dataset=stacked_mnist", "dataset.name=digits", "trainer=cpu",
+        "dataset.train_size=300", "dataset.test_size=90", "dataset.batch_size=16",
+        "model.generator.base_channels=8", "model.discriminator.base_channels=8",
+        "trainer.max_steps=2", "hydra.run.dir=here")  # fmt: skip
+    run("evaluate.py", "checkpoint=here", "num_samples=80", "metrics=[modes,fid,score]")
+    found = evaluation(tmp_path / "here")
+    assert found["evaluators"][""]["name"] == "digits"
+    modes = found["figures"]["modes"]
+    assert 1 <= modes["value"] <= 80
+    assert modes["detail"] == "of 1,000"
+    # 80 real stacks are of nearly 80 kinds.
+    assert 60 < modes["floor"] <= 80
+    assert data_of(load_model(tmp_path / "here")).measured_images == 26_000
+
+
+def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    train(run, "gan")
+    before = (tmp_path / "here" / "metrics.json").read_text()
+    for arguments, culprit in (
+        ([], "checkpoint is missing"),
+        (["checkpoint=gone"], "no checkpoint 'gone'"),
+        (["checkpoint=here", "metrics=[fidd]"], "no metric 'fidd'"),
+        (["checkpoint=here", "metrics=[]"], "empty list"),
+        (["checkpoint=here", "metrics=[accuracy]"], "accuracy needs a model that is asked"),
+        (["checkpoint=here", "num_samples=0"], "num_samples is 0"),
+        (["checkpoint=here", "num_samples=many"], "num_samples is many"),
+        (["checkpoint=here", "seed=-1"], "seed is -1"),
+        (["checkpoint=here", "sead=1"], "did you mean seed?"),
+    ):
+        result = run("evaluate.py", *arguments, check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+    assert (tmp_path / "here" / "metrics.json").read_text() == before
+    for arguments, culprit in (
+        (["epochs=0"], "epochs is 0"),
+        (["output=weights.pt"], ".safetensors"),
+        (["domain=b"], "domain is 'b'"),
+        (["dataset=gaussian_mixture", "domain=a", "dataset.seed=0"], "no images"),
+    ):
+        arguments = [*arguments] if "dataset=gaussian_mixture" in arguments else [
+            "dataset=digits", *arguments
+        ]  # fmt: skip
+        result = run("train_evaluator.py", *arguments, check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
+
+
+def test_an_evaluator_is_trained_by_command(run: Run, tmp_path: Path) -> None:
+    result = run("train_evaluator.py", "dataset=digits", "epochs=1", "output=e.safetensors")
+    evaluator = evaluators.load_evaluator(tmp_path / "e.safetensors")
+    assert evaluator.name == "digits"
+    assert f"hash {evaluator.hash}" in result.stdout
+    with safe_open(tmp_path / "e.safetensors", "pt") as content:
+        assert float(content.metadata()["accuracy"]) == evaluator.accuracy
+
+
+MEASURED = ("callbacks.metrics.every_n_steps=2", "callbacks.metrics.num_samples=40",
+            "callbacks.metrics.max_share=null")  # fmt: skip
+
+
+def test_metrics_in_training(run: Run, tmp_path: Path) -> None:
+    run("train.py", "model=cgan", *SHORT[:2], "trainer.max_steps=5", *MEASURED,
+        "hydra.run.dir=here")  # fmt: skip
+    events = EventAccumulator(str(tmp_path / "here")).Reload()
+    fids = events.Scalars("metrics/fid")
+    # At the interval, and after the last iteration.
+    assert [event.step for event in fids] == [2, 4, 5]
+    scalars = set(events.Tags()["scalars"])
+    assert {"metrics/score", "metrics/precision", "metrics/coverage", "metrics/modes"} <= scalars
+    assert {"metrics/accuracy", "metrics_floor/fid", "metrics_floor/accuracy"} <= scalars
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert metrics["metrics/fid"] == pytest.approx(fids[-1].value)
+    best = min(fids, key=lambda event: event.value)
+    # The column of the table of runs: promised at the start, filled as the figure gets better.
+    column = events.Scalars("best/fid")
+    assert column[0].value != column[0].value
+    assert (column[-1].step, column[-1].value) == (best.step, best.value)
+    assert metrics["best/fid"] == pytest.approx(best.value)
+    assert metrics["best/step"] == best.step
+    assert read_checkpoint(tmp_path / "here/checkpoints/best.ckpt")["global_step"] == best.step
+    # They don't change what is trained, and the record goes on in a resumed run.
+    run("train.py", "model=cgan", *SHORT[:2], "trainer.max_steps=5", "~callbacks.metrics",
+        "hydra.run.dir=without")  # fmt: skip
+    weights = [read_checkpoint(tmp_path / name)["state_dict"] for name in ("here", "without")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    run("train.py", "resume=here", "trainer.max_steps=6")
+    state = read_checkpoint(tmp_path / "here")["callbacks"]["Metrics"]
+    assert state["best"] <= metrics["best/fid"]
+    run("sample.py", "checkpoint=here/checkpoints/best.ckpt", "num_samples=4", "output=a.png")
+    assert Image.open(tmp_path / "a.png").size == (62, 62)
+
+
+def test_two_domains_are_measured_in_training_with_their_mean(run: Run, tmp_path: Path) -> None:
+    train(run, "cyclegan", *MEASURED)
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    mean = (metrics["metrics/fid_a"] + metrics["metrics/fid_b"]) / 2
+    assert metrics["metrics/fid"] == pytest.approx(mean)
+
+
+def test_short_runs_and_points_are_not_measured(run: Run, tmp_path: Path) -> None:
+    train(run, "gan")
+    assert not (tmp_path / "here" / "checkpoints" / "best.ckpt").exists()
+    run("train.py", "experiment=discogan_toy", "trainer=cpu", "trainer.max_steps=2", *MEASURED,
+        "hydra.run.dir=toy")  # fmt: skip
+    assert "metrics/fid" not in json.loads((tmp_path / "toy" / "metrics.json").read_text())
+
+
+def test_measuring_takes_no_more_than_its_share() -> None:
+    class Strategy:
+        def broadcast(self, value: int) -> int:
+            return value
+
+    class Trainer:
+        strategy = Strategy()
+        is_global_zero = True
+
+    metrics = Metrics("nowhere", every_n_steps=100, max_share=0.05)
+    metrics._bound(Trainer(), cost=1.0, step_time=0.3)  # type: ignore[arg-type]
+    assert metrics._interval == 100
+    # 1 s is 5 % of 20 s, which are 400 iterations of .05 s.
+    metrics._bound(Trainer(), cost=1.0, step_time=0.05)  # type: ignore[arg-type]
+    assert metrics._interval == 400
+    metrics._bound(Trainer(), cost=0.01, step_time=0.3)  # type: ignore[arg-type]
+    assert metrics._interval == 400
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("metrics", ["parzen"]), ("num_samples", 1), ("every_n_steps", 0), ("max_share", 0)],
+)
+def test_options_out_of_range_are_named(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"callbacks.metrics.{option}"):
+        Metrics("nowhere", **{option: value})
+
+
+def test_two_processes_measure_together(spawn: Run, tmp_path: Path) -> None:
+    (tmp_path / "rank_figures.py").write_text(
+        "import json, pathlib, pytorch_lightning as pl\n"
+        "class Keep(pl.Callback):\n"
+        "    def on_fit_end(self, trainer, model):\n"
+        "        metrics, = [c for c in trainer.callbacks if type(c).__name__ == 'Metrics']\n"
+        "        path = pathlib.Path(f'figures{trainer.global_rank}')\n"
+        "        path.write_text(json.dumps([metrics.figures, metrics.best]))\n"
+    )
+    spawn(
+        str(ROOT / "scripts" / "train.py"), "model=cgan", "dataset=digits", "trainer=ddp_cpu",
+        "dataset.batch_size=16", "trainer.max_steps=3", *MEASURED,
+        "+callbacks.keep._target_=rank_figures.Keep", "hydra.run.dir=here",
+        PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    ranks = [json.loads((tmp_path / f"figures{rank}").read_text()) for rank in (0, 1)]
+    assert ranks[0] == ranks[1]
+    assert {"metrics/fid", "metrics/accuracy"} <= ranks[0][0].keys()
+    assert (tmp_path / "here" / "checkpoints" / "best.ckpt").is_file()
