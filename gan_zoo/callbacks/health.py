@@ -122,16 +122,21 @@ class Health(pl.Callback):
     ) -> None:
         step = trainer.global_step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = bool(every) and step % every == 0
+        drawn = step % self.every_n_steps == 0 and step >= self.warm_up_steps
         troubles: list[Trouble] = []
-        if every and step % every == 0:
+        if logged:
             figures = {
                 name.removeprefix("train/"): float(value)
                 for name, value in trainer.callback_metrics.items()
                 if name.startswith("train/")
             }
             troubles += self.examine(pl_module, figures, step)
-        if step % self.every_n_steps == 0 and step >= self.warm_up_steps:
+        if drawn:
             troubles += self.examine_images(trainer, pl_module)
+        if (logged or drawn) and trainer.world_size > 1:
+            # The figures are each process's own, and all have to stop or none.
+            troubles = trainer.strategy.broadcast(troubles)
         for trouble in troubles:
             self._tell(trainer, trouble)
 
