@@ -104,7 +104,11 @@ def evaluate(config: DictConfig) -> None:
         else:
             references = {
                 domain: reference_for(
-                    data, domain, cache_dir, stage(f"training the evaluator {domain}".rstrip())
+                    data,
+                    domain,
+                    cache_dir,
+                    stage(f"training the evaluator {domain}".rstrip()),
+                    evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None,
                 )
                 for domain in data.domains
             }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan_zoo.data import MNISTCaptionsDataModule
 from gan_zoo.data.captions import InMemoryCaptions
 from gan_zoo.data.mnist_captions import ATTRIBUTES, COLOUR_SPREAD, INKS, PARAPHRASES
+from gan_zoo.metrics.diversity import classifier_score
 
 # Thirds of what is measured, as far as an image of 32 pixels shows them.
 COUNTS = [len(words) for words in ATTRIBUTES.values()]
@@ -99,19 +99,11 @@ def features(net: AttributeClassifier, images: Tensor) -> Tensor:
     return torch.cat([net.body(chunk) for chunk in images.split(1000)])
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Between Gaussians fitted to features (N, D) and (M, D)."""
-    (mean_a, cov_a), (mean_b, cov_b) = ((x.double().mean(0), x.double().T.cov()) for x in (a, b))
-    cross = torch.from_numpy(sqrtm((cov_a @ cov_b).numpy()).real)
-    return ((mean_a - mean_b).square().sum() + (cov_a + cov_b - 2 * cross).trace()).item()
-
-
 @torch.no_grad()
 def digit_score(net: AttributeClassifier, images: Tensor) -> float:
     """The Inception score's formula, exp E[KL(p(y | x) || p(y))], of digits; from 1 to 10."""
     log_p = torch.cat([net(chunk)[0].log_softmax(1) for chunk in images.split(1000)])
-    marginal = log_p.exp().mean(0).log()
-    return (log_p.exp() * (log_p - marginal)).sum(1).mean().exp().item()
+    return classifier_score(log_p).value
 
 
 def full_captions(attributes: Tensor) -> list[str]:

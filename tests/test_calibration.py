@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -59,16 +60,26 @@ def test_parzen_likelihood_of_real_images(mnist: Reference) -> None:
     assert few.sigma == pytest.approx(0.2154, abs=1e-3)
 
 
-@pytest.mark.parametrize(("count", "error"), [(50_000, 0.0317), (60_000, 0.0309)])
-def test_one_nearest_neighbour_error_of_real_images(
-    mnist: Reference, count: int, error: float
-) -> None:
-    rows = torch.arange(count)
-    found = one_nn_error(
-        pixels(mnist, rows), mnist.train.labels[rows], mnist.test.pixels, mnist.test.labels
-    )
-    print(f"1-NN, {count:,} real images: {found:.4f}")
-    assert round(found, 4) == error
+def test_one_nearest_neighbour_error_of_real_images(mnist: Reference) -> None:
+    # Measured elsewhere: .0309 of all training images; of 50,000 .0317, and .0266 on the other
+    # 10,000. Which 50,000 decides the third digit: the first ones have .0334.
+    order = torch.from_numpy(np.random.default_rng(0).permutation(60_000))
+    first, rest = order[:50_000], order[50_000:]
+    test = (mnist.test.pixels, mnist.test.labels)
+    for what, rows, judged_on, error in (
+        ("all", torch.arange(60_000), test, 0.0309),
+        ("50,000 drawn at random", first, test, 0.0317),
+        (
+            "the same, judged on the others",
+            first,
+            (pixels(mnist, rest), mnist.train.labels[rest]),
+            0.0266,
+        ),
+        ("the first 50,000", torch.arange(50_000), test, 0.0334),
+    ):
+        found = one_nn_error(pixels(mnist, rows), mnist.train.labels[rows], *judged_on)
+        print(f"1-NN, real images, {what}: {found:.4f}")
+        assert found == pytest.approx(error, abs=1e-4)
 
 
 def test_stacked_mnists_floors() -> None:

@@ -18,6 +18,7 @@ from gan_zoo.data import MNISTCaptionsDataModule, available_dataset
 from gan_zoo.data.captions import InMemoryCaptions
 from gan_zoo.data.mnist_captions import ATTRIBUTES
 from gan_zoo.losses import colour_consistency
+from gan_zoo.metrics.distances import frechet_distance
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.text import TextEncoder
 from tests.attribute_classifier import (
@@ -26,7 +27,6 @@ from tests.attribute_classifier import (
     digit_score,
     enlarged,
     features,
-    frechet_distance,
     full_captions,
     train_attribute_classifier,
     within_caption_distance,

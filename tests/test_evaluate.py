@@ -176,6 +176,14 @@ def test_an_evaluator_is_trained_by_command(run: Run, tmp_path: Path) -> None:
     assert f"hash {evaluator.hash}" in result.stdout
     with safe_open(tmp_path / "e.safetensors", "pt") as content:
         assert float(content.metadata()["accuracy"]) == evaluator.accuracy
+    train(run, "gan")
+    command = ("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]")
+    run(*command, "evaluator=e.safetensors")
+    assert evaluation(tmp_path / "here")["evaluators"][""]["hash"] == evaluator.hash
+    for file, culprit in (("gone", "no evaluator 'gone'"), ("here/metrics.json", "is damaged")):
+        result = run(*command, f"evaluator={file}", check=False)
+        assert result.returncode == 1
+        assert culprit in result.stderr.splitlines()[-1]
 
 
 MEASURED = ("callbacks.metrics.every_n_steps=2", "callbacks.metrics.num_samples=40",

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _TRAINING = 1
 _BATCH = 128
 _LEAST_STEPS = 300
+# Of an evaluator that somebody waits for.
+_EPOCHS_ON_FIRST_USE = 2
 # Of training: how far images are shifted, in pixels, and scaled, in parts of their size.
 _SHIFT, _SCALE = 2.0, 0.1
 _CHUNK = 500
@@ -274,6 +276,8 @@ def load_evaluator(file: Path) -> Evaluator:
     Raises:
         ValueError: for a file that is no evaluator, or whose weights are not those of its hash.
     """
+    if not file.is_file():
+        raise ValueError(f"There is no evaluator '{file}'.")
     try:
         with safe_open(file, "pt") as content:
             about = content.metadata()
@@ -325,7 +329,7 @@ def evaluator_for(
         except ValueError as error:
             log.warning("%s It is trained anew.", error)
     log.info("Training the evaluator of %s (kept in '%s').", name, file)
-    evaluator = train_evaluator(train, test, name, report=report)
+    evaluator = train_evaluator(train, test, name, _EPOCHS_ON_FIRST_USE, report=report)
     log.info("The evaluator has %.2f %% of the test images right.", 100 * evaluator.accuracy)
     try:
         save_evaluator(evaluator, file)

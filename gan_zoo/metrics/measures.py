@@ -217,7 +217,11 @@ class MeasuredData(Protocol):
 
 
 def reference_for(
-    data: MeasuredData, domain: str, cache_dir: Path, report: Report = _ignore
+    data: MeasuredData,
+    domain: str,
+    cache_dir: Path,
+    report: Report = _ignore,
+    evaluator: Evaluator | None = None,
 ) -> Reference:
     """The real images of a data module's domain, and their evaluator, if they have classes.
 
@@ -226,13 +230,13 @@ def reference_for(
         domain: one of its domains.
         cache_dir: where what is made once is kept.
         report: called with the share of the evaluator's training that is done.
+        evaluator: in place of the data's own.
 
     Raises:
         ValueError: where it has no images to measure against.
     """
     train, test = (data.labelled(domain, part) for part in (True, False))
-    evaluator = None
-    if (train.labels >= 0).all():
+    if evaluator is None and (train.labels >= 0).all():
         evaluator = evaluator_for(
             data.evaluator_name(domain),
             data.evaluator_images(domain, True),
@@ -240,6 +244,7 @@ def reference_for(
             cache_dir,
             report,
         )
+    if evaluator is not None:
         evaluator.per_channel = data.per_channel
     return Reference(train, test, evaluator, cache_dir)
 
