@@ -173,7 +173,7 @@ class Health(pl.Callback):
             if self._lasts(f"target_{name}", off):
                 yield Trouble(
                     f"target_{name}",
-                    f"{name} is {value:.3g}, outside {low:g} to {high:g}, and has been for "
+                    f"{name} is {value:.3g}, outside {low:.2g} to {high:.2g}, and has been for "
                     f"{_PATIENCE} logging steps: the penalty does not hold the critic. A higher "
                     "model.lambda_gp or a lower model.optimizer_d.lr may help.",
                 )
@@ -217,7 +217,11 @@ class Health(pl.Callback):
                     name,
                     f"The gradient norm of phase {player} has left its track: {norm:.3g}, where "
                     f"the median of {_TRACK} values before was {middle:.3g}. "
-                    "model.gradient_clip_val or a lower rate may help.",
+                    + (
+                        "model.gradient_clip_val or a lower rate may help."
+                        if ratio > 1
+                        else "The player hardly learns any more; the other's rate may be too high."
+                    ),
                 )
             if off:
                 # What is off the track is no part of it.
