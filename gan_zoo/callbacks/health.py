@@ -69,9 +69,9 @@ class Health(pl.Callback):
         self,
         action: str = "warn",
         every_n_steps: int = 500,
-        saturation: float = 0.95,
+        saturation: float = 0.99,
         least_diversity: float = 0.4,
-        gradient_factor: float = 10.0,
+        gradient_factor: float = 30.0,
         warm_up_steps: int = 500,
     ) -> None:
         if action not in ("warn", "stop"):
