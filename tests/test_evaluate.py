@@ -284,3 +284,67 @@ def test_two_processes_measure_together(spawn: Run, tmp_path: Path) -> None:
     assert ranks[0] == ranks[1]
     assert {"metrics/fid", "metrics/accuracy"} <= ranks[0][0].keys()
     assert (tmp_path / "here" / "checkpoints" / "best.ckpt").is_file()
+
+
+def picture_folder(folder: Path, count: int, seed: int) -> None:
+    folder.mkdir(parents=True)
+    random = torch.Generator().manual_seed(seed)
+    for number in range(count):
+        pixels = torch.randint(0, 256, (32, 32, 3), generator=random, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+
+
+def test_pictures_without_classes_are_measured_by_their_pixels(run: Run, tmp_path: Path) -> None:
+    for part in ("trainA", "trainB"):
+        picture_folder(tmp_path / "pictures" / part, 6, 0)
+    run("train.py", "model=cyclegan", "dataset=unpaired_folder", "dataset.root=pictures",
+        "dataset.image_size=32", "model.generator.base_channels=4", "trainer=cpu",
+        "trainer.max_steps=2", *MEASURED, "hydra.run.dir=here")  # fmt: skip
+    result = run("evaluate.py", "checkpoint=here", check=False)
+    assert result.returncode == 1
+    assert "testA and testB" in result.stderr
+    for part in ("testA", "testB"):
+        picture_folder(tmp_path / "pictures" / part, 4, 1)
+    run("evaluate.py", "checkpoint=here")
+    found = evaluation(tmp_path / "here")
+    assert {"parzen_a", "parzen_b", "memorisation_a", "nearest_test_b"} <= found["figures"].keys()
+    assert found["figures"]["parzen_a"]["n_fake"] == 4
+    assert found["evaluators"] == {}
+    result = run("evaluate.py", "checkpoint=here", "metrics=[fid]", check=False)
+    assert "fid needs the classes of the images" in result.stderr
+
+
+def test_captioned_folders_have_an_evaluator_of_all_their_classes(run: Run, tmp_path: Path) -> None:
+    for kind in range(5):
+        picture_folder(tmp_path / "flowers" / "images" / f"kind{kind}", 4, kind)
+        (tmp_path / "flowers" / "text" / f"kind{kind}").mkdir(parents=True)
+        for number in range(4):
+            text = tmp_path / "flowers" / "text" / f"kind{kind}" / f"{number}.txt"
+            text.write_text(f"a picture of kind number {kind}\n")
+    run("train.py", "model=stackgan_pp", "dataset=caption_folder", "dataset.root=flowers",
+        "dataset.image_size=32", "dataset.batch_size=4", "dataset.encoder_steps=2", "trainer=cpu",
+        "trainer.max_steps=2", "hydra.run.dir=here")  # fmt: skip
+    run("evaluate.py", "checkpoint=here", "num_samples=12", "metrics=[fid,accuracy,modes]")
+    found = evaluation(tmp_path / "here")
+    assert found["figures"]["modes"]["detail"].startswith("of 5")
+    # The test class is not among the training pictures, and the evaluator knows it all the same.
+    data = data_of(load_model(tmp_path / "here"))
+    test = set(data.labelled("", train=False).labels.tolist())
+    assert test.isdisjoint(data.labelled("", train=True).labels.tolist())
+    known = data.evaluator_images("", train=True)
+    assert test < set(known.labels.tolist())
+    # Batches may mix the parts.
+    first, last = (known.__getitems__([row]).image for row in (0, len(known) - 1))
+    mixed = known.__getitems__([len(known) - 1, 0])
+    assert mixed.label.tolist() == known.labels[[-1, 0]].tolist()
+    assert torch.equal(mixed.image[:1], last)
+    assert mixed.image[1:].shape == first.shape
+
+
+def test_usps_has_an_evaluator_of_its_own(run: Run, tmp_path: Path) -> None:
+    run("train.py", "model=cogan", "dataset=mnist_usps", "dataset.name=digits",
+        "dataset.val_size=0", *SMALLER["cogan"], "trainer=cpu", "trainer.max_steps=2",
+        "hydra.run.dir=here")  # fmt: skip
+    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]")
+    found = evaluation(tmp_path / "here")
+    assert [e["name"] for e in found["evaluators"].values()] == ["digits", "digits_usps"]
