@@ -41,18 +41,17 @@ def test_the_evaluator_is_right_in_993_of_1000(mnist: Reference) -> None:
 
 def test_parzen_likelihood_of_real_images(mnist: Reference) -> None:
     # 243.1 +- 2.1 of 10,000 random training images, sigma .1668; 121.9 +- 1.6 of 1,000.
-    figure = MEASURES["parzen"].function(
-        mnist.training_images(10_000, 0), mnist, 0, lambda share: None
-    )["parzen"]
+    figure = mnist.floor("parzen", 10_000, 0)["parzen"]
     print(f"Parzen, 10,000 real images: {figure.value:.1f} +- {figure.spread:.1f}, {figure.detail}")
     assert figure.value == pytest.approx(243.1, abs=2.1)
     assert "0.1668" in figure.detail
+    assert mnist.sigma_rows.tolist() == list(range(50_000, 51_000))
     samples, test, validation = (
         (images + 1) / 2
         for images in (
-            mnist.training_images(1000, 0).pixels,
+            mnist.training_images(1000, 0, but=mnist.sigma_rows).pixels,
             mnist.test.pixels,
-            pixels(mnist, torch.arange(50_000, 51_000)),
+            pixels(mnist, mnist.sigma_rows),
         )
     )
     few = parzen_log_likelihood(samples, test, validation)

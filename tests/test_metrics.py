@@ -227,6 +227,16 @@ def test_floors_are_kept(tmp_path: Path) -> None:
     assert real.floor("parzen", 30, 0) == first
 
 
+def test_parzens_floor_has_no_images_that_chose_its_sigma(tmp_path: Path) -> None:
+    train = RandomImages(60, 0)
+    real = Reference(train, RandomImages(20, 1), None, tmp_path)
+    fake, _ = MEASURES["parzen"].real_pair(real, 60, 0)
+    chosen = train.images[real.sigma_rows]
+    assert real.sigma_rows.tolist() == list(range(50, 60))
+    assert len(fake) == 50
+    assert torch.cdist(fake.pixels.flatten(1), chosen.flatten(1)).min() > 1
+
+
 def test_memorisations_floor_is_of_fresh_images(tmp_path: Path) -> None:
     real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
     copies = ImageSet(real.test.labels, pixels=real.train.images[:40])  # type: ignore[attr-defined]

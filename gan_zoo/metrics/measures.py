@@ -164,10 +164,18 @@ class Reference:
             return torch.ones(count)
         return self.test.judged.classes.bincount(minlength=count).cpu() + 1
 
-    def training_images(self, count: int, seed: int) -> ImageSet:
-        """So many of them, drawn by the seed."""
-        random = torch.Generator().manual_seed(seed)
-        return self._set(self.train, torch.randperm(len(self.train), generator=random)[:count])
+    def training_images(self, count: int, seed: int, but: Tensor | None = None) -> ImageSet:
+        """So many of them, drawn by the seed; none at the rows ``but``."""
+        order = training_order(self, seed)
+        if but is not None:
+            order = order[~torch.isin(order, but)]
+        return self._set(self.train, order[:count])
+
+    @property
+    def sigma_rows(self) -> Tensor:
+        """The training images that a Parzen window's sigma is chosen by."""
+        begin = 5 * len(self.train) // 6
+        return torch.arange(begin, min(begin + _SIGMA_IMAGES, len(self.train)))
 
     def training_pixels(self, rows: Tensor) -> Iterable[Tensor]:
         """The training images at these rows, in parts, as measures see them."""
@@ -256,6 +264,13 @@ def _train_for_generated(reference: Reference, count: int, seed: int) -> tuple[I
     return reference.training_images(count, seed), reference
 
 
+def _others_for_generated(
+    reference: Reference, count: int, seed: int
+) -> tuple[ImageSet, Reference]:
+    # A window on an image that chooses its sigma would make that as narrow as can be.
+    return reference.training_images(count, seed, but=reference.sigma_rows), reference
+
+
 def _test_for_generated(reference: Reference, count: int, seed: int) -> tuple[ImageSet, Reference]:
     return reference.test, reference
 
@@ -330,9 +345,7 @@ def _accuracy(fake: ImageSet, real: Reference, seed: int, report: Report) -> dic
 
 
 def _parzen(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str, Figure]:
-    begin = 5 * len(real.train) // 6
-    rows = torch.arange(begin, min(begin + _SIGMA_IMAGES, len(real.train)))
-    validation = torch.cat(list(real.training_pixels(rows)))
+    validation = torch.cat(list(real.training_pixels(real.sigma_rows)))
     samples, test, validation = ((x + 1) / 2 for x in (fake.pixels, real.test.pixels, validation))
     fit = neighbours.parzen_log_likelihood(samples, test, validation, report=report)
     detail = f"nats, sigma {fit.sigma:.4f}"
@@ -392,7 +405,7 @@ MEASURES: Mapping[str, Measure] = {
     "modes": Measure(_modes, _FEATURES),
     "accuracy": Measure(_accuracy, frozenset({"features", "labels"}), _test_for_generated),
     "ms_ssim": Measure(_ms_ssim, _PIXELS),
-    "parzen": Measure(_parzen, _PIXELS),
+    "parzen": Measure(_parzen, _PIXELS, _others_for_generated),
     "one_nn": Measure(_one_nn, frozenset({"pixels", "labels"})),
     "memorisation": Measure(_memorisation, _PIXELS, _half_for_generated),
 }
