@@ -327,3 +327,18 @@ def test_folders_that_miss_or_are_empty_are_named(pictures: Path, tmp_path: Path
         data.test_dataloader()
     with pytest.raises(ValueError, match="has no folder trainA"):
         folder_data(tmp_path / "trainB")
+
+
+def test_no_translation_is_measured_against_what_it_should_be() -> None:
+    data = MappedDigitsDataModule(
+        name="digits", task="negatives", counterpart=negatives, batch_size=8
+    )
+    data.setup()
+    source = data.source.__getitems__(range(len(data.source)))
+    for domain, images in (("a", source.a), ("b", source.b)):
+        real = data.labelled(domain, train=False)
+        unseen = real.__getitems__(range(len(real))).image
+        assert len(images) + len(unseen) == 297
+        assert torch.cdist(images.flatten(1), unseen.flatten(1)).min() > 0.1
+        # All training digits teach the evaluator, also those of the other domain.
+        assert len(data.labelled(domain, train=True)) == 1500

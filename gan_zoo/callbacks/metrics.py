@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import Subset
 
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics.evaluator import Judgements
@@ -183,10 +184,11 @@ class Metrics(pl.Callback):
     def _images(self, trainer: pl.Trainer, model: AdversarialModule) -> dict[str, ImageSet]:
         """What all processes' images are seen as, by domain."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        random = torch.Generator().manual_seed(self.seed + trainer.global_rank)
         collected = {domain: Judgements().to(model.device) for domain in self._references}
-        count = self.num_samples // trainer.world_size
-        for chunk in model.generated_images(count, data.test or data.train, random):
+        rank, world = trainer.global_rank, trainer.world_size
+        random = torch.Generator().manual_seed(self.seed + rank)
+        source = Subset(data.source, range(rank, len(data.source), world))
+        for chunk in model.generated_images(self.num_samples // world, source, random):
             for domain, drawn in chunk.items():
                 evaluator = self._references[domain].evaluator
                 assert evaluator is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -29,6 +29,16 @@ class ImageBatch(NamedTuple):
 def pass_through(batch: Any) -> Any:
     """The collate function of a dataset that fetches whole batches."""
     return batch
+
+
+class BatchSource(Protocol):
+    """What fetches whole batches: an InMemoryDataset, or torch's Subset of one."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def __getitems__(self, indices: Any) -> Any:
+        """The batch at these indices."""
 
 
 class InMemoryDataset(Dataset[Any]):
@@ -157,10 +167,16 @@ class InMemoryDataModule(pl.LightningDataModule):
 
     def examples(self) -> Any:
         """A batch to draw grids of, the same each time, held out from training where it can be."""
+        dataset = self.source
+        return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
+
+    @property
+    def source(self) -> InMemoryDataset:
+        """What models translate, or draw the captions of, when they are measured: the test set."""
         dataset = self.test or self.train
         if dataset is None:
-            raise RuntimeError("Call setup() before asking a data module for examples.")
-        return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
+            raise RuntimeError("Call setup() before asking a data module for its images.")
+        return dataset
 
     @property
     def has_classes(self) -> bool:

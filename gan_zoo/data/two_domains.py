@@ -228,7 +228,9 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
     """Domain a: digits. Domain b: other digits under a map that is known.
 
     Half of the training digits are a's, the map of the other half is b's. Validation and test
-    images b are the map of the very images a.
+    images b are the map of the very images a. So that no translation is measured against the image
+    that it is meant to be, models translate every other test image, and the rest is what they are
+    measured against.
 
     Attributes:
         aligned: that they are.
@@ -265,8 +267,16 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         test = self.digits(train=False)
         self.test = self.pairs((test, self._mapped(test)))
 
+    @property
+    def source(self) -> InMemoryPairs:
+        assert isinstance(self.test, InMemoryPairs)
+        domains = [_chosen(d, slice(0, None, 2)) for d in (self.test.a, self.test.b)]
+        return InMemoryPairs(domains, ImagePair, self._prepared)
+
     def labelled(self, domain: str, train: bool) -> InMemoryImages:
         digits = self.digits(train)
+        if not train:
+            digits = _chosen(digits, slice(1, None, 2))
         return self.images(digits if domain == "a" else self._mapped(digits))
 
     def evaluator_name(self, domain: str) -> str:

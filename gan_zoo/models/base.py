@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gan_zoo.data import ImageBatch
-from gan_zoo.data.base import InMemoryDataset
+from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
@@ -188,7 +188,7 @@ class AdversarialModule(pl.LightningModule):
     def generated_images(
         self,
         n: int,
-        source: InMemoryDataset,
+        source: BatchSource,
         generator: torch.Generator,
         ema: bool = True,
         chunk_size: int = 500,
@@ -645,7 +645,7 @@ class NoiseToImage(AdversarialModule):
     def generated_images(
         self,
         n: int,
-        source: InMemoryDataset,
+        source: BatchSource,
         generator: torch.Generator,
         ema: bool = True,
         chunk_size: int = 500,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.data import CaptionBatch, ImageBatch
-from gan_zoo.data.base import InMemoryDataset
+from gan_zoo.data.base import BatchSource
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
 from gan_zoo.models.base import Generated, Loss, NoiseToImage, in_chunks
@@ -245,7 +245,7 @@ class TextToImage(NoiseToImage):
     def generated_images(
         self,
         n: int,
-        source: InMemoryDataset,
+        source: BatchSource,
         generator: torch.Generator,
         ema: bool = True,
         chunk_size: int = 500,

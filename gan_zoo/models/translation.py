@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_zoo.data import ImagePair, PointPair
-from gan_zoo.data.base import InMemoryDataset
+from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, adversarial_loss
 from gan_zoo.models.base import (
     AdversarialModule,
@@ -160,7 +160,7 @@ class Translator(AdversarialModule):
     def generated_images(
         self,
         n: int,
-        source: InMemoryDataset,
+        source: BatchSource,
         generator: torch.Generator,
         ema: bool = True,
         chunk_size: int = 500,
