@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,22 @@ from hydra.utils import instantiate
 from gan_zoo.models.base import AdversarialModule
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The file that a path stands for: itself, or a run folder's ``checkpoints/last.ckpt``."""
+    path = Path(path)
+    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A run's checkpoint as it was saved, on the CPU.
 
     Args:
-        path: a checkpoint, or a run folder, which stands for its ``checkpoints/last.ckpt``.
+        path: a checkpoint, or a run folder for its last one.
 
     Raises:
         ValueError: if there is none, or if it is not one of this project's checkpoints.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
+    path = checkpoint_file(path)
     if not path.is_file():
         raise ValueError(f"There is no checkpoint '{path}'.")
     try:
@@ -42,7 +47,11 @@ def load_model(path: str | Path) -> AdversarialModule:
 
     Errors as read_checkpoint's.
     """
-    checkpoint = read_checkpoint(path)
+    return model_of(read_checkpoint(path))
+
+
+def model_of(checkpoint: Mapping[str, Any]) -> AdversarialModule:
+    """``load_model`` of what ``read_checkpoint`` gave."""
     model: AdversarialModule = instantiate(checkpoint["config"]["model"])
     model.config = checkpoint["config"]
     model.load_state_dict(checkpoint["state_dict"])

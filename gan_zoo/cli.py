@@ -120,6 +120,13 @@ def _resumed(arguments: list[str], config_dir: Path) -> list[str]:
     ]
 
 
+def refuse_unless_whole(option: str, value: object, lowest: int, highest: int = 2**32 - 1) -> None:
+    """Raises ValueError unless the option's value is a whole number in the range."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not lowest <= value <= highest:  # type: ignore[operator]
+        raise ValueError(f"{option} is {value}; it has to be a whole number from {lowest}.")
+
+
 @functools.cache
 def _available(kind: type[InMemoryDataModule], name: str, root: str, when_unavailable: str) -> str:
     return kind.available(name, root, when_unavailable)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +21,21 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from gan_zoo.checkpoint import load_model, read_checkpoint
+from gan_zoo.checkpoint import checkpoint_file, model_of, read_checkpoint
+from gan_zoo.cli import refuse_unless_whole
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.files import replaced
+from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
-from gan_zoo.metrics.evaluator import Judged, as_seen
 from gan_zoo.metrics.measures import (
     MEASURES,
     Figure,
     ImageSet,
     Reference,
-    nearest_real,
+    image_sets,
+    in_domain,
     reference_for,
     training_order,
 )
@@ -77,14 +80,12 @@ def evaluate(config: DictConfig) -> None:
             nothing is written then.
     """
     n, asked = config.num_samples, _asked(config.metrics)
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 2 <= n <= 10**7):
-        raise ValueError(f"num_samples is {n}; it has to be a whole number from 2.")
-    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed is {config.seed}; it has to be a whole number from 0.")
-    path = Path(config.checkpoint)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    step = read_checkpoint(path)["global_step"]
-    model = load_model(path)
+    if n is not None:
+        refuse_unless_whole("num_samples", n, 2, 10**7)
+    refuse_unless_whole("seed", config.seed, 0)
+    path = checkpoint_file(config.checkpoint)
+    checkpoint = read_checkpoint(path)
+    model = model_of(checkpoint)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
@@ -93,7 +94,11 @@ def evaluate(config: DictConfig) -> None:
     cache_dir = Path(config.cache_dir).expanduser()
     weights = "moving average" if config.ema and model.ema else "raw"
     random = torch.Generator().manual_seed(config.seed)
-    about: dict[str, Any] = {"step": step, "weights": weights, "seed": config.seed}
+    about: dict[str, Any] = {
+        "step": checkpoint["global_step"],
+        "weights": weights,
+        "seed": config.seed,
+    }
 
     rows: dict[str, Row] = {}
     pictures: dict[str, Tensor] = {}
@@ -106,7 +111,7 @@ def evaluate(config: DictConfig) -> None:
                     data,
                     domain,
                     cache_dir,
-                    stage(f"training the evaluator {domain}".rstrip()),
+                    stage(in_domain("evaluator", domain)),
                     evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None,
                 )
                 for domain in data.domains
@@ -118,29 +123,32 @@ def evaluate(config: DictConfig) -> None:
                 for domain, r in references.items()
                 if (e := r.evaluator) is not None
             }
-            images = _generated(
-                model, references, n, source, random, config.ema, names, stage("drawing images")
+            sets = image_sets(
+                model.generated_images(n, source, random, config.ema, _CHUNK),
+                references,
+                n,
+                any("pixels" in MEASURES[name].needs for name in names),
+                stage("drawing images"),
             )
-            for domain, generated in images.items():
+            for domain, generated in sets.items():
+                reference = references[domain]
                 for name in names:
-                    key = "_".join(filter(None, (name, domain)))
-                    figures = MEASURES[name].function(
-                        generated, references[domain], config.seed, stage(key)
-                    )
-                    floor = references[domain].floor(name, len(generated), config.seed)
+                    report = stage(in_domain(name, domain))
+                    figures = MEASURES[name].function(generated, reference, config.seed, report)
+                    floor = reference.floor(name, len(generated), config.seed)
                     for figure, value in figures.items():
-                        row = Row(value, floor.get(figure), _published(model, figure))
-                        rows["_".join(filter(None, (figure, domain)))] = row
+                        paper = model.published.get((data.label, figure), "")
+                        rows[in_domain(figure, domain)] = Row(value, floor.get(figure), paper)
                 if "memorisation" in names:
-                    file = "_".join(filter(None, ("nearest", domain))) + ".png"
-                    pictures[file] = _neighbours(generated, references[domain], config.seed)
+                    file = f"{in_domain('nearest', domain)}.png"
+                    pictures[file] = _neighbours(generated, reference, config.seed)
 
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     for file, picture in pictures.items():
         save_png(picture, folder / file)
     key = path.name if weights != "raw" or not model.ema else f"{path.name} (raw)"
     _write(folder / METRICS_FILE, key, about, rows)
-    _print(model, about, rows)
+    _print(f"{type(model).__name__} on {data.label}", about, rows)
     print(f"Written to {folder / METRICS_FILE}", *(f"and {folder / file}" for file in pictures))
 
 
@@ -153,10 +161,8 @@ def train_evaluator(config: DictConfig) -> None:
     Raises:
         ValueError: for an option out of its range, or a dataset without classes.
     """
-    if not isinstance(config.epochs, int) or config.epochs < 1:
-        raise ValueError(f"epochs is {config.epochs}; it has to be a whole number from 1.")
-    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed is {config.seed}; it has to be a whole number from 0.")
+    refuse_unless_whole("epochs", config.epochs, 1)
+    refuse_unless_whole("seed", config.seed, 0)
     data: InMemoryDataModule = instantiate(config.dataset)
     if config.domain not in data.domains:
         wanted = " or ".join(d or "empty" for d in data.domains)
@@ -236,8 +242,8 @@ def _applicable(
     has = {"pixels"}
     if all(reference.evaluator for reference in references.values()):
         has.add("features")
-    trial = next(model.generated_images(1, source, torch.Generator().manual_seed(0)))
-    if all(drawn.label is not None for drawn in trial.values()):
+    real = model.real_images(source.__getitems__([0]))
+    if all(images.label is not None for images in real.values()):
         has.add("labels")
     why = {
         "features": f"the classes of the images, and {model.config['dataset']['name']} has none",
@@ -247,47 +253,6 @@ def _applicable(
         for need in sorted(MEASURES[name].needs - has):
             raise ValueError(f"{name} needs {why[need]}.")
     return asked or [name for name, measure in MEASURES.items() if measure.needs <= has]
-
-
-def _generated(
-    model: AdversarialModule,
-    references: Mapping[str, Reference],
-    n: int,
-    source: Any,
-    random: torch.Generator,
-    ema: bool,
-    names: Sequence[str],
-    report: Callable[[float], None],
-) -> dict[str, ImageSet]:
-    """The images of each domain, with what the metrics of these names need of them."""
-    needs = set().union(*(MEASURES[name].needs for name in names))
-    judged: dict[str, list[Judged]] = {domain: [] for domain in references}
-    labels: dict[str, list[Tensor]] = {domain: [] for domain in references}
-    pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
-    done = 0
-    for chunk in model.generated_images(n, source, random, ema, _CHUNK):
-        for domain, drawn in chunk.items():
-            images = drawn.image.cpu()
-            evaluator = references[domain].evaluator
-            if evaluator is not None:
-                judged[domain].append(evaluator(images))
-            if "pixels" in needs:
-                pixels[domain].append(as_seen(images))
-            count = len(images)
-            labels[domain].append(
-                torch.full((count,), -1) if drawn.label is None else drawn.label.cpu()
-            )
-        done += count
-        report(done / n)
-    report(1.0)
-    return {
-        domain: ImageSet(
-            torch.cat(labels[domain]),
-            Judged(*(torch.cat(f) for f in zip(*seen, strict=True))) if seen else None,
-            torch.cat(pixels[domain]) if pixels[domain] else None,
-        )
-        for domain, seen in judged.items()
-    }
 
 
 def _of_points(
@@ -322,24 +287,19 @@ def _of_points(
     return rows
 
 
-def _published(model: AdversarialModule, figure: str) -> str:
-    return model.published.get((dataset_label_of(model.config["dataset"]), figure), "")
-
-
 def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
     """Generated images over their nearest training and test images.
 
     Left those that are closest to a training image, in parts of the distance to the nearest test
     image; right the first ones.
     """
-    found = nearest_real(generated, reference, seed)
+    found = generated.nearest_real(reference, seed)
     ratio = found.nearest_train.distance / found.nearest_test.distance.clamp(min=1e-6)
     first = torch.arange(min(_SHOWN, len(ratio)))
-    closest = torch.cat([ratio.argsort()[:_SHOWN].cpu(), first])
-    order = training_order(reference, seed)
-    rows = order[found.nearest_train.place.cpu()[closest]]
+    closest = torch.cat([ratio.argsort()[:_SHOWN], first])
+    rows = training_order(reference, seed)[found.nearest_train.place[closest]]
     train = torch.cat(list(reference.training_pixels(rows)))
-    test = reference.test.pixels[found.nearest_test.place.cpu()[closest]]
+    test = reference.test.pixels[found.nearest_test.place[closest]]
     sets = torch.stack([generated.pixels[closest], train, test], 1)
     return image_grid(interleaved(sets, len(closest)), len(closest))
 
@@ -359,19 +319,17 @@ def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Ro
             **({"paper": paper} if paper else {}),
         }
     evaluation[key] = {**about, "figures": figures}
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(aside, file)
+    with replaced(file) as aside:
+        aside.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def _print(model: AdversarialModule, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
+def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
     judges = "\n".join(
         f"evaluator: {e['name']} {e['hash']}, {100 * e['accuracy']:.2f} % right"
         for e in about.get("evaluators", {}).values()
     )
-    label = dataset_label_of(model.config["dataset"])
     table = Table(
-        title=f"{type(model).__name__} on {label}, iteration {about['step']:,}\n"
+        title=f"{what}, iteration {about['step']:,}\n"
         f"weights: {about['weights']}, seed {about['seed']}",
         caption=f"{judges or 'evaluator: none'}\nresizing: {about.get('resize', 'none')}",
         box=box.SIMPLE_HEAD,
@@ -392,14 +350,8 @@ def _print(model: AdversarialModule, about: Mapping[str, Any], rows: Mapping[str
             f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else ""),
             figure.detail,
         )
-    console = Console()
     # Where nobody watches, no line is to be cut short.
-    Console(width=None if console.is_terminal else 160).print(table)
-
-
-def dataset_label_of(options: Mapping[str, Any]) -> str:
-    """What a run's dataset is called, by its configuration alone."""
-    return "_".join(filter(None, (options["name"], options.get("task"))))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _number(figure: Figure) -> str:
@@ -411,7 +363,7 @@ def _number(figure: Figure) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
+def _progress() -> Iterator[Callable[[str], Report]]:
     """Progress bars by stage, where the output is a terminal: stage name -> what reports to it."""
     console = Console(stderr=True)
     with Progress(
@@ -424,7 +376,7 @@ def _progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
         disable=not console.is_terminal,
     ) as bar:
 
-        def stage(name: str) -> Callable[[float], None]:
+        def stage(name: str) -> Report:
             task: list[Any] = []
 
             def report(share: float) -> None:

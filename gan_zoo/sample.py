@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.checkpoint import load_model
+from gan_zoo.cli import refuse_unless_whole
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
@@ -63,8 +64,8 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output={output} has to end in .png (a grid) or .npz (arrays).")
     n = config.num_samples
-    if n is not None and (not isinstance(n, int) or n < 1):
-        raise ValueError(f"num_samples is {n}; it has to be a whole number from 1.")
+    if n is not None:
+        refuse_unless_whole("num_samples", n, 1)
     asked = _conditions(config)
     inputs = model.sample_inputs(asked, n, torch.Generator().manual_seed(config.seed))
     n = len(inputs["noise"])

@@ -30,7 +30,7 @@ from rich.tree import Tree
 import gan_zoo
 from gan_zoo.callbacks import Metrics
 from gan_zoo.checkpoint import begin_with
-from gan_zoo.cli import dataset_label, dataset_name
+from gan_zoo.cli import dataset_label, dataset_name, refuse_unless_whole
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.models.base import AdversarialModule
 
@@ -171,8 +171,9 @@ class _Result(pl.Callback):
                 for name, value in scored.items()
                 if name.removeprefix("train/") not in pl_module.counts
             },
-            **{name: before[name] for name in ("evaluation",) if name in before},
         }
+        if "evaluation" in before:
+            metrics["evaluation"] = before["evaluation"]
         path.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
@@ -183,8 +184,7 @@ def _refuse_what_cannot_work(config: DictConfig) -> None:
         ("trainer.max_steps", trainer.max_steps, -1),
         ("trainer.log_every_n_steps", trainer.log_every_n_steps, 0),
     ):
-        if not isinstance(value, int) or not lowest <= value < 2**32:
-            raise ValueError(f"{option} is {value}; it has to be a whole number from {lowest}.")
+        refuse_unless_whole(option, value, lowest)
     strategy, devices = str(trainer.strategy), _device_count(trainer.devices)
     if trainer.accelerator in ("gpu", "cuda") and max(devices, 1) > torch.cuda.device_count():
         raise ValueError(

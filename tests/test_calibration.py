@@ -49,7 +49,7 @@ def test_parzen_likelihood_of_real_images(mnist: Reference) -> None:
     samples, test, validation = (
         (images + 1) / 2
         for images in (
-            mnist.training_images(1000, 0, but=mnist.sigma_rows).pixels,
+            mnist.training_images_beside_sigma(1000, 0).pixels,
             mnist.test.pixels,
             pixels(mnist, mnist.sigma_rows),
         )

@@ -110,20 +110,23 @@ def test_one_is_trained_once_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(evaluators, "_LEAST_STEPS", 3)
-    train, test = RandomImages(20, 0), RandomImages(10, 1)
+
+    def images(train: bool) -> RandomImages:
+        return RandomImages(20, 0) if train else RandomImages(10, 1)
+
     before = torch.get_rng_state()
-    first = evaluator_for("noise", train, test, tmp_path)
+    first = evaluator_for("noise", images, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
     (file,) = (tmp_path / "evaluators").iterdir()
     monkeypatch.setattr(evaluators, "train_evaluator", None)
-    assert evaluator_for("noise", train, test, tmp_path).hash == first.hash
+    assert evaluator_for("noise", images, tmp_path).hash == first.hash
     monkeypatch.undo()
     monkeypatch.setattr(evaluators, "_LEAST_STEPS", 3)
     # Trained anew it is the same, and other data have another.
     file.write_bytes(file.read_bytes()[:-100])
-    assert evaluator_for("noise", train, test, tmp_path).hash == first.hash
+    assert evaluator_for("noise", images, tmp_path).hash == first.hash
     assert "is damaged" in caplog.text
-    assert evaluator_for("noise", RandomImages(20, 2), test, tmp_path).hash != first.hash
+    assert evaluator_for("noise", lambda part: RandomImages(20, 2), tmp_path).hash != first.hash
 
 
 def test_a_damaged_or_altered_file_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from gan_zoo.metrics.measures import in_domain
 from gan_zoo.models.base import AdversarialModule
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Health(pl.Callback):
         for domain, generated in drawn.items():
             real = self._real_distance[domain]
             share = mean_distance(generated.image, generated.label) / real if real else 1.0
-            kind = f"collapse_{domain}" if domain else "collapse"
+            kind = in_domain("collapse", domain)
             where = f" in domain {domain}" if domain else ""
             of = " of one class" if generated.label is not None else ""
             if self._lasts(kind, share < self.least_diversity, patience=2):

@@ -14,8 +14,15 @@ import torch
 from torch.utils.data import Subset
 
 from gan_zoo.data import InMemoryDataModule
-from gan_zoo.metrics.evaluator import Judgements
-from gan_zoo.metrics.measures import MEASURES, ImageSet, Reference, reference_for
+from gan_zoo.metrics import silent
+from gan_zoo.metrics.measures import (
+    MEASURES,
+    ImageSet,
+    Reference,
+    image_sets,
+    in_domain,
+    reference_for,
+)
 from gan_zoo.models.base import AdversarialModule
 
 log = logging.getLogger(__name__)
@@ -184,42 +191,34 @@ class Metrics(pl.Callback):
     def _images(self, trainer: pl.Trainer, model: AdversarialModule) -> dict[str, ImageSet]:
         """What all processes' images are seen as, by domain."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        collected = {domain: Judgements().to(model.device) for domain in self._references}
         rank, world = trainer.global_rank, trainer.world_size
         random = torch.Generator().manual_seed(self.seed + rank)
         source = Subset(data.source, range(rank, len(data.source), world))
-        for chunk in model.generated_images(self.num_samples // world, source, random):
-            for domain, drawn in chunk.items():
-                evaluator = self._references[domain].evaluator
-                assert evaluator is not None
-                collected[domain].update(evaluator.to(model.device)(drawn.image), drawn.label)
-        images = {}
-        for domain, judgements in collected.items():
-            judged, labels = judgements.compute()
-            images[domain] = ImageSet(labels.cpu(), judged.cpu())
-        return images
+        count = self.num_samples // world
+        return image_sets(model.generated_images(count, source, random), self._references, count)
 
     def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:
         """The figures of each domain, and of two their mean."""
         found: dict[str, dict[str, float]] = {}
         for domain, name in self._measured(images):
             reference = self._references[domain]
-            figures = MEASURES[name].function(images[domain], reference, self.seed, _ignore)
+            figures = MEASURES[name].function(images[domain], reference, self.seed, silent)
             for key, figure in figures.items():
                 found.setdefault(key, {})[domain] = float(figure.value)
         values = {}
         for key, by_domain in found.items():
             values[key] = sum(by_domain.values()) / len(by_domain)
             if len(by_domain) > 1:
-                values |= {f"{key}_{domain}": value for domain, value in by_domain.items()}
+                values |= {in_domain(key, domain): value for domain, value in by_domain.items()}
         return values
 
     def _log_floors(self, trainer: pl.Trainer, images: dict[str, ImageSet]) -> None:
         floors: dict[str, float] = {}
         for domain, name in self._measured(images):
             floor = self._references[domain].floor(name, len(images[domain]), self.seed)
-            suffix = f"_{domain}" if domain else ""
-            floors |= {f"metrics_floor/{key}{suffix}": f.value for key, f in floor.items()}
+            floors |= {
+                f"metrics_floor/{in_domain(key, domain)}": f.value for key, f in floor.items()
+            }
         for logger in trainer.loggers:
             logger.log_metrics(floors, trainer.global_step)
 
@@ -262,7 +261,3 @@ class Metrics(pl.Callback):
                     f"{interval:,}",
                     100 * self.max_share,
                 )
-
-
-def _ignore(share: float) -> None:
-    pass

@@ -171,6 +171,11 @@ class InMemoryDataModule(pl.LightningDataModule):
         return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
 
     @property
+    def label(self) -> str:
+        """The name, and the task where there is one."""
+        return "_".join(filter(None, (self.name, getattr(self, "task", ""))))
+
+    @property
     def source(self) -> InMemoryDataset:
         """What models translate, or draw the captions of, when they are measured: the test set."""
         dataset = self.test or self.train
@@ -200,7 +205,7 @@ class InMemoryDataModule(pl.LightningDataModule):
 
     def evaluator_name(self, domain: str) -> str:
         """What that evaluator is called."""
-        return "_".join(filter(None, (self.name, getattr(self, "task", ""), domain)))
+        return f"{self.label}_{domain}" if domain else self.label
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
         if batch[0].device == device:

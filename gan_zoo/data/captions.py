@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from gan_zoo.data.base import (
     LabelledDataset,
     whole_in_range,
 )
+from gan_zoo.files import replaced
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder
 
@@ -350,9 +349,7 @@ def _restored(encoder: TextEncoder, file: Path) -> bool:
 
 def _keep(encoder: TextEncoder, file: Path) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
+        with replaced(file) as aside:
             torch.save(encoder.state_dict(), aside)
-        os.replace(aside.name, file)
     except OSError as error:
         log.warning("The text encoder could not be kept for the next run: %s", error)

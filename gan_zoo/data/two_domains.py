@@ -280,7 +280,7 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         return self.images(digits if domain == "a" else self._mapped(digits))
 
     def evaluator_name(self, domain: str) -> str:
-        return self.name if domain == "a" else f"{self.name}_{self.task}"
+        return self.name if domain == "a" else self.label
 
     def _mapped(self, domain: Domain) -> Domain:
         # A frame is part of the picture: that of a negative is white.

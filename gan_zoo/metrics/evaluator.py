@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +22,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from gan_zoo.files import replaced
+from gan_zoo.metrics import Report, silent
 from gan_zoo.networks.evaluator import SIDE, EvaluatorNetwork
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,10 @@ class Judged(NamedTuple):
         """(N,) int64, the likeliest."""
         return self.log_probabilities.argmax(1)
 
-    def cpu(self) -> Judged:
-        """The same on the CPU."""
-        return Judged(self.features.cpu(), self.log_probabilities.cpu())
+    @classmethod
+    def joined(cls, parts: Iterable[Judged]) -> Judged:
+        """Of the images of all parts, in their order."""
+        return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
 class LabelledImages(Protocol):
@@ -81,7 +82,7 @@ class LabelledImages(Protocol):
 
 
 class Evaluator(nn.Module):
-    """Images (N, C, H, W) in [-1, 1] of any size -> Judged.
+    """Images (N, C, H, W) in [-1, 1] of any size and on any device -> Judged, on the CPU.
 
     Images of 30 or 32 pixels lose their frame, others are resized to 28 by antialiased bilinear
     interpolation; an evaluator of grey images sees the mean of the channels.
@@ -117,8 +118,11 @@ class Evaluator(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Judged:
-        parts = [self._judge(as_seen(chunk)) for chunk in images.split(_CHUNK)]
-        return Judged(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        device = self.network.feature_mean.device
+        return Judged.joined(
+            Judged(*(field.cpu() for field in self._judge(as_seen(chunk.to(device)))))
+            for chunk in images.split(_CHUNK)
+        )
 
     def _judge(self, images: Tensor) -> Judged:
         if self.per_channel:
@@ -157,7 +161,8 @@ def resize_rule(size: int) -> str:
 class Judgements(Metric):
     """Collects what the evaluator sees in images, over batches and processes.
 
-    ``compute`` gives a Judged of all images and the labels that were asked for, -1 for none.
+    ``compute`` gives a Judged of all images and the labels that were asked for, -1 for none, on the
+    CPU; what processes exchange is on the metric's device.
     """
 
     full_state_update = False
@@ -172,15 +177,16 @@ class Judgements(Metric):
 
     def update(self, judged: Judged, labels: Tensor | None = None) -> None:
         """Adds a batch."""
-        self.features.append(judged.features)
-        self.log_probabilities.append(judged.log_probabilities)
         if labels is None:
             labels = torch.full((len(judged.features),), -1)
-        self.labels.append(labels.to(judged.features.device))
+        self.features.append(judged.features.to(self.device))
+        self.log_probabilities.append(judged.log_probabilities.to(self.device))
+        self.labels.append(labels.to(self.device))
 
     def compute(self) -> tuple[Judged, Tensor]:
-        judged = Judged(dim_zero_cat(self.features), dim_zero_cat(self.log_probabilities))
-        return judged, dim_zero_cat(self.labels)
+        states = (self.features, self.log_probabilities, self.labels)
+        features, log_probabilities, labels = (dim_zero_cat(state).cpu() for state in states)
+        return Judged(features, log_probabilities), labels
 
 
 def train_evaluator(
@@ -189,7 +195,7 @@ def train_evaluator(
     name: str,
     epochs: int = 8,
     seed: int = 0,
-    report: Callable[[float], None] = lambda share: None,
+    report: Report = silent,
 ) -> Evaluator:
     """Trains an evaluator; leaves torch's global random numbers as they were.
 
@@ -250,8 +256,7 @@ def images_of(dataset: LabelledImages, rows: Tensor | None = None) -> Iterable[T
 
 def judged(evaluator: Evaluator, images: Iterable[Tensor]) -> Judged:
     """What an evaluator sees in images that come in parts."""
-    judgements = [evaluator(part) for part in images]
-    return Judged(*(torch.cat(field) for field in zip(*judgements, strict=True)))
+    return Judged.joined(evaluator(part) for part in images)
 
 
 def save_evaluator(evaluator: Evaluator, file: Path) -> None:
@@ -263,11 +268,8 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
         "num_classes": str(evaluator.num_classes),
         "hash": evaluator.hash,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
-        pass
-    save_file(evaluator.network.state_dict(), aside.name, metadata=about)
-    os.replace(aside.name, file)
+    with replaced(file) as aside:
+        save_file(evaluator.network.state_dict(), aside, metadata=about)
 
 
 def load_evaluator(file: Path) -> Evaluator:
@@ -304,22 +306,23 @@ def packaged_file(name: str) -> Path:
 
 def evaluator_for(
     name: str,
-    train: LabelledImages,
-    test: LabelledImages,
+    images: Callable[[bool], LabelledImages],
     cache_dir: Path,
-    report: Callable[[float], None] = lambda share: None,
+    report: Report = silent,
 ) -> Evaluator:
     """The evaluator of a dataset: the package's, or one that is trained once and then kept.
 
     Args:
         name: of the dataset.
-        train, test: its images.
+        images: gives its training images for True and its test images for False; it is called for
+            what is needed.
         cache_dir: where trained ones are kept.
         report: called with the share of the training that is done.
     """
     evaluator = packaged_evaluator(name)
     if evaluator is not None:
         return evaluator
+    train = images(True)
     about = f"{hash_of(train.stored())} {train.__getitems__([0])[0].shape} {_TRAINING}"
     digest = hashlib.sha256(about.encode()).hexdigest()[:12]
     file = cache_dir / "evaluators" / f"{name}-{digest}.safetensors"
@@ -329,7 +332,7 @@ def evaluator_for(
         except ValueError as error:
             log.warning("%s It is trained anew.", error)
     log.info("Training the evaluator of %s (kept in '%s').", name, file)
-    evaluator = train_evaluator(train, test, name, _EPOCHS_ON_FIRST_USE, report=report)
+    evaluator = train_evaluator(train, images(False), name, _EPOCHS_ON_FIRST_USE, report=report)
     log.info("The evaluator has %.2f %% of the test images right.", 100 * evaluator.accuracy)
     try:
         save_evaluator(evaluator, file)
@@ -347,10 +350,8 @@ def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             log.warning("'%s' is damaged: computing it anew.", file)
     figures = compute()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as aside:
-            json.dump(figures, aside)
-        os.replace(aside.name, file)
+        with replaced(file) as aside:
+            aside.write_text(json.dumps(figures))
     except OSError as error:
         log.warning("'%s' could not be kept for the next time: %s", file, error)
     return figures

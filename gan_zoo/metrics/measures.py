@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from gan_zoo.metrics import distances, diversity, neighbours
+from gan_zoo.metrics import Report, distances, diversity, neighbours, silent
 from gan_zoo.metrics.evaluator import (
     Evaluator,
     Judged,
+    Judgements,
     LabelledImages,
     as_seen,
     evaluator_for,
@@ -32,12 +33,6 @@ _SIGMA_IMAGES = 1000
 _LEAST_SHARE = 0.1
 # From so many classes on the protocol is Stacked MNIST's.
 _MANY_CLASSES = 1000
-
-Report = Callable[[float], None]
-
-
-def _ignore(share: float) -> None:
-    pass
 
 
 class Figure(NamedTuple):
@@ -63,19 +58,20 @@ class ImageSet:
 
     Args:
         labels: (N,) int64 classes, asked for or true; -1 where there are none.
-        judged: what the evaluator sees; None without one.
+        judged: what the evaluator sees, or what asks it; None without one.
         pixels: (N, C, 28, 28) in [-1, 1], or what makes them; None if no measure asks for them.
     """
 
     def __init__(
         self,
         labels: Tensor,
-        judged: Judged | None = None,
+        judged: Judged | Callable[[], Judged] | None = None,
         pixels: Tensor | Callable[[], Tensor] | None = None,
     ) -> None:
         self.labels = labels
         self._judged = judged
         self._pixels = pixels
+        self._nearest: neighbours.Memorisation | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,6 +79,8 @@ class ImageSet:
     @property
     def judged(self) -> Judged:
         """What the evaluator sees."""
+        if callable(self._judged):
+            self._judged = self._judged()
         assert self._judged is not None
         return self._judged
 
@@ -103,12 +101,39 @@ class ImageSet:
         """The classes that were asked for, else those that the evaluator sees."""
         if self.labelled or self._judged is None:
             return self.labels
-        return self.judged.classes.cpu()
+        return self.judged.classes
 
-    def chosen(self, rows: Tensor | slice) -> ImageSet:
+    def chosen(self, rows: Tensor) -> ImageSet:
         """Those at these rows."""
-        seen = self._judged and Judged(*(field[rows] for field in self._judged))
-        return ImageSet(self.labels[rows], seen or None, lambda: self.pixels[rows])
+
+        def seen() -> Judged:
+            return Judged(*(field[rows] for field in self.judged))
+
+        return ImageSet(
+            self.labels[rows],
+            None if self._judged is None else seen,
+            lambda: self.pixels[rows],
+        )
+
+    def nearest_real(
+        self, real: Reference, seed: int, report: Report = silent
+    ) -> neighbours.Memorisation:
+        """The nearest training and test images of the first 2,000; sought once.
+
+        The places of ``nearest_train`` are in ``training_order(real, seed)``.
+        """
+        if self._nearest is None:
+            order = training_order(real, seed)
+            count = min(len(real.test), len(order))
+            self._nearest = neighbours.memorisation(
+                self.pixels[:_MOST_QUERIES],
+                torch.cat(list(real.training_pixels(order[:count]))),
+                real.training_pixels(order[count:]),
+                real.test.pixels[:count],
+                len(order) - count,
+                report,
+            )
+        return self._nearest
 
 
 class Reference:
@@ -132,13 +157,14 @@ class Reference:
         self.evaluator = evaluator
         self.cache_dir = cache_dir
         self.image_size: int = test.__getitems__([0])[0].shape[-1]
+        self._drawn: dict[tuple[int, int], ImageSet] = {}
 
-    @cached_property
+    @functools.cached_property
     def test(self) -> ImageSet:
         """The test images."""
         return self._set(self.test_images, torch.arange(len(self.test_images)))
 
-    @cached_property
+    @functools.cached_property
     def hash(self) -> str:
         """Of the images and the evaluator."""
         parts = [hash_of(part.stored()) for part in (self.train, self.test_images)]
@@ -151,7 +177,7 @@ class Reference:
         """What is done to generated and real images of this size before they are measured."""
         return resize_rule(self.image_size)
 
-    @cached_property
+    @functools.cached_property
     def class_counts(self) -> Tensor:
         """How often each class should be drawn, up to a factor: as in the test images.
 
@@ -162,14 +188,19 @@ class Reference:
         count = self.evaluator.classes
         if count >= _MANY_CLASSES:
             return torch.ones(count)
-        return self.test.judged.classes.bincount(minlength=count).cpu() + 1
+        return self.test.judged.classes.bincount(minlength=count) + 1
 
-    def training_images(self, count: int, seed: int, but: Tensor | None = None) -> ImageSet:
-        """So many of them, drawn by the seed; none at the rows ``but``."""
+    def training_images(self, count: int, seed: int) -> ImageSet:
+        """So many of them, drawn by the seed; the same set to all measures."""
+        if (count, seed) not in self._drawn:
+            rows = training_order(self, seed)[:count]
+            self._drawn[count, seed] = self._set(self.train, rows)
+        return self._drawn[count, seed]
+
+    def training_images_beside_sigma(self, count: int, seed: int) -> ImageSet:
+        """So many of those that a Parzen window's sigma is not chosen by."""
         order = training_order(self, seed)
-        if but is not None:
-            order = order[~torch.isin(order, but)]
-        return self._set(self.train, order[:count])
+        return self._set(self.train, order[~torch.isin(order, self.sigma_rows)][:count])
 
     @property
     def sigma_rows(self) -> Tensor:
@@ -188,7 +219,7 @@ class Reference:
 
         def compute() -> dict[str, list[object]]:
             fake, real = measure.real_pair(self, count, seed)
-            return {key: list(f) for key, f in measure.function(fake, real, seed, _ignore).items()}
+            return {key: list(f) for key, f in measure.function(fake, real, seed, silent).items()}
 
         return {key: Figure(*values) for key, values in kept(file, compute).items()}
 
@@ -201,10 +232,10 @@ class Reference:
         return self.test.chosen(first), other
 
     def _set(self, dataset: LabelledImages, rows: Tensor) -> ImageSet:
-        seen = judged(self.evaluator, images_of(dataset, rows)) if self.evaluator else None
+        evaluator = self.evaluator
         return ImageSet(
             dataset.labels[rows],
-            seen,
+            None if evaluator is None else lambda: judged(evaluator, images_of(dataset, rows)),
             lambda: torch.cat([as_seen(x) for x in images_of(dataset, rows)]),
         )
 
@@ -228,7 +259,7 @@ def reference_for(
     data: MeasuredData,
     domain: str,
     cache_dir: Path,
-    report: Report = _ignore,
+    report: Report = silent,
     evaluator: Evaluator | None = None,
 ) -> Reference:
     """The real images of a data module's domain, and their evaluator, if they have classes.
@@ -247,14 +278,59 @@ def reference_for(
     if evaluator is None and (train.labels >= 0).all():
         evaluator = evaluator_for(
             data.evaluator_name(domain),
-            data.evaluator_images(domain, True),
-            data.evaluator_images(domain, False),
+            functools.partial(data.evaluator_images, domain),
             cache_dir,
             report,
         )
     if evaluator is not None:
         evaluator.per_channel = data.per_channel
     return Reference(train, test, evaluator, cache_dir)
+
+
+def image_sets(
+    chunks: Iterable[Mapping[str, tuple[Tensor, Tensor | None]]],
+    references: Mapping[str, Reference],
+    count: int,
+    pixels: bool = False,
+    report: Report = silent,
+) -> dict[str, ImageSet]:
+    """Generated images as measures take them, by domain; of all processes together.
+
+    Args:
+        chunks: domain -> (images (B, C, H, W), the classes (B,) that were asked for or None).
+        references: of all domains; their evaluators go to the images' device.
+        count: how many images are expected, for the report.
+        pixels: keep the pixels too, of this process alone.
+        report: called with the share that is done.
+    """
+    collected: dict[str, Judgements] = {}
+    kept_pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
+    done = 0
+    for chunk in chunks:
+        for domain, (images, labels) in chunk.items():
+            evaluator = references[domain].evaluator
+            if evaluator is not None:
+                device = images.device
+                judgements = collected.setdefault(domain, Judgements().to(device))
+                judgements.update(evaluator.to(device)(images), labels)
+            if pixels:
+                kept_pixels[domain].append(as_seen(images.cpu()))
+        done += len(images)
+        report(done / max(count, done))
+    sets = {}
+    for domain, parts in kept_pixels.items():
+        image = torch.cat(parts) if parts else None
+        if domain in collected:
+            judged, labels = collected[domain].compute()
+            sets[domain] = ImageSet(labels, judged, image)
+        elif image is not None:
+            sets[domain] = ImageSet(torch.full((len(image),), -1), None, image)
+    return sets
+
+
+def in_domain(name: str, domain: str) -> str:
+    """What something is called in one of a model's domains, "" for the only one."""
+    return f"{name}_{domain}" if domain else name
 
 
 Function = Callable[[ImageSet, Reference, int, Report], dict[str, Figure]]
@@ -268,7 +344,7 @@ def _others_for_generated(
     reference: Reference, count: int, seed: int
 ) -> tuple[ImageSet, Reference]:
     # A window on an image that chooses its sigma would make that as narrow as can be.
-    return reference.training_images(count, seed, but=reference.sigma_rows), reference
+    return reference.training_images_beside_sigma(count, seed), reference
 
 
 def _test_for_generated(reference: Reference, count: int, seed: int) -> tuple[ImageSet, Reference]:
@@ -340,7 +416,7 @@ def _modes(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[s
 
 
 def _accuracy(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str, Figure]:
-    right = fake.judged.classes.cpu().eq(fake.labels).double().mean().item()
+    right = fake.judged.classes.eq(fake.labels).double().mean().item()
     return {"accuracy": Figure(right, None, len(fake), 0, "shown as asked for")}
 
 
@@ -359,33 +435,13 @@ def _one_nn(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[
 
 
 def _memorisation(fake: ImageSet, real: Reference, seed: int, report: Report) -> dict[str, Figure]:
-    found = nearest_real(fake, real, seed, report)
+    found = fake.nearest_real(real, seed, report)
     n, m = len(found.nearest_test.place), len(real.test)
     return {
         "memorisation": Figure(found.share, None, n, m, "nearer to training images"),
         "nearest_train": Figure(found.train_distance, None, n, m, "median distance"),
         "nearest_test": Figure(found.test_distance, None, n, m, "median distance"),
     }
-
-
-def nearest_real(
-    fake: ImageSet, real: Reference, seed: int = 0, report: Report = _ignore
-) -> neighbours.Memorisation:
-    """The nearest training and test images of at most 2,000 generated ones.
-
-    The places of ``nearest_train`` are in ``training_order(real, seed)``.
-    """
-    order = training_order(real, seed)
-    count = min(len(real.test), len(order))
-    alike = torch.cat(list(real.training_pixels(order[:count])))
-    return neighbours.memorisation(
-        fake.pixels[:_MOST_QUERIES],
-        alike,
-        real.training_pixels(order[count:]),
-        real.test.pixels[:count],
-        len(order) - count,
-        report,
-    )
 
 
 def training_order(real: Reference, seed: int) -> Tensor:

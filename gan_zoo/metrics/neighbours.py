@@ -7,20 +7,19 @@ distance matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gan_zoo.metrics import Report, silent
 from gan_zoo.metrics.distances import Estimate
 
 # Of a distance matrix to hold at a time.
 _QUERIES, _REFERENCES = 1000, 10_000
 # The authors' bandwidths: np.logspace(-1, 0, 10).
 _SIGMAS = torch.logspace(-1, 0, 10, dtype=torch.float64).tolist()
-
-Report = Callable[[float], None]
 
 
 class Nearest(NamedTuple):
@@ -64,12 +63,8 @@ class Memorisation(NamedTuple):
     nearest_test: Nearest
 
 
-def _ignore(share: float) -> None:
-    pass
-
-
 def nearest(
-    queries: Tensor, references: Iterable[Tensor], count: int = 0, report: Report = _ignore
+    queries: Tensor, references: Iterable[Tensor], count: int = 0, report: Report = silent
 ) -> Nearest:
     """The nearest reference, by Euclidean distance, of each query.
 
@@ -100,7 +95,7 @@ def nearest(
 
 
 def one_nn_error(
-    images: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, report: Report = _ignore
+    images: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, report: Report = silent
 ) -> float:
     """Error of a 1-nearest-neighbour classifier of real images that knows generated ones alone.
 
@@ -120,7 +115,7 @@ def parzen_log_likelihood(
     test: Tensor,
     validation: Tensor,
     sigmas: Iterable[float] = _SIGMAS,
-    report: Report = _ignore,
+    report: Report = silent,
 ) -> ParzenFit:
     """Goodfellow et al. 2014 (1406.2661), section 5, by the rule of its authors' parzen_ll.py.
 
@@ -134,7 +129,7 @@ def parzen_log_likelihood(
     """
     by_sigma = {
         sigma: log_likelihoods.mean().item()
-        for sigma, log_likelihoods in _parzen(samples, validation, sigmas, _ignore).items()
+        for sigma, log_likelihoods in _parzen(samples, validation, sigmas, silent).items()
     }
     sigma = max(by_sigma, key=lambda s: by_sigma[s])
     values = _parzen(samples, test, [sigma], report)[sigma]
@@ -168,7 +163,7 @@ def memorisation(
     more_train: Iterable[Tensor],
     test: Tensor,
     count: int = 0,
-    report: Report = _ignore,
+    report: Report = silent,
 ) -> Memorisation:
     """Compares the distances to the nearest training and the nearest unseen image.
 

@@ -418,12 +418,13 @@ class AdversarialModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.refuse_broken_losses()
-        for name, parameter in self.named_parameters():
-            if not bool(parameter.isfinite().all()):
-                raise ArithmeticError(
-                    f"The weights {name} are not finite after iteration "
-                    f"{self.trainer.global_step}: the run has diverged. {_REMEDY}"
-                )
+        names, parameters = zip(*self.named_parameters(), strict=True)
+        sound = torch.stack([parameter.isfinite().all() for parameter in parameters]).tolist()
+        if not all(sound):
+            raise ArithmeticError(
+                f"The weights {names[sound.index(False)]} are not finite after iteration "
+                f"{self.trainer.global_step}: the run has diverged. {_REMEDY}"
+            )
         checkpoint["counts"] = dict(self.counts)
         checkpoint["config"] = self.config
 
