@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -25,6 +27,7 @@ from hydra.errors import (
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from yaml import YAMLError
 
 from gan_zoo.data import InMemoryDataModule
 
@@ -62,7 +65,7 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
         warnings.filterwarnings("ignore", message)
     run = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
     try:
-        sys.argv[1:] = _resumed(sys.argv[1:], config_dir)
+        sys.argv[1:] = _resumed(sys.argv[1:], config_dir, config_name)
         # Hydra raises what it would print itself; the task, and what it starts, see what the user
         # set.
         with _environment(_FULL_ERROR, "1"):
@@ -72,7 +75,10 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
     except Exception as error:
         if full_error == "1":
             raise
-        print(f"error: {_explain(error, config_dir, config_name)}", file=sys.stderr)
+        notes = getattr(error, "__notes__", [])
+        print(
+            f"error: {_explain(error, config_dir, config_name)}", *notes, sep="\n", file=sys.stderr
+        )
         return 1
     return 0
 
@@ -93,31 +99,45 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
         put(before)
 
 
-def _resumed(arguments: list[str], config_dir: Path) -> list[str]:
+def _resumed(arguments: list[str], config_dir: Path, config_name: str) -> list[str]:
     """Turns ``resume=RUN_FOLDER`` into that run's own configuration, in that folder."""
     resumes = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
-    if not resumes or resumes[-1] in ("", "null") or "--config-path" in arguments:
-        return arguments
-    folder = Path(resumes[-1].strip("'\"")).resolve()
-    if not (folder / ".hydra" / "config.yaml").is_file():
-        raise ValueError(f"resume={resumes[-1]}: that is not the folder of a run.")
-    if not (folder / "checkpoints" / "last.ckpt").is_file():
-        raise ValueError(
-            f"resume={resumes[-1]}: the run has no checkpoints/last.ckpt to go on from."
-        )
     rest = [a for a in arguments if not a.startswith("resume=")]
+    # Lightning has started this process, for a run that was resumed already.
+    if "--config-path" in arguments or not resumes or resumes[-1] in ("", "null"):
+        return rest
+    folder = Path(resumes[-1].strip("'\"")).resolve()
+    try:
+        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    except (OSError, YAMLError, UnicodeDecodeError):
+        raise ValueError(f"resume={resumes[-1]}: that is not the folder of a run.") from None
+    keys = {str(key) for key in saved} if OmegaConf.is_dict(saved) else set()
+    # What Hydra reads of these could run code before anybody has looked at it.
+    if "model" not in keys or keys & {"hydra", "defaults"}:
+        raise ValueError(f"resume={resumes[-1]}: its .hydra/config.yaml is not as a run leaves it.")
+    if {"-m", "--multirun"} & set(rest):
+        raise ValueError("resume goes on with one run: leave -m out.")
     for argument in rest:
         if (config_dir / argument.partition("=")[0].partition("@")[0]).is_dir():
             raise ValueError(
                 f"resume goes on with the run's own configuration, which {argument} would replace; "
                 "change single options instead, such as trainer.max_steps."
             )
+    # Options of which the version that began the run knew nothing.
+    primary = OmegaConf.to_container(OmegaConf.load(config_dir / f"{config_name}.yaml"))
+    new = {k: v for k, v in primary.items() if k not in (*keys, "hydra", "defaults")}  # type: ignore[union-attr]
     return [
         *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
-        *rest,
-        f"resume='{folder}'",
+        *(f"++{key}={json.dumps(value)}" for key, value in dotted(new) if value != {}),
+        *(f"++{a}" if a.startswith(("resume.", "trust=")) else a for a in rest),
+        f"++resume.folder='{folder}'",
         f"hydra.run.dir='{folder}'",
     ]
+
+
+def names_in(option: Any) -> list[str]:
+    """An option that is a name, a list of such, or null."""
+    return [str(name) for name in ([option] if isinstance(option, str) else option or [])]
 
 
 def refuse_unless_whole(option: str, value: object, lowest: int, highest: int = 2**32 - 1) -> None:
@@ -208,15 +228,16 @@ def _known_keys(config_dir: Path, config_name: str) -> list[str]:
         for argument in sys.argv[1:]
         if argument.partition("=")[0] in groups
     ]
-    keys = _dotted(OmegaConf.to_container(composed(chosen), resolve=False))
-    return [*map(str, groups), *(key for key in keys if key.partition(".")[0] != "hydra")]
+    keys = dotted(OmegaConf.to_container(composed(chosen), resolve=False))
+    return [*map(str, groups), *(key for key, _ in keys if key.partition(".")[0] != "hydra")]
 
 
-def _dotted(node: object, prefix: str = "") -> Iterator[str]:
+def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested dicts, dotted, with its value."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield f"{prefix}{key}", value
+            yield from dotted(value, f"{prefix}{key}.")
 
 
 def _nearest(unknown: str, known: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gan_zoo.checkpoint import checkpoint_file, model_of, read_checkpoint
-from gan_zoo.cli import refuse_unless_whole
+from gan_zoo.cli import names_in, refuse_unless_whole
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
@@ -85,7 +85,7 @@ def evaluate(config: DictConfig) -> None:
     refuse_unless_whole("seed", config.seed, 0)
     path = checkpoint_file(config.checkpoint)
     checkpoint = read_checkpoint(path)
-    model = model_of(checkpoint)
+    model = model_of(checkpoint, names_in(config.trust))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -13,13 +13,48 @@ from pathlib import Path
 def replaced(file: Path) -> Iterator[Path]:
     """A place beside the file to write to, which takes the file's once nothing has failed.
 
+    What is written is on the disk before it takes the place, so that neither the end of the process
+    nor that of the machine leaves a part of it.
+
     Raises:
         OSError: where it can't be written; what the file held is still there.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        _sync(aside)
         os.replace(aside, file)
+        with suppress(OSError):
+            # Some systems know no sync of a folder.
+            _sync(file.parent)
+    except OSError as error:
+        if error.filename in (None, str(aside), aside):
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
     finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Takes away what ``replaced`` left there when its process was killed."""
+    for aside in folder.glob(".*.????????"):
         aside.unlink(missing_ok=True)
+
+
+def link(file: Path, name: Path) -> None:
+    """Has ``name`` be the file too, whatever it was; a copy where there are no links."""
+    with replaced(name) as aside:
+        try:
+            os.link(file, aside)
+        except OSError:
+            aside.write_bytes(file.read_bytes())
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.checkpoint import load_model
-from gan_zoo.cli import refuse_unless_whole
+from gan_zoo.cli import names_in, refuse_unless_whole
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
@@ -41,7 +41,7 @@ def sample(config: DictConfig) -> None:
         ValueError: for a bad checkpoint, number, condition, input or kind of output; nothing is
             written then.
     """
-    model = load_model(config.checkpoint)
+    model = load_model(config.checkpoint, names_in(config.trust))
     if config.ema and not model.ema:
         weights = "raw (the run kept no moving average)"
     else:

@@ -8,126 +8,296 @@ import math
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 import gan_zoo
-from gan_zoo.callbacks import Metrics
-from gan_zoo.checkpoint import begin_with
-from gan_zoo.cli import dataset_label, dataset_name, refuse_unless_whole
+from gan_zoo.callbacks import Checkpoint, Metrics
+from gan_zoo.checkpoint import (
+    CheckpointFiles,
+    begin_with,
+    checkpoint_file,
+    read_checkpoint,
+    refuse_foreign_code,
+    saved_in,
+)
+from gan_zoo.cli import dataset_label, dataset_name, dotted, names_in, refuse_unless_whole
 from gan_zoo.data import InMemoryDataModule
+from gan_zoo.events import cut_back
+from gan_zoo.files import remove_unfinished, replaced
 from gan_zoo.models.base import AdversarialModule
 
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
+_LOCK = ".lock"
 
 
 def train(config: DictConfig) -> None:
     """Trains as configured and writes the run folder.
 
     Args:
-        config: conf/train.yaml, composed.
+        config: conf/train.yaml, composed; with ``resume.folder`` that run's own configuration.
 
     Raises:
         ValueError: for a choice that can't work, before anything is trained; the run folder is
             removed again if this run made it.
+        SystemExit: after Ctrl-C or SIGTERM, with 128 and the signal's number.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        _train(config, folder)
+        return
+    with _claimed(folder, bool(config.resume.folder)):
+        _train(config, folder)
+
+
+def _train(config: DictConfig, folder: Path) -> None:
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"
-    fresh = {path.name for path in folder.iterdir()} <= {
-        ".hydra",
+    made_here = {path.name for path in folder.iterdir()} <= {
+        _LOCK,
         f"{HydraConfig.get().job.name}.log",
     }
     trainer: pl.Trainer | None = None
+    checkpoint, step = None, -1
     try:
+        if config.resume.folder:
+            checkpoint, step = _checkpoint_to_go_on_from(config, folder)
         _refuse_what_cannot_work(config)
+        if 0 <= config.trainer.max_steps <= step:
+            print(
+                f"The run has its {step:,} iterations already. It goes on with a larger "
+                "trainer.max_steps."
+            )
+            return
         _refuse_data_that_does_not_fit(config)
-        _use_available_dataset(config, folder)
+        _use_available_dataset(config)
         if first_process:
             _print_tree(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
         datamodule: InMemoryDataModule = instantiate(config.dataset)
+        datamodule.order_seed = config.seed
         model: AdversarialModule = instantiate(config.model)
         model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         model.configure_optimizers()
-        if config.init_from and not config.resume:
+        if config.init_from and not checkpoint:
             begin_with(model, config.init_from)
         callbacks = _listed(config.get("callbacks"))
         if not config.trainer.enable_progress_bar:
             callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+        datamodule.setup()
+        # One paper to a file: the file's name is the model's.
+        name = type(model).__module__.rpartition(".")[2]
+        about = {"model": name, "dataset": dataset_label(config.dataset), "seed": config.seed}
         trainer = instantiate(
             config.trainer,
-            logger=_listed(config.get("logger")) or False,
-            callbacks=callbacks,
+            logger=_loggers(config, step) or False,
+            callbacks=[*callbacks, _Result(folder, about)],
+            plugins=[CheckpointFiles()],
+            # The data module shares its data out itself.
+            use_distributed_sampler=False,
             # Lightning would add a checkpoint callback of its own where there is none.
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             _convert_="all",
         )
-        _fit(trainer, model, datamodule, config, folder)
-    except (KeyboardInterrupt, SystemExit):
+        if first_process:
+            _begin_session(folder, config, datamodule, step)
+        if not checkpoint:
+            _promise_figures(trainer, model, datamodule, {**about, **_hyperparameters(config)})
+        trainer.fit(
+            model, datamodule, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
+        )
+        if trainer.is_global_zero:
+            _print_summary(folder, json.loads((folder / _Result.FILE).read_text()))
+    except (KeyboardInterrupt, SystemExit) as interruption:
         # Lightning ends the process on Ctrl-C, after its callbacks.
-        if first_process and (folder / "checkpoints" / "last.ckpt").exists():
-            print(f"Interrupted. Go on with: python scripts/train.py resume={_shown(folder)}")
-        raise
+        ended_by = next((c.ended_by for c in _of_kind(trainer, Checkpoint) if c.ended_by), None)
+        if not first_process:
+            # What ends the first process ends the others; they have nothing to say of it.
+            raise SystemExit(0) from interruption
+        if saved_in(folder):
+            print(f"Interrupted. Go on with: {_command_to_go_on(folder)}")
+        elif made_here:
+            _remove(folder)
+        raise SystemExit(128 + (ended_by or signal.SIGINT)) from interruption
     except Exception as error:
-        last = folder / "checkpoints" / "last.ckpt"
-        if isinstance(error, ArithmeticError) and last.exists():
-            raise ArithmeticError(f"{error} What was good is kept in {_shown(last)}.") from error
-        if fresh and first_process and (trainer is None or trainer.global_step == 0):
-            logging.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+        if first_process and trainer and saved_in(folder):
+            error.add_note(f"What was saved is kept. Go on with: {_command_to_go_on(folder)}")
+        elif first_process and made_here and (trainer is None or trainer.global_step == 0):
+            _remove(folder)
         raise
 
 
-def _fit(
+def _remove(folder: Path) -> None:
+    logging.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command_to_go_on(folder: Path) -> str:
+    return f"python scripts/train.py resume={_shown(folder)}"
+
+
+@contextmanager
+def _claimed(folder: Path, resumed: bool) -> Iterator[None]:
+    """Keeps the folder for this run alone.
+
+    Raises:
+        ValueError: if another run is at work there, or a new one would mix with what is there.
+    """
+    holds_a_run = any((folder / name).exists() for name in (".hydra", "checkpoints"))
+    # Loader processes of a run that was killed hold its lock until they notice.
+    lock = FileLock(folder / _LOCK, timeout=10 if resumed else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"'{_shown(folder)}' is in use by another run: wait for its end, or give another "
+            "hydra.run.dir."
+        ) from None
+    try:
+        if holds_a_run and not resumed:
+            raise ValueError(
+                f"'{_shown(folder)}' holds a run already: resume={_shown(folder)} goes on with it, "
+                "another hydra.run.dir begins a new one."
+            )
+        yield
+    finally:
+        lock.release()
+
+
+def _checkpoint_to_go_on_from(config: DictConfig, folder: Path) -> tuple[Path | None, int]:
+    """A run's latest whole checkpoint and its iteration; None and -1 where it has to begin again.
+
+    Raises:
+        ValueError: if all its checkpoints are damaged, or its configuration would run foreign code
+            or differs from what the checkpoint was trained with.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    refuse_foreign_code(plain, "The run's configuration", names_in(config.trust), run=True)
+    if saved_in(folder):
+        file = checkpoint_file(folder)
+        checkpoint = read_checkpoint(file)
+        before, step = checkpoint["config"], checkpoint["global_step"]
+    else:
+        file, step = None, -1
+        before = OmegaConf.to_container(
+            OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True
+        )
+    changed = _changed(before, config)
+    old, new = changed.get("trainer.max_steps", (0, 0))
+    if isinstance(new, int) and (new == -1 or new > old >= 0):
+        del changed["trainer.max_steps"]
+    allowed = names_in(config.resume.allow)
+    refused = [
+        key for key in changed if not any(key == a or key.startswith(f"{a}.") for a in allowed)
+    ]
+    if refused:
+        changes = ", ".join(f"{key} from {changed[key][0]} to {changed[key][1]}" for key in refused)
+        raise ValueError(
+            f"The run goes on as it was configured, which this would change: {changes}. "
+            f"resume.allow=[{','.join(refused)}] permits it; trainer.max_steps may be raised."
+        )
+    return file, step
+
+
+def _changed(before: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value before, value now) of what was set and differs.
+
+    What follows from other options, the environment or the folder's place is left out.
+    """
+    skipped = ("resume", "trust", "init_from")
+
+    def flat(node: Any) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in dotted(node)
+            if not isinstance(value, dict) and key.partition(".")[0] not in skipped
+        }
+
+    old, now = flat(before), flat(OmegaConf.to_container(config, resolve=True))
+    written = flat(OmegaConf.to_container(config, resolve=False))
+    # Options of which an older version of this package knew nothing.
+    roots = set(before)
+    return {
+        key: (old.get(key), now.get(key))
+        for key in sorted(old.keys() | now.keys())
+        if old.get(key) != now.get(key)
+        and key.partition(".")[0] in roots
+        and "${" not in str(written.get(key))
+    }
+
+
+def _begin_session(
+    folder: Path, config: DictConfig, datamodule: InMemoryDataModule, step: int
+) -> None:
+    """Writes what makes this session, and takes back what was logged after the iteration."""
+    if config.resume.folder:
+        remove_unfinished(folder / "checkpoints")
+        cut_back(folder, step)
+    saved = folder / ".hydra"
+    kept = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    kept.resume.folder = None
+    with replaced(saved / "config.yaml") as aside:
+        OmegaConf.save(kept, aside)
+    if not config.resume.folder:
+        hydra = HydraConfig.get()
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), saved / "hydra.yaml")
+        OmegaConf.save(hydra.overrides.task, saved / "overrides.yaml")
+    _write_provenance(folder, config, datamodule)
+
+
+def _loggers(config: DictConfig, step: int) -> list[Logger]:
+    """The loggers; a TensorBoard that is open forgets what was logged after the iteration."""
+    loggers = []
+    for item in (config.get("logger") or {}).values():
+        if item and step >= 0 and issubclass(get_class(item._target_), TensorBoardLogger):
+            loggers.append(instantiate(item, purge_step=step + 1))
+        elif item:
+            loggers.append(instantiate(item))
+    return loggers
+
+
+def _promise_figures(
     trainer: pl.Trainer,
     model: AdversarialModule,
     datamodule: InMemoryDataModule,
-    config: DictConfig,
-    folder: Path,
+    hyperparameters: dict[str, Any],
 ) -> None:
-    datamodule.setup()
-    if trainer.is_global_zero:
-        _write_provenance(folder, config, datamodule)
-    # One paper to a file: the file's name is the model's.
-    name = type(model).__module__.rpartition(".")[2]
-    about = {"model": name, "dataset": dataset_label(config.dataset), "seed": config.seed}
-    trainer.callbacks.append(_Result(folder, about))  # type: ignore[attr-defined]
-    hyperparameters = {**about, **_hyperparameters(config)}
+    """Logs the options; the table of runs only shows figures that it was promised with them."""
+    promised = {f"final/loss_{phase.name}": math.nan for phase in model.phases()}
+    for callback in _of_kind(trainer, Metrics):
+        promised |= dict.fromkeys(callback.promised(trainer, datamodule), math.nan)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            # The table of runs only shows metrics that it was promised at the start.
-            promised = {f"final/loss_{phase.name}": math.nan for phase in model.phases()}
-            for callback in _metrics_of(trainer):
-                promised |= dict.fromkeys(callback.promised(trainer, datamodule), math.nan)
             logger.log_hyperparams(hyperparameters, promised)
         else:
             logger.log_hyperparams(hyperparameters)
 
-    checkpoint = Path(config.resume) / "checkpoints" / "last.ckpt" if config.resume else None
-    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
-        metrics = json.loads((folder / _Result.FILE).read_text())
-        _print_summary(folder, metrics)
+
+_Kind = TypeVar("_Kind", bound=pl.Callback)
 
 
-def _metrics_of(trainer: pl.Trainer) -> list[Metrics]:
-    return [c for c in trainer.callbacks if isinstance(c, Metrics)]  # type: ignore[attr-defined]
+def _of_kind(trainer: pl.Trainer | None, kind: type[_Kind]) -> list[_Kind]:
+    callbacks = trainer.callbacks if trainer else []  # type: ignore[attr-defined]
+    return [c for c in callbacks if isinstance(c, kind)]
 
 
 class _Result(pl.Callback):
@@ -139,13 +309,33 @@ class _Result(pl.Callback):
         self.folder = folder
         self.about = about
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._earlier: dict[str, float] = {}
+        self._seconds = 0.0
         self._begun = time.perf_counter()
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._trainer = trainer
+        self._begun = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"figures": self._figures(), "seconds": self._spent()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier = dict(state_dict["figures"])
+        self._seconds = state_dict["seconds"]
+
+    def _figures(self) -> dict[str, float]:
+        """What was logged last, also before an interruption."""
+        now = {name: float(value) for name, value in self._trainer.callback_metrics.items()}
+        return self._earlier | now
+
+    def _spent(self) -> float:
+        return self._seconds + time.perf_counter() - self._begun
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
-        scored = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not trainer.is_global_zero:
             return
+        scored = self._figures()
         final = {
             name.replace("train/", "final/"): value
             for name, value in scored.items()
@@ -153,7 +343,7 @@ class _Result(pl.Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(final, trainer.global_step)
-        for callback in _metrics_of(trainer):
+        for callback in _of_kind(trainer, Metrics):
             scored |= callback.figures
             if callback.best is not None:
                 scored[f"best/{callback.monitor}"] = callback.best
@@ -165,7 +355,7 @@ class _Result(pl.Callback):
             **self.about,
             "steps": trainer.global_step,
             **pl_module.counts,
-            "seconds": round(time.perf_counter() - self._begun, 1),
+            "seconds": round(self._spent(), 1),
             **{
                 name: value
                 for name, value in scored.items()
@@ -174,7 +364,8 @@ class _Result(pl.Callback):
         }
         if "evaluation" in before:
             metrics["evaluation"] = before["evaluation"]
-        path.write_text(json.dumps(metrics, indent=2) + "\n")
+        with replaced(path) as aside:
+            aside.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def _refuse_what_cannot_work(config: DictConfig) -> None:
@@ -245,20 +436,17 @@ def _device_count(devices: Any) -> int:
     return int(text)
 
 
-def _use_available_dataset(config: DictConfig, folder: Path) -> None:
-    """Has the configuration, also the saved one, name the dataset that is trained on."""
+def _use_available_dataset(config: DictConfig) -> None:
+    """Has the configuration name the dataset that is trained on."""
     name = dataset_name(config.dataset)
     if name == config.dataset.name:
         return
-    if config.resume:
+    if config.resume.folder:
         raise ValueError(
             f"The run was trained on {config.dataset.name}, which is not to be had now; it does "
             f"not go on with {name}."
         )
     config.dataset.name = name
-    saved = folder / ".hydra" / "config.yaml"
-    if saved.exists():
-        OmegaConf.save(config, saved)
 
 
 def _listed(node: DictConfig | None) -> list[Any]:
@@ -317,7 +505,8 @@ def _write_provenance(folder: Path, config: DictConfig, datamodule: InMemoryData
             "dataset": {"name": datamodule.name, "sha256": datamodule.checksum()},
         }
     )
-    path.write_text(json.dumps(sessions, indent=2) + "\n")
+    with replaced(path) as aside:
+        aside.write_text(json.dumps(sessions, indent=2) + "\n")
 
 
 def _git(*arguments: str) -> str | None:

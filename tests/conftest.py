@@ -27,6 +27,19 @@ from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 
 Model = TypeVar("Model")
 ROOT = Path(__file__).resolve().parent.parent
+SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
+# Datasets of two domains and of captions have the digits by dataset.name.
+DIGITS = dict.fromkeys(
+    ("cogan", "discogan", "cyclegan", "stackgan", "stackgan_pp"), "dataset.name=digits"
+)
+SMALLER = {
+    "hdcgan": ("dataset.batch_size=8",),
+    "cogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
+    "discogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
+    "cyclegan": ("dataset.batch_size=4", "model.generator.base_channels=4"),
+    "stackgan": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
+    "stackgan_pp": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
+}
 
 # The suite measures properties, not speed; one thread makes small steps fast and repeatable.
 torch.set_num_threads(1)

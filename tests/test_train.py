@@ -19,11 +19,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_zoo.checkpoint import read_checkpoint
-from tests.conftest import ROOT
+from tests.conftest import DIGITS, ROOT, SHORT, SMALLER
 
 Run = Callable[..., CompletedProcess[str]]
 
-SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
 TRAIN = str(ROOT / "scripts" / "train.py")
 # Batch size, steps of the generator in 6 iterations, pixels and columns of the grid; the grids with
 # captions are one picture, four pixels wider than these.
@@ -41,18 +40,6 @@ MODELS = {
     "cyclegan": (4, 6, 28, 10),
     "stackgan": (8, 3, 702, 1),
     "stackgan_pp": (8, 6, 826, 1),
-}
-# Datasets of two domains and of captions have the digits by dataset.name.
-DIGITS = dict.fromkeys(
-    ("cogan", "discogan", "cyclegan", "stackgan", "stackgan_pp"), "dataset.name=digits"
-)
-SMALLER = {
-    "hdcgan": ("dataset.batch_size=8",),
-    "cogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
-    "discogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
-    "cyclegan": ("dataset.batch_size=4", "model.generator.base_channels=4"),
-    "stackgan": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
-    "stackgan_pp": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
 }
 DATASETS = {
     "cogan": "digits_edges",

@@ -1,52 +1,130 @@
-"""Checkpoints by iteration."""
+"""Checkpoints through a run, and a last one when it is asked to end."""
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from gan_zoo.checkpoint import step_of
+from gan_zoo.files import link
+
+# Processes agree on the time at such iterations only.
+_CLOCK_INTERVAL = 50
 
 
-class Checkpoint(ModelCheckpoint):
-    """Keeps ``step-<iteration>.ckpt`` every so many iterations and ``last.ckpt``.
+class Checkpoint(pl.callbacks.Checkpoint):
+    """Keeps ``step-<iteration>.ckpt`` of the latest iterations, the last as ``last.ckpt`` too.
 
-    ``last.ckpt`` is written with each of them, at the end, and when the run is interrupted.
+    One is written once an iteration is entirely over: every so many iterations, when so many
+    minutes have passed, at the end, and when the run is ended by Ctrl-C or SIGTERM, which let it
+    finish the iteration; a second one ends it at once.
 
     Args:
         dirpath: folder of the checkpoints.
         every_n_train_steps: iterations between them.
+        every_n_minutes: at most so long between them; None to go by iterations alone.
+        keep_last: how many to keep, beside ``best.ckpt``; None for all.
+
+    Attributes:
+        ended_by: number of the signal that asked the run to end; None if none did.
 
     Raises:
-        ValueError: for an interval under 1.
+        ValueError: for an option out of its range.
     """
 
-    def __init__(self, dirpath: str | Path, every_n_train_steps: int = 5000) -> None:
-        if every_n_train_steps < 1:
+    def __init__(
+        self,
+        dirpath: str | Path,
+        every_n_train_steps: int = 5000,
+        every_n_minutes: float | None = 10.0,
+        keep_last: int | None = 3,
+    ) -> None:
+        for option, value in (
+            ("every_n_train_steps", every_n_train_steps),
+            ("keep_last", keep_last),
+        ):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(
+                    f"callbacks.checkpoint.{option} is {value}; it has to be a whole number from 1."
+                )
+        if every_n_minutes is not None and not every_n_minutes > 0:
             raise ValueError(
-                f"callbacks.checkpoint.every_n_train_steps is {every_n_train_steps}; it has to be "
-                "1 or more."
+                f"callbacks.checkpoint.every_n_minutes is {every_n_minutes}; it has to be above 0, "
+                "or null."
             )
-        super().__init__(
-            dirpath=dirpath,
-            filename="step-{step:06d}",
-            auto_insert_metric_name=False,
-            every_n_train_steps=every_n_train_steps,
-            save_top_k=-1,
-            save_last=True,
-            enable_version_counter=False,
-        )
+        self.dirpath = Path(dirpath)
+        self.every_n_train_steps = every_n_train_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep_last = keep_last
+        self.ended_by: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            # Lightning puts back what was there before.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ender(trainer))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Here all that belongs to the iteration before is over, its validation included.
+        step = trainer.global_step
+        if step != self._saved_step and (
+            step % self.every_n_train_steps == 0 or self._is_time(trainer)
+        ):
+            self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save_last(trainer)
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1:
-            self._save_last(trainer)
-        super().on_exception(trainer, pl_module, exception)
+        # Lightning raises this one in all processes and between two iterations; others may leave an
+        # iteration half done.
+        if isinstance(exception, SIGTERMException) and trainer.global_step != self._saved_step:
+            self._save(trainer)
 
-    def _save_last(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step > 0:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+    def _save(self, trainer: pl.Trainer) -> None:
+        for logger in trainer.loggers:
+            # What is logged of iterations that a run does not repeat has to be there.
+            logger.save()
+        file = self.dirpath / f"step-{trainer.global_step:06d}.ckpt"
+        trainer.save_checkpoint(file, weights_only=False)
+        self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            link(file, self.dirpath / "last.ckpt")
+            steps = sorted(self.dirpath.glob("step-*.ckpt"), key=step_of)
+            for old in steps[: -self.keep_last] if self.keep_last else ():
+                old.unlink(missing_ok=True)
+
+    def _is_time(self, trainer: pl.Trainer) -> bool:
+        if self.every_n_minutes is None:
+            return False
+        over = time.monotonic() - self._saved_time > 60 * self.every_n_minutes
+        if trainer.world_size == 1:
+            return over
+        due = trainer.global_step % _CLOCK_INTERVAL == 0
+        return due and bool(trainer.strategy.broadcast(over))
+
+    def _ender(self, trainer: pl.Trainer) -> Any:
+        def end(number: int, frame: FrameType | None) -> None:
+            if self.ended_by is not None:
+                raise KeyboardInterrupt
+            self.ended_by = number
+            # Lightning asks for it after each iteration, and in all processes at once.
+            trainer._signal_connector.received_sigterm = True
+            if trainer.is_global_zero:
+                print("\nEnding after this iteration; once more ends at once.", flush=True)
+
+        return end

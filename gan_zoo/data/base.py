@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -11,7 +11,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+from gan_zoo.randomness import derived_seed, seed_generators
 
 
 class ImageBatch(NamedTuple):
@@ -97,6 +99,106 @@ class InMemoryImages(LabelledDataset):
         return self.images, self.labels
 
 
+class Draw(NamedTuple):
+    """What makes a training batch.
+
+    Attributes:
+        indices: of its examples.
+        seed: of what is drawn for it, such as crops and captions.
+    """
+
+    indices: list[int]
+    seed: int
+
+
+class TrainingBatches(Sampler[Draw]):
+    """Which examples make which batch: a new order each epoch, of whole batches.
+
+    All of it follows from the seed and the number of the batch, so that it can begin anywhere.
+    Several processes share each batch of ``world_size * batch_size`` examples out.
+
+    Args:
+        count: of examples.
+        batch_size: examples to a batch, in each process.
+        seed: decides the orders.
+        rank, world_size: this process's number, and how many there are.
+        batches_an_epoch: how many are drawn before the next order; None for all.
+        same_order: have every epoch in the first one's order, to overfit to its first batches.
+
+    Attributes:
+        begun: how many batches have been drawn before the next iteration over it.
+
+    Raises:
+        ValueError: for too few examples to give each process a batch.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        batches_an_epoch: int | None = None,
+        same_order: bool = False,
+    ) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.same_order = same_order
+        self.begun = 0
+        if not len(self):
+            raise ValueError(
+                f"{count:,} training images are too few for {world_size} batches of dataset."
+                f"batch_size={batch_size}, one for each process."
+            )
+        self.batches_an_epoch = batches_an_epoch or len(self)
+
+    def __len__(self) -> int:
+        return self.count // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch, first = divmod(self.begun, self.batches_an_epoch)
+        number = 0 if self.same_order else epoch
+        random = torch.Generator().manual_seed(derived_seed("order", self.seed, number))
+        order = torch.randperm(self.count, generator=random)
+        for batch in range(first, len(self)):
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            yield Draw(
+                order[start : start + self.batch_size].tolist(),
+                derived_seed("batch", self.seed, number, batch, self.rank),
+            )
+        self.begun = (epoch + 1) * self.batches_an_epoch
+
+
+class _Drawn(Dataset[Any]):
+    """A dataset as a loader of TrainingBatches fetches it."""
+
+    def __init__(self, dataset: InMemoryDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, draw: Draw) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            seed_generators(draw.seed)
+            return self.dataset.__getitems__(draw.indices)
+
+
+class _TrainingLoader(DataLoader[Any]):
+    """Begins each epoch at the iteration that its trainer has come to."""
+
+    trainer: pl.Trainer | None = None
+
+    def __iter__(self) -> Any:
+        if self.trainer is not None:
+            self.batch_sampler.begun = self.trainer.global_step  # type: ignore[union-attr]
+        return super().__iter__()
+
+
 class InMemoryDataModule(pl.LightningDataModule):
     """Loaders over datasets in memory.
 
@@ -115,6 +217,8 @@ class InMemoryDataModule(pl.LightningDataModule):
         domains: names of the sets of images that it has: "a" and "b", or "" for one.
         measured_images: how many generated images are measured where nobody says.
         per_channel: whether each channel is an image of its own to the evaluator.
+        order_seed: decides the order of the training data and what is drawn for each batch; by
+            default torch's seed when the data module was made.
 
     Raises:
         ValueError: for an option out of its range.
@@ -136,6 +240,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.val_size = val_size
+        self.order_seed = torch.initial_seed()
         self.train: InMemoryDataset | None = None
         self.val: InMemoryDataset | None = None
         self.test: InMemoryDataset | None = None
@@ -157,13 +262,28 @@ class InMemoryDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.train, shuffle=True)
+        dataset, trainer = self._present(self.train), self.trainer
+        batches = TrainingBatches(
+            len(dataset),
+            self.batch_size,
+            self.order_seed,
+            trainer.global_rank if trainer else 0,
+            trainer.world_size if trainer else 1,
+            same_order=bool(trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
+        )
+        if trainer:
+            limit = trainer.limit_train_batches
+            share = limit if isinstance(limit, int) else int(limit * len(batches))
+            batches.batches_an_epoch = max(1, min(len(batches), share))
+        loader = _TrainingLoader(_Drawn(dataset), batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
+        loader.trainer = trainer
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        return self._loader(self.val, shuffle=False) if self.val_size else []
+        return self._in_order(self.val) if self.val_size else []
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.test, shuffle=False)
+        return self._in_order(self.test)
 
     def examples(self) -> Any:
         """A batch to draw grids of, the same each time, held out from training where it can be."""
@@ -227,22 +347,30 @@ class InMemoryDataModule(pl.LightningDataModule):
                 f"val_size={self.val_size} and one batch of dataset.batch_size={self.batch_size}."
             )
 
-    def _loader(self, dataset: InMemoryDataset | None, shuffle: bool) -> DataLoader[Any]:
+    def _in_order(self, dataset: InMemoryDataset | None) -> DataLoader[Any]:
+        dataset, trainer = self._present(dataset), self.trainer
+        shared_out: DistributedSampler[Any] | None = (
+            DistributedSampler(dataset, trainer.world_size, trainer.global_rank, shuffle=False)
+            if trainer and trainer.world_size > 1
+            else None
+        )
+        return DataLoader(dataset, self.batch_size, sampler=shared_out, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": pass_through,
+        }
+
+    def _present(self, dataset: InMemoryDataset | None) -> InMemoryDataset:
         if dataset is None:
             raise RuntimeError(
                 f"{self.name} has no such part, or setup() has not been called before asking for "
                 "its loader."
             )
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=pass_through,
-        )
+        return dataset
 
 
 def whole_in_range(option: str, value: object, low: int, high: int) -> None:

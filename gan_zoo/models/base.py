@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gan_zoo.data import ImageBatch
 from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
+from gan_zoo.randomness import derived_seed, seed_generators
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -151,6 +152,8 @@ class AdversarialModule(pl.LightningModule):
         self.config: dict[str, Any] = {}
         self.latest: dict[str, dict[str, Tensor]] = {}
         self._gradient_norm: Tensor | None = None
+        # Gradients of steps that are yet to come, from a checkpoint.
+        self._accumulated: dict[str, Tensor] = {}
         # Iteration, loss and figures of phases since they were last checked.
         self._unchecked: deque[tuple[int, Tensor, dict[str, Tensor]]] = deque(
             maxlen=_MOST_UNCHECKED
@@ -265,9 +268,7 @@ class AdversarialModule(pl.LightningModule):
         return self.ema[name] if ema and name in self.ema else getattr(self, name)
 
     def on_fit_start(self) -> None:
-        if self.trainer.world_size > 1:
-            # Every process was seeded alike for equal weights; from here each draws its own noise.
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+        self._seed = self.config.get("seed", torch.initial_seed())
 
     def on_train_start(self) -> None:
         players = self.players()
@@ -287,9 +288,13 @@ class AdversarialModule(pl.LightningModule):
             _MovingAverage(self.averaged_networks[name], average, getattr(self, name))
             for name, average in self.ema.items()
         ]
+        for name, parameter in self.named_parameters():
+            if name in self._accumulated:
+                parameter.grad = self._accumulated.pop(name).to(parameter.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         iteration = self.trainer.global_step + 1
+        self._seed_generators("iteration", iteration)
         due = [p for p in self.phases() if p.runs(iteration) > p.runs(iteration - 1)]
         with (
             torch.set_grad_enabled(any(phase.through_generators for phase in due)),
@@ -410,6 +415,14 @@ class AdversarialModule(pl.LightningModule):
             elif self.watched and (self.trainer.global_step + 1) % _PLATEAU_INTERVAL == 0:
                 config.scheduler.step(float(self.figures()[self.watched]))
 
+    def on_validation_epoch_start(self) -> None:
+        self._seed_generators("validation", self.trainer.global_step)
+
+    def _seed_generators(self, purpose: str, iteration: int) -> None:
+        """Has each process draw what belongs to this iteration of this run."""
+        seed = derived_seed(purpose, self._seed, iteration, self.global_rank)
+        seed_generators(seed, self.device)
+
     def on_train_end(self) -> None:
         if self.trainer.world_size > 1:
             # Batch norm's running statistics are each process's own until the next forward pass.
@@ -427,9 +440,78 @@ class AdversarialModule(pl.LightningModule):
             )
         checkpoint["counts"] = dict(self.counts)
         checkpoint["config"] = self.config
+        checkpoint["gradients"] = {
+            name: parameter.grad.cpu()
+            for name, parameter in self.named_parameters()
+            if parameter.grad is not None
+        }
+        own = self.process_state()
+        shares: list[Any] = [own] * self.trainer.world_size
+        if len(shares) > 1:
+            torch.distributed.all_gather_object(shares, own)
+        checkpoint["processes"] = shares
+        _set_between_iterations(
+            checkpoint, self.trainer.global_step, self.trainer.num_training_batches
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.counts = dict(checkpoint["counts"])
+        self._accumulated = checkpoint["gradients"]
+        shares = checkpoint["processes"]
+        # With other numbers of processes than before, what was one's goes to several or to none.
+        self.load_process_state(shares[self.global_rank % len(shares)])
+
+    def process_state(self) -> dict[str, Any]:
+        """What this process holds beside the weights and needs to go on, as plain data."""
+        return {
+            "latest": {
+                phase: {name: value.cpu() for name, value in figures.items()}
+                for phase, figures in self.latest.items()
+            }
+        }
+
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what ``process_state`` gave before."""
+        self.latest = {phase: dict(figures) for phase, figures in state["latest"].items()}
+
+
+def _set_between_iterations(checkpoint: dict[str, Any], step: int, batches: int | float) -> None:
+    """Has a checkpoint say that ``step`` iterations are over, and nothing of what comes after.
+
+    Lightning counts epochs, batches and validations at different moments, and goes on differently
+    from each of them; training ends or is interrupted at several. From here on it always goes on
+    with the next iteration.
+
+    Args:
+        checkpoint: as Lightning fills it.
+        step: iterations done.
+        batches: iterations an epoch; nothing is changed where they have no end.
+    """
+    if not math.isfinite(batches):
+        return
+    epochs, done = divmod(step, int(batches))
+    begun = epochs + (done > 0)
+
+    def both(**counts: int) -> dict[str, Any]:
+        return {"total": dict(counts), "current": dict(counts)}
+
+    # Within an epoch, a batch counts as completed once Lightning has gone on from it.
+    left = int(done > 0)
+    batch_progress = both(ready=done, started=done, processed=done, completed=done - left)
+    batch_progress["total"] = {
+        "ready": step, "started": step, "processed": step, "completed": step - left,
+    }  # fmt: skip
+    checkpoint["epoch"] = epochs
+    checkpoint["loops"]["fit_loop"] |= {
+        "epoch_progress": both(ready=begun, started=begun, processed=epochs, completed=epochs),
+        "epoch_loop.batch_progress": {**batch_progress, "is_last_batch": False},
+        "epoch_loop.state_dict": {"_batches_that_stepped": step - left},
+        "epoch_loop.manual_optimization.optim_step_progress": both(ready=step, completed=step),
+        "epoch_loop.val_loop.batch_progress": {
+            **both(ready=0, started=0, processed=0, completed=0),
+            "is_last_batch": False,
+        },
+    }
 
 
 class _MovingAverage:

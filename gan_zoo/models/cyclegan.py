@@ -14,6 +14,7 @@ Here the discriminators step before the generators, on the same forward pass.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -179,15 +180,15 @@ class CycleGAN(Translator):
             weighted.append(self.lambda_identity * cycles)
         return torch.stack(weighted).sum(), terms
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["pools"] = {
+    def process_state(self) -> dict[str, Any]:
+        pools = {
             domain: pool.images.cpu()
             for domain, pool in self.pools.items()
             if pool.images is not None
         }
+        return super().process_state() | {"pools": pools}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        for domain, images in checkpoint["pools"].items():
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        super().load_process_state(state)
+        for domain, images in state["pools"].items():
             self.pools[domain].images = images

@@ -1,0 +1,75 @@
+"""What a run has logged, cut back to the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+import csv
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+
+from gan_zoo.files import replaced
+
+# A record: length (8 bytes), its checksum (4), the event, its checksum (4).
+_HEAD, _TAIL = 12, 4
+# Of the end that a run which goes on has not come to.
+_OF_THE_END = "final/"
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Takes what was logged after an iteration out of a run's event files and csv files.
+
+    What a killed process left unfinished at a file's end goes too, and so do the figures of an end
+    that was not the run's. A session of the run that adds to the rest leaves no gap, and logs
+    nothing twice.
+
+    Args:
+        folder: of the run.
+        step: the iteration; -1 takes everything.
+    """
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        content = file.read_bytes()
+        kept = b"".join(_kept(content, step))
+        if kept != content:
+            with replaced(file) as aside:
+                aside.write_bytes(kept)
+    for table in sorted(folder.glob("csv/version_*/metrics.csv")):
+        _cut_table(table, step)
+
+
+def _kept(content: bytes, step: int) -> Iterator[bytes]:
+    start = 0
+    while start + _HEAD <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        end = start + _HEAD + length + _TAIL
+        if end > len(content):
+            return
+        event = Event.FromString(content[start + _HEAD : end - _TAIL])
+        ends = any(value.tag.startswith(_OF_THE_END) for value in event.summary.value)
+        # What promises figures to the table of runs, at the very start, has no number in it yet.
+        promised = ends and all(v.simple_value != v.simple_value for v in event.summary.value)
+        if event.HasField("file_version") or (event.step <= step and (promised or not ends)):
+            yield content[start:end]
+        start = end
+
+
+def _cut_table(table: Path, step: int) -> None:
+    text = table.read_text()
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        del lines[-1]
+    if not lines:
+        table.unlink()
+        return
+    columns = next(csv.reader(lines[:1]))
+    at = columns.index("step")
+    final = [i for i, name in enumerate(columns) if name.startswith(_OF_THE_END)]
+    kept = [
+        line
+        for line, row in zip(lines[1:], csv.reader(lines[1:]), strict=True)
+        if int(row[at]) <= step and not any(row[i] for i in final)
+    ]
+    if [lines[0], *kept] != text.splitlines(keepends=True):
+        with replaced(table) as aside:
+            aside.write_text("".join([lines[0], *kept]))
