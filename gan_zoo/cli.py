@@ -40,6 +40,8 @@ _KNOWN_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty",
     ".*ModelCheckpoint with manual optimization and every_n_train_steps",
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",
+    # Ours goes on at the iteration that the run has come to.
+    ".*your dataloader is not resumable",
     ".*number of training batches .* is smaller than the logging interval",
 )
 _LABEL_LENGTH = 80

@@ -326,7 +326,11 @@ class _Result(pl.Callback):
 
     def _figures(self) -> dict[str, float]:
         """What was logged last, also before an interruption."""
-        now = {name: float(value) for name, value in self._trainer.callback_metrics.items()}
+        now = {
+            name: float(value)
+            for name, value in self._trainer.callback_metrics.items()
+            if name != "step"
+        }
         return self._earlier | now
 
     def _spent(self) -> float:

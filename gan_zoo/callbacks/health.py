@@ -128,9 +128,7 @@ class Health(pl.Callback):
         troubles: list[Trouble] = []
         if logged:
             figures = {
-                name.removeprefix("train/"): float(value)
-                for name, value in trainer.callback_metrics.items()
-                if name.startswith("train/")
+                name.removeprefix("train/"): value for name, value in pl_module.logged.items()
             }
             troubles += self.examine(pl_module, figures, step)
         if drawn:

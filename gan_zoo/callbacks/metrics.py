@@ -114,8 +114,7 @@ class Metrics(pl.Callback):
         if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
             with torch.random.fork_rng(devices=[]):
                 self._prepare(trainer)
-        self._measured_at = max(self._measured_at, trainer.global_step)
-        self._begun = time.monotonic()
+        self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -128,9 +127,11 @@ class Metrics(pl.Callback):
         step = trainer.global_step
         due = step % self.every_n_steps == 0 and step - self._measured_at >= self._interval
         if due and self._references:
+            self._measured_at = step
             self._measure(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
+        # Not a part of the rhythm, which a longer run keeps to.
         if self.figures and self._references and self._measured_at < trainer.global_step:
             self._measure(trainer, pl_module)
 
@@ -177,8 +178,7 @@ class Metrics(pl.Callback):
         with torch.random.fork_rng(devices=[]):
             images = self._images(trainer, model)
             found = self._found(images)
-        trained, steps = begun - self._begun, trainer.global_step - self._measured_at
-        self._measured_at = trainer.global_step
+        trained, steps = begun - self._begun, trainer.global_step - self._begun_at
         self.figures = {f"metrics/{name}": value for name, value in found.items()}
         for logger in trainer.loggers:
             logger.log_metrics(self.figures, trainer.global_step)
@@ -186,7 +186,7 @@ class Metrics(pl.Callback):
         self._bound(trainer, time.monotonic() - begun, trained / steps)
         if first and trainer.is_global_zero:
             self._log_floors(trainer, images)
-        self._begun = time.monotonic()
+        self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
     def _images(self, trainer: pl.Trainer, model: AdversarialModule) -> dict[str, ImageSet]:
         """What all processes' images are seen as, by domain."""

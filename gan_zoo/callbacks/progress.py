@@ -76,8 +76,8 @@ class TrainingProgress(ProgressBar):
         speed = (images - self._images_drawn) / max(now - self._drawn, 1e-9)
         self._drawn, self._images_drawn = now, images
         losses = "  ".join(
-            f"{name.removeprefix('train/')} {float(value):.3f}"
-            for name, value in trainer.callback_metrics.items()
+            f"{name.removeprefix('train/')} {value:.3f}"
+            for name, value in pl_module.logged.items()
             if name.startswith("train/loss_")
         )
         numbers = f"{losses}  {speed:,.0f} images/s"

@@ -106,6 +106,7 @@ class AdversarialModule(pl.LightningModule):
         published: what the paper reports: (dataset, figure of ``evaluate``) -> its words.
         config: the run's whole configuration as plain dicts; checkpoints carry it.
         latest: phase -> its loss and terms when it last ran, detached, on the device.
+        logged: figure -> its value at the last logging step, as ``train/<figure>``.
         counts: images_seen, and of each player the optimizer's steps; checkpoints carry them too.
 
     Raises:
@@ -151,6 +152,7 @@ class AdversarialModule(pl.LightningModule):
         self.counts: dict[str, int] = {"images_seen": 0}
         self.config: dict[str, Any] = {}
         self.latest: dict[str, dict[str, Tensor]] = {}
+        self.logged: dict[str, float] = {}
         self._gradient_norm: Tensor | None = None
         # Gradients of steps that are yet to come, from a checkpoint.
         self._accumulated: dict[str, Tensor] = {}
@@ -339,6 +341,7 @@ class AdversarialModule(pl.LightningModule):
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise _diverged(name, value, iteration)
+            self.logged = values
             # Lightning would log them under the number of the iteration before.
             self.log_dict(values, logger=False)
             for logger in self.loggers:
@@ -417,6 +420,10 @@ class AdversarialModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._seed_generators("validation", self.trainer.global_step)
+
+    def on_validation_epoch_end(self) -> None:
+        # Lightning's name for the x-axis of what is logged with it; its own counts otherwise.
+        self.log("step", float(self.trainer.global_step))
 
     def _seed_generators(self, purpose: str, iteration: int) -> None:
         """Has each process draw what belongs to this iteration of this run."""
