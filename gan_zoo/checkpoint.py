@@ -63,7 +63,7 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(path)
+        return _plain_data(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
@@ -121,9 +121,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = checkpoint_file(path)
     if not path.is_file():
         raise ValueError(f"There is no checkpoint '{path}'.")
+    checkpoint = _plain_data(path)
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"'{path}' is not a checkpoint that this project's train.py wrote.")
+    return checkpoint
+
+
+def _plain_data(path: Path) -> Any:
     content = _content(path)
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is None:
@@ -134,9 +141,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise DamagedCheckpoint(f"'{path}' is not a checkpoint, or is damaged.") from error
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
-        raise ValueError(f"'{path}' is not a checkpoint that this project's train.py wrote.")
-    return checkpoint
 
 
 def _content(path: Path) -> bytes:
@@ -150,7 +154,8 @@ def _content(path: Path) -> bytes:
         if hashlib.sha256(body).hexdigest().encode() == seal[len(_SEAL) :]:
             return content
         raise DamagedCheckpoint(f"'{path}' is damaged: it does not fit its checksum.")
-    if content[:4] != b"PK\x03\x04" or b"PK\x05\x06" not in content[-_SEALED:]:
+    whole_zip = content.startswith(b"PK\x03\x04") and b"PK\x05\x06" in content[-_SEALED:]
+    if not whole_zip and not content.startswith(pickle.PROTO):
         raise DamagedCheckpoint(f"'{path}' is not a checkpoint, or is damaged.")
     return content
 

@@ -140,7 +140,12 @@ def _train(config: DictConfig, folder: Path) -> None:
         raise SystemExit(128 + (ended_by or signal.SIGINT)) from interruption
     except Exception as error:
         if first_process and trainer and saved_in(folder):
-            error.add_note(f"What was saved is kept. Go on with: {_command_to_go_on(folder)}")
+            # A run that diverged would do so again.
+            error.add_note(
+                f"What was good is kept in {_shown(saved_in(folder)[0])}."
+                if isinstance(error, ArithmeticError)
+                else f"What was saved is kept. Go on with: {_command_to_go_on(folder)}"
+            )
         elif first_process and made_here and (trainer is None or trainer.global_step == 0):
             _remove(folder)
         raise

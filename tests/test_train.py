@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_zoo.checkpoint import read_checkpoint
+from gan_zoo.checkpoint import CheckpointFiles, read_checkpoint
 from tests.conftest import DIGITS, ROOT, SHORT, SMALLER
 
 Run = Callable[..., CompletedProcess[str]]
@@ -85,7 +85,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
 
     assert (folder / ".hydra" / "config.yaml").is_file()
     checkpoints = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert checkpoints == ["last.ckpt", "step-000004.ckpt"]
+    assert checkpoints == ["last.ckpt", "step-000004.ckpt", "step-000006.ckpt"]
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "real.png", "step-000000.png", "step-000006.png",
     ]  # fmt: skip
@@ -128,7 +128,7 @@ def test_callbacks_and_loggers_can_be_left_out(run: Run, tmp_path: Path) -> None
     run("train.py", *SHORT, "hydra.run.dir=here", "trainer.enable_progress_bar=false",
         "~callbacks.checkpoint", "callbacks.sample_grid=null", "logger=none")  # fmt: skip
     kept = {path.name for path in (tmp_path / "here").iterdir()}
-    assert kept == {".hydra", "train.log", "metrics.json", "provenance.json"}
+    assert kept == {".hydra", ".lock", "train.log", "metrics.json", "provenance.json"}
 
 
 def test_a_damaged_data_file_is_named_before_a_folder_is_made(run: Run, tmp_path: Path) -> None:
@@ -215,15 +215,22 @@ def test_validation_images_and_mixed_precision(run: Run, tmp_path: Path) -> None
         "trainer.max_steps=12", "hydra.run.dir=here")  # fmt: skip
     metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
     assert 0 < metrics["val/d_real"] < 1
-    assert [path.name for path in (tmp_path / "here" / "checkpoints").iterdir()] == ["last.ckpt"]
+    kept = {path.name for path in (tmp_path / "here" / "checkpoints").iterdir()}
+    assert kept == {"last.ckpt", "step-000012.ckpt"}
 
 
 def test_a_run_does_not_go_on_with_other_data(run: Run, tmp_path: Path) -> None:
     run("train.py", *SHORT, "hydra.run.dir=here")
+    # As if it had been trained on what is not there any more.
     saved = tmp_path / "here" / ".hydra" / "config.yaml"
     saved.write_text(saved.read_text().replace("name: digits", "name: kmnist"))
+    checkpoint = read_checkpoint(tmp_path / "here")
+    checkpoint["config"]["dataset"]["name"] = "kmnist"
+    for file in (tmp_path / "here" / "checkpoints").iterdir():
+        CheckpointFiles().save_checkpoint(checkpoint, file)
     (tmp_path / "data").write_text("")
-    result = run("train.py", "resume=here", check=False, GAN_ZOO_DATA_DIR="data")
+    more = "trainer.max_steps=8"
+    result = run("train.py", "resume=here", more, check=False, GAN_ZOO_DATA_DIR="data")
     assert result.returncode == 1
     assert "was trained on kmnist" in result.stderr
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()

@@ -273,6 +273,7 @@ class AdversarialModule(pl.LightningModule):
         self._seed = self.config.get("seed", torch.initial_seed())
 
     def on_train_start(self) -> None:
+        self._seed_generators("start", self.trainer.global_step)
         players = self.players()
         self._optimizer_of = dict(zip(players, self.trainer.optimizers, strict=True))
         # Walking the modules anew in each iteration would cost more than what is done with them.
