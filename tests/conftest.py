@@ -120,6 +120,43 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tables", type=Path, help="a document whose tables the tests write anew")
+
+
+_TABLES = pytest.StashKey[dict[str, dict[str, dict[str, str]]]]()
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Records what a test has found: ``table("fault", "disk full", outcome="...")``.
+
+    ``pytest --tables=FILE`` writes the rows between ``<!-- table: fault -->`` and ``<!-- end -->``.
+    """
+    tables = request.config.stash.setdefault(_TABLES, {})
+
+    def record(name: str, row: str, **columns: str) -> None:
+        tables.setdefault(name, {}).setdefault(row, {}).update(columns)
+
+    return record
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    document = session.config.getoption("--tables")
+    if document is None:
+        return
+    text = document.read_text()
+    for name, rows in session.config.stash.get(_TABLES, {}).items():
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        lines = [[name, *(c.replace("_", " ") for c in columns)], ["---"] * (len(columns) + 1)]
+        lines += [[row, *(cells.get(c, "") for c in columns)] for row, cells in rows.items()]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        before, after = text.split(begin)
+        text = f"{before}{begin}{body}\n{end}{after.partition(end)[2]}"
+    document.write_text(text)
+
+
 @pytest.fixture
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
