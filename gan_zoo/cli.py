@@ -130,10 +130,11 @@ def _resumed(arguments: list[str], config_dir: Path, config_name: str) -> list[s
     new = {k: v for k, v in primary.items() if k not in (*keys, "hydra", "defaults")}  # type: ignore[union-attr]
     return [
         *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
-        *(f"++{key}={json.dumps(value)}" for key, value in dotted(new) if value != {}),
+        *(f"++{k}={json.dumps(v)}" for k, v in dotted(new) if not isinstance(v, dict)),
         *(f"++{a}" if a.startswith(("resume.", "trust=")) else a for a in rest),
         f"++resume.folder='{folder}'",
         f"hydra.run.dir='{folder}'",
+        "hydra.output_subdir=null",
     ]
 
 

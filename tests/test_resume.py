@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util.tensor_util import make_ndarray
+from omegaconf import OmegaConf
 
-from gan_zoo.checkpoint import read_checkpoint
+from gan_zoo.checkpoint import CheckpointFiles, read_checkpoint
 from gan_zoo.models.base import AdversarialModule
 from tests.conftest import DIGITS, ROOT, SMALLER
+from tests.same_end import assert_same_end, differing, logged, state
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -51,6 +49,24 @@ def small(model: str) -> tuple[str, ...]:
     return (f"model={model}", digits, "dataset.val_size=20", *SHORT, *own)
 
 
+IN_ONE_PROCESS = ("same run twice", "from mid-epoch", "from an epoch's end", "with workers")
+AFTER_SIGKILL = {"cpu": "after SIGKILL", "ddp_cpu": "2 processes, after SIGKILL"}
+# Runs a script whose first process is killed in the midst of an iteration.
+KILLED = """
+import os, runpy, signal, sys
+from gan_zoo.models.base import AdversarialModule
+
+def break_off(model, batch_size):
+    if model.trainer.global_step + 1 == int(os.environ["KILL_IN"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    end_iteration(model, batch_size)
+
+end_iteration, AdversarialModule._end_iteration = AdversarialModule._end_iteration, break_off
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 class Killed(BaseException):
     """Ends a run where it stands, as nothing in it expects."""
 
@@ -71,77 +87,116 @@ def killed_in(iteration: int) -> Iterator[None]:
             yield
 
 
-def differing(a: Any, b: Any, place: str = "") -> list[str]:
-    """Where two nested structures of plain data and tensors are not bitwise the same."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same = a.dtype == b.dtype and torch.equal(
-            a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8)
-        )
-        return [] if same else [place]
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [d for key in a for d in differing(a[key], b[key], f"{place}/{key}")]
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
-        return [d for i in range(len(a)) for d in differing(a[i], b[i], f"{place}/{i}")]
-    return [] if type(a) is type(b) and (a == b or a != a) else [place]
-
-
-def state(folder: Path) -> dict[str, Any]:
-    """All of a run's last checkpoint but what tells of time and place."""
-    checkpoint = read_checkpoint(folder)
-    del checkpoint["config"], checkpoint["callbacks"]["_Result"]["seconds"]
-    return checkpoint
-
-
-def logged(folder: Path) -> dict[str, list[Any]]:
-    """Tag -> (step, value) of all event files together, as they stand there."""
-    found: dict[str, list[Any]] = {}
-    for file in sorted(folder.glob("events.out.tfevents.*")):
-        events = EventAccumulator(str(file), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
-        for tag in events.Tags()["scalars"]:
-            found.setdefault(tag, []).extend((e.step, str(e.value)) for e in events.Scalars(tag))
-        for tag in events.Tags()["images"]:
-            found.setdefault(tag, []).extend(
-                (e.step, e.encoded_image_string) for e in events.Images(tag)
-            )
-        for tag in events.Tags()["tensors"]:
-            found.setdefault(tag, []).extend(
-                (e.step, make_ndarray(e.tensor_proto).tolist()) for e in events.Tensors(tag)
-            )
-    return found
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    metrics = json.loads((folder / "metrics.json").read_text())
-    del metrics["seconds"]
-    return metrics
-
-
-def assert_same_end(folder: Path, straight: Path) -> None:
-    assert differing(state(folder), state(straight)) == []
-    assert differing(logged(folder), logged(straight)) == []
-    assert figures(folder) == figures(straight)
-    pictures = sorted(path.name for path in (straight / "samples").iterdir())
-    assert sorted(path.name for path in (folder / "samples").iterdir()) == pictures
-    for name in pictures:
-        assert (folder / "samples" / name).read_bytes() == (
-            straight / "samples" / name
-        ).read_bytes()
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_goes_on_as_if_nothing_had_happened(
-    run: Run, tmp_path: Path, model: str
+    run: Run, table: Callable[..., None], tmp_path: Path, model: str
 ) -> None:
     command = ("train.py", *small(model))
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
     run(*command, "hydra.run.dir=straight")
     run(*command, "hydra.run.dir=again")
-    assert_same_end(tmp_path / "again", tmp_path / "straight")
+    assert_same_end(tmp_path / "again", straight)
     with killed_in(6):
         run(*command, "hydra.run.dir=broken")
     # From within the second epoch, and then from its end; its loader has processes of its own.
-    assert read_checkpoint(tmp_path / "broken")["global_step"] == 4
+    assert read_checkpoint(broken)["global_step"] == 4
     with killed_in(7):
         run("train.py", "resume=broken")
-    assert read_checkpoint(tmp_path / "broken")["global_step"] == 6
+    assert read_checkpoint(broken)["global_step"] == 6
     run("train.py", "resume=broken", "dataset.num_workers=2", "resume.allow=[dataset.num_workers]")
-    assert_same_end(tmp_path / "broken", tmp_path / "straight")
+    assert_same_end(broken, straight)
+    table("model", model, **dict.fromkeys(IN_ONE_PROCESS, "exact"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_survives_sigkill(
+    spawn: Run, table: Callable[..., None], tmp_path: Path, model: str, trainer: str
+) -> None:
+    killed_and_resumed(spawn, tmp_path, model, trainer)
+    table("model", model, **{AFTER_SIGKILL[trainer]: "exact"})
+
+
+def test_two_processes_survive_sigkill(spawn: Run, tmp_path: Path) -> None:
+    # Each process has an image pool of its own.
+    killed_and_resumed(spawn, tmp_path, "cyclegan", "ddp_cpu")
+
+
+def killed_and_resumed(spawn: Run, tmp_path: Path, model: str, trainer: str) -> None:
+    """Kills runs within iterations 6 and 9, and holds their end against one that was not."""
+    options = (*small(model), f"trainer={trainer}")
+    spawn(TRAIN, *options, "hydra.run.dir=straight")
+    (tmp_path / "killed.py").write_text(KILLED)
+    first = spawn("killed.py", TRAIN, *options, "hydra.run.dir=here", check=False, KILL_IN="6")
+    assert first.returncode == -signal.SIGKILL
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 4
+    second = spawn("killed.py", TRAIN, "resume=here", check=False, KILL_IN="9")
+    assert second.returncode == -signal.SIGKILL
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 8
+    spawn(TRAIN, "resume=here")
+    assert_same_end(tmp_path / "here", tmp_path / "straight")
+
+
+def test_a_run_may_be_trained_for_longer(run: Run, tmp_path: Path) -> None:
+    run("train.py", *small("wgan"), "hydra.run.dir=straight")
+    short = [a for a in small("wgan") if not a.startswith("trainer.max_steps")]
+    run("train.py", *short, "trainer.max_steps=5", "hydra.run.dir=here")
+    run("train.py", "resume=here", f"trainer.max_steps={ITERATIONS}")
+    here, straight = tmp_path / "here", tmp_path / "straight"
+    assert differing(state(here), state(straight)) == []
+    # The old end has its picture still, but is no end any more.
+    assert (here / "samples" / "step-000005.png").is_file()
+    assert [step for step, _ in logged(here)["final/loss_d"]] == [0, ITERATIONS]
+    assert logged(here)["train/loss_d"] == logged(straight)["train/loss_d"]
+    again = run("train.py", "resume=here")
+    assert "has its 10 iterations already" in again.stdout
+
+
+def test_a_run_without_a_checkpoint_begins_again(run: Run, tmp_path: Path) -> None:
+    command = ("train.py", *small("gan"))
+    run(*command, "hydra.run.dir=straight")
+    with killed_in(2):
+        run(*command, "hydra.run.dir=here")
+    assert not (tmp_path / "here" / "checkpoints").exists()
+    run("train.py", "resume=here")
+    assert_same_end(tmp_path / "here", tmp_path / "straight")
+
+
+def test_changes_are_refused_unless_they_are_allowed(run: Run, tmp_path: Path) -> None:
+    run("train.py", *small("gan"), "hydra.run.dir=here")
+    longer = ("train.py", "resume=here", "trainer.max_steps=12")
+    rates = ("model.optimizer_d.lr=0.1", "model.optimizer_g.lr=0.1")
+    before = (tmp_path / "here" / ".hydra" / "config.yaml").read_bytes()
+    for options, culprits in (
+        (rates, ("model.optimizer_d.lr from 0.0002 to 0.1", "model.optimizer_g.lr")),
+        ((*rates, "resume.allow=[model.optimizer_d]"), ("model.optimizer_g.lr",)),
+        (("trainer.max_steps=9",), ("trainer.max_steps from 10 to 9",)),
+        (("~callbacks.metrics",), ("callbacks.metrics.num_samples",)),
+        (("seed=1",), ("seed from 0 to 1",)),
+    ):
+        refused = run(*longer, *options, check=False)
+        assert refused.returncode == 1
+        assert all(culprit in refused.stderr for culprit in culprits)
+        assert (tmp_path / "here" / ".hydra" / "config.yaml").read_bytes() == before
+    run(*longer, *rates, "resume.allow=[model.optimizer_d,model.optimizer_g]")
+    # What was allowed is the run's own now.
+    run("train.py", "resume=here", "trainer.max_steps=14")
+    config = read_checkpoint(tmp_path / "here")["config"]
+    assert config["model"]["optimizer_d"]["lr"] == 0.1
+
+
+def test_an_older_versions_run_lacks_options(run: Run, tmp_path: Path) -> None:
+    run("train.py", *small("gan"), "hydra.run.dir=here")
+    saved = tmp_path / "here" / ".hydra" / "config.yaml"
+    config = OmegaConf.load(saved)
+    checkpoint = read_checkpoint(tmp_path / "here")
+    for options in (config, checkpoint["config"]):
+        del options["init_from"], options["trust"], options["resume"]
+        del options["model"]["penalty_interval"], options["callbacks"]["checkpoint"]["keep_last"]
+    OmegaConf.save(config, saved)
+    for file in (tmp_path / "here" / "checkpoints").iterdir():
+        CheckpointFiles().save_checkpoint(checkpoint, file)
+    run("train.py", "resume=here", "trainer.max_steps=12")
+    run("sample.py", "checkpoint=here", "num_samples=4")
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 12
