@@ -200,3 +200,26 @@ def test_an_older_versions_run_lacks_options(run: Run, tmp_path: Path) -> None:
     run("train.py", "resume=here", "trainer.max_steps=12")
     run("sample.py", "checkpoint=here", "num_samples=4")
     assert read_checkpoint(tmp_path / "here")["global_step"] == 12
+
+
+def test_own_packages_have_to_be_vouched_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_gans.py").write_text(
+        "from gan_zoo.models import GAN\n\nclass Mine(GAN):\n    pass\n"
+    )
+    run("train.py", *small("gan"), "model._target_=my_gans.Mine", "hydra.run.dir=here")
+    saved = tmp_path / "here" / ".hydra" / "config.yaml"
+    saved.write_text(saved.read_text().replace("trust: []", "trust: [my_gans]"))
+    for command in (
+        ("train.py", "resume=here", "trainer.max_steps=11"),
+        ("sample.py", "checkpoint=here", "num_samples=2"),
+        ("evaluate.py", "checkpoint=here", "num_samples=30", "metrics=[fid]"),
+    ):
+        refused = run(*command, check=False)
+        assert refused.returncode == 1
+        assert "my_gans.Mine" in refused.stderr
+        assert "trust=my_gans" in refused.stderr
+        run(*command, "trust=my_gans")
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 11

@@ -1,0 +1,106 @@
+"""Kills runs at random moments until they are over, and compares their end.
+
+``python tests/kill_and_resume.py FOLDER KILLS [SEED]`` prints what it came to as JSON. Runs begin
+as copies of this process, so that most kills meet them at work and not while they load torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import runpy
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import gan_zoo.train
+from tests.same_end import assert_same_end
+
+TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+# About 3 s of training in which a checkpoint of 30 MB is written every tenth of one.
+OPTIONS = (
+    "model=gan", "dataset=digits", "dataset.val_size=20", "dataset.batch_size=32", "trainer=cpu",
+    "trainer.max_steps=300", "trainer.log_every_n_steps=5", "callbacks.metrics=null",
+    "callbacks.checkpoint.every_n_train_steps=10", "callbacks.sample_grid.every_n_steps=50",
+)  # fmt: skip
+LONGEST = 1.5
+# Part of the kills that wait for a checkpoint to be written.
+AIMED = 0.25
+
+
+def attempt(
+    folder: Path, arguments: list[str], seconds: float | None, run: Path | None = None
+) -> int:
+    """The exit code of train.py, or minus the signal that ended it.
+
+    That is after so many seconds, or while a checkpoint is being written into ``run``.
+    """
+    child = os.fork()
+    if child == 0:
+        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder)
+        sys.argv = [str(TRAIN), *arguments]
+        code = 1
+        try:
+            runpy.run_path(str(TRAIN), run_name="__main__")
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    deadline = time.monotonic() + (seconds or float("inf"))
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if run is not None and unfinished(run):
+            break
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def unfinished(run: Path) -> bool:
+    return any(run.glob("checkpoints/.*.ckpt.*"))
+
+
+def main(folder: Path, kills: int, seed: int) -> dict[str, int]:
+    assert gan_zoo.train.train
+    torch.set_num_threads(1)
+    draw = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"kills": 0, "while a checkpoint was written": 0, "runs": 0}
+    assert attempt(folder, [*OPTIONS, "hydra.run.dir=straight"], None) == 0
+    while found["kills"] < kills:
+        run = folder / "killed"
+        shutil.rmtree(run, ignore_errors=True)
+        arguments = [*OPTIONS, "hydra.run.dir=killed"]
+        while True:
+            enough, aimed = found["kills"] >= kills, draw.random() < AIMED
+            seconds = None if enough else draw.uniform(0, LONGEST)
+            code = attempt(folder, arguments, seconds, run if aimed and not enough else None)
+            if code == 0:
+                break
+            if code != -signal.SIGKILL:
+                raise SystemExit(f"train.py ended with {code}: {(folder / 'log').read_text()}")
+            found["kills"] += 1
+            found["while a checkpoint was written"] += unfinished(run)
+            if (run / ".hydra" / "config.yaml").exists():
+                arguments = ["resume=killed"]
+        found["runs"] += 1
+        assert_same_end(run, folder / "straight")
+    return found
+
+
+if __name__ == "__main__":
+    rest = [int(number) for number in sys.argv[2:]]
+    print(json.dumps(main(Path(sys.argv[1]), rest[0], rest[1] if len(rest) > 1 else 0)))

@@ -1,0 +1,396 @@
+"""What goes wrong around a run costs nothing that was saved, and is said in a sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_zoo.checkpoint import checkpoint_file, read_checkpoint
+from gan_zoo.models import GAN
+from tests.conftest import ROOT
+from tests.same_end import assert_same_end, differing, state
+
+Run = Callable[..., CompletedProcess[str]]
+Table = Callable[..., None]
+
+TRAIN = str(ROOT / "scripts" / "train.py")
+EVERY = 20
+# Some seconds of training, measured and looked after on the way, with a checkpoint at each figure.
+OPTIONS = (
+    "model=gan", "dataset=digits", "dataset.batch_size=32", "dataset.val_size=20", "trainer=cpu",
+    "trainer.max_steps=240", "trainer.log_every_n_steps=10",
+    f"callbacks.checkpoint.every_n_train_steps={EVERY}", "callbacks.sample_grid.every_n_steps=60",
+    "callbacks.metrics.every_n_steps=80", "callbacks.metrics.num_samples=50",
+    "callbacks.metrics.metrics=[fid]", "callbacks.metrics.max_share=null",
+    "callbacks.health.every_n_steps=50", "callbacks.health.warm_up_steps=50",
+)  # fmt: skip
+# Six iterations with a checkpoint at every second.
+SHORT = (
+    "model=gan", "dataset=digits", "dataset.batch_size=32", "trainer=cpu", "trainer.max_steps=6",
+    "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of OPTIONS that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    with started(folder) as process:
+        output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    return folder / "here"
+
+
+@contextmanager
+def started(
+    folder: Path, *arguments: str, at: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """train.py in a process of its own; from when the file ``at`` is there, where it is given."""
+    arguments = arguments or (*OPTIONS, "hydra.run.dir=here")
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, *arguments],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Under a shell's background jobs it would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while at is not None and not at.exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def checkpoint_at(folder: Path, iteration: int) -> Path:
+    return folder / "checkpoints" / f"step-{iteration:06d}.ckpt"
+
+
+def said(process: subprocess.Popen[str] | CompletedProcess[str], *expected: str) -> None:
+    """Asserts that a run failed and said so in a few lines, the last of which hold all of these."""
+    if isinstance(process, subprocess.Popen):
+        _, errors = process.communicate(timeout=100)
+    else:
+        errors = process.stderr
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    message = "\n".join([line for line in errors.splitlines() if line.strip()][-2:])
+    assert all(part in message for part in expected), errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_order(
+    run: Run, table: Table, straight: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    here = tmp_path / "here"
+    with started(tmp_path, at=checkpoint_at(here, EVERY)) as process:
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + number
+    assert "Interrupted. Go on with: python scripts/train.py resume=here" in output
+    assert "Traceback" not in errors
+    run("train.py", "resume=here")
+    assert_same_end(here, straight)
+    table(
+        "fault",
+        f"{number.name} ({'Ctrl-C' if number is signal.SIGINT else 'a cluster'})",
+        outcome="the iteration is finished and a checkpoint written; the line that resumes is "
+        f"printed; exit code {128 + number}",
+        what_is_lost="nothing",
+    )
+
+
+def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) -> None:
+    options = ("model=cgan", *OPTIONS[1:], "trainer=ddp_cpu", "callbacks.metrics=null")
+    options = tuple(a for a in options if not a.startswith("callbacks.metrics."))
+    spawn(TRAIN, *options, "hydra.run.dir=straight")
+    here = tmp_path / "here"
+    arguments = (*options, "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, EVERY)) as process:
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert output.count("Interrupted. Go on with") == 1
+    spawn(TRAIN, "resume=here")
+    assert_same_end(here, tmp_path / "straight")
+    table("fault", "SIGTERM to the first of two processes", outcome="both end after the same "
+          "iteration, as one alone does", what_is_lost="nothing")  # fmt: skip
+
+
+def test_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path) -> None:
+    kill_and_resume(spawn, tmp_path, 4)
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path) -> None:
+    found = kill_and_resume(spawn, tmp_path, 50)
+    assert found["while a checkpoint was written"] >= 5
+    table(
+        "fault",
+        "SIGKILL at 50 random moments",
+        outcome=f"{found['runs']} runs, {found['while a checkpoint was written']} of the kills "
+        "while a checkpoint was being written; each run ends as one that was never killed",
+        what_is_lost="iterations since the last checkpoint, which are trained again",
+    )
+
+
+def kill_and_resume(spawn: Run, tmp_path: Path, kills: int) -> dict[str, int]:
+    script = str(ROOT / "tests" / "kill_and_resume.py")
+    result = spawn(script, str(tmp_path), str(kills))
+    found: dict[str, int] = json.loads(result.stdout.splitlines()[-1])
+    assert found["kills"] == kills
+    return found
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def cut_by_a_byte(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def zeros(content: bytes) -> bytes:
+    return bytes(len(content))
+
+
+def nothing(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, cut_by_a_byte, flipped, zeros, nothing])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    run: Run, table: Table, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    here = tmp_path / "here"
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    end = state(here)
+    last = here / "checkpoints" / "last.ckpt"
+    # The same file under another name.
+    last.write_bytes(damage(checkpoint_at(here, 6).read_bytes()))
+    assert checkpoint_file(here) == checkpoint_at(here, 4)
+    result = run("sample.py", "checkpoint=here", "num_samples=4")
+    assert "last.ckpt' is" in result.stdout + result.stderr
+    assert "step-000004.ckpt' is taken instead" in result.stdout + result.stderr
+    refused = run("sample.py", "checkpoint=here/checkpoints/last.ckpt", check=False)
+    assert "damaged" in refused.stderr
+    run("train.py", "resume=here")
+    assert differing(state(here), end) == []
+    table("fault", f"a checkpoint {damage.__name__.replace('_', ' ')}", outcome="recognised and "
+          "named; the one before it is taken", what_is_lost="nothing: the iterations are trained "
+          "again")  # fmt: skip
+
+
+def test_all_checkpoints_damaged(run: Run, tmp_path: Path) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    for file in (tmp_path / "here" / "checkpoints").iterdir():
+        file.write_bytes(cut(file.read_bytes()))
+    before = {p: p.read_bytes() for p in (tmp_path / "here").glob("**/*ckpt*")}
+    said(run("train.py", "resume=here", check=False), "last.ckpt' is", "No other checkpoint")
+    assert {p: p.read_bytes() for p in (tmp_path / "here").glob("**/*ckpt*")} == before
+
+
+def test_an_event_file_cut_short(run: Run, table: Table, tmp_path: Path) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=straight", "logger=all")
+    here = tmp_path / "here"
+    run("train.py", *SHORT, "hydra.run.dir=here", "logger=all")
+    checkpoint_at(here, 6).unlink()
+    (here / "checkpoints" / "last.ckpt").unlink()
+    (events,) = here.glob("events.out.tfevents.*")
+    events.write_bytes(events.read_bytes()[:-7])
+    table_file = here / "csv" / "version_0" / "metrics.csv"
+    table_file.write_bytes(table_file.read_bytes()[:-7])
+    run("train.py", "resume=here")
+    assert_same_end(here, tmp_path / "straight")
+    losses = [
+        (row["step"], row["train/loss_d"])
+        for part in ("version_0", "version_1")
+        for row in csv.DictReader((here / "csv" / part / "metrics.csv").open())
+        if row["train/loss_d"]
+    ]
+    rows = csv.DictReader((tmp_path / "straight" / "csv" / "version_0" / "metrics.csv").open())
+    assert losses == [(r["step"], r["train/loss_d"]) for r in rows if r["train/loss_d"]]
+    assert len(losses) == 6
+    table("fault", "an event file or csv cut short", outcome="both are cut back to the checkpoint "
+          "that the run goes on from", what_is_lost="nothing")  # fmt: skip
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of that size at the folder; skips where nobody may mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+def test_a_full_disk(run: Run, table: Table, straight: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    arguments = (*OPTIONS, "hydra.run.dir=disk/here")
+    # Each checkpoint takes 30 MB, and one more while it is written.
+    with small_disk(disk, "100m"):
+        said(run("train.py", *arguments, check=False), "No space left on device",
+             "resume=disk/here")  # fmt: skip
+        kept = read_checkpoint(disk / "here")["global_step"]
+        assert kept >= EVERY
+        assert not list((disk / "here" / "checkpoints").glob(".*"))
+        said(run("train.py", "resume=disk/here", check=False), "No space left on device")
+        assert read_checkpoint(disk / "here")["global_step"] >= kept
+        remount(disk, "size=400m")
+        run("train.py", "resume=disk/here")
+        assert_same_end(disk / "here", straight)
+    table("fault", "the disk is full", outcome="the run ends and names the file that could not be "
+          "written; it goes on once there is room",
+          what_is_lost="iterations since the last checkpoint, which are trained again")  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+def test_a_folder_that_cannot_be_written_to(run: Run, table: Table, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, "200m"):
+        run("train.py", *SHORT, "hydra.run.dir=disk/here")
+        remount(disk, "ro")
+        said(
+            run("train.py", *SHORT, "hydra.run.dir=disk/new", check=False), "disk/new", "Read-only"
+        )
+        said(run("train.py", "resume=disk/here", "trainer.max_steps=8", check=False), "Read-only")
+        said(run("sample.py", "checkpoint=disk/here", "output=disk/x.png", check=False), "x.png")
+        remount(disk, "rw")
+        run("train.py", "resume=disk/here", "trainer.max_steps=8")
+    table("fault", "the folder can't be written to", outcome="said before anything is trained",
+          what_is_lost="nothing")  # fmt: skip
+
+
+def test_a_loader_process_is_killed(run: Run, table: Table, straight: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, EVERY)) as process:
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(workers[0]), signal.SIGKILL)
+        said(process, "DataLoader worker", "Go on with: python scripts/train.py resume=here")
+    allowed = ("dataset.num_workers=0", "resume.allow=[dataset.num_workers]")
+    run("train.py", "resume=here", *allowed)
+    assert_same_end(here, straight)
+    table("fault", "a loader process is killed", outcome="the run ends, says so and how to go on",
+          what_is_lost="iterations since the last checkpoint, which are trained again")  # fmt: skip
+
+
+def test_a_loss_that_is_not_a_number(
+    run: Run, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: GAN, batch: Any, fake: Any) -> Any:
+        loss, terms = generator_loss(model, batch, fake)
+        return loss * (torch.nan if model.trainer.global_step == 4 else 1), terms
+
+    generator_loss = GAN.generator_loss
+    monkeypatch.setattr(GAN, "generator_loss", broken)
+    result = run("train.py", *SHORT, "hydra.run.dir=here", check=False)
+    said(result, "train/loss_g is nan in iteration 5", "last.ckpt")
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 4
+    monkeypatch.undo()
+    table("fault", "a loss becomes NaN", outcome="the run ends and names the iteration and the "
+          "term; no checkpoint is written of it", what_is_lost="nothing that was good")  # fmt: skip
+
+
+def test_two_runs_at_the_same_time(run: Run, table: Table, tmp_path: Path) -> None:
+    # Without a folder of their own they get two, also within a second.
+    with started(tmp_path, *SHORT) as one, started(tmp_path, *SHORT) as two:
+        one.communicate(timeout=200)
+        two.communicate(timeout=200)
+    assert (one.returncode, two.returncode) == (0, 0)
+    folders = list(tmp_path.glob("runs/gan/digits/*"))
+    assert len(folders) == 2
+    assert differing(state(folders[0]), state(folders[1])) == []
+    table("fault", "two runs begin in the same second", outcome="each has a folder of its own",
+          what_is_lost="nothing")  # fmt: skip
+
+
+def test_two_runs_in_one_folder(run: Run, table: Table, straight: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    with started(tmp_path, at=checkpoint_at(here, EVERY)) as process:
+        said(run("train.py", *SHORT, "hydra.run.dir=here", check=False), "'here' is in use")
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert_same_end(here, straight)
+    said(run("train.py", *SHORT, "hydra.run.dir=here", check=False), "holds a run already",
+         "resume=here")  # fmt: skip
+    assert_same_end(here, straight)
+    table(
+        "fault", "two runs in one folder", outcome="the second is refused", what_is_lost="nothing"
+    )
+
+
+def pictures(folder: Path, blue: int = 10) -> None:
+    """Four pictures in each of two domains."""
+    for part in ("trainA", "trainB"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for n in range(4):
+            Image.new("RGB", (20, 20), (60 * n, 90, blue)).save(folder / part / f"{n}.png")
+
+
+def test_the_data_is_removed_while_it_is_trained_on(run: Run, table: Table, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine")
+    options = (
+        "model=cyclegan", "dataset=unpaired_folder", "dataset.root=mine", "dataset.image_size=16",
+        "trainer=cpu", "trainer.max_steps=20", "model.generator.base_channels=4",
+        "model.generator.blocks=1", "model.discriminator.base_channels=4",
+        "callbacks.checkpoint.every_n_train_steps=2",
+    )  # fmt: skip
+    run("train.py", *options, "hydra.run.dir=straight")
+    here = tmp_path / "here"
+    arguments = (*options, "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, 2)) as process:
+        shutil.rmtree(tmp_path / "mine")
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert differing(state(here), state(tmp_path / "straight")) == []
+    more = ("train.py", "resume=here", "trainer.max_steps=30")
+    said(run(*more, check=False), "mine")
+    assert read_checkpoint(here)["global_step"] == 20
+    pictures(tmp_path / "mine", blue=11)
+    said(run(*more, check=False), "is not what the run was trained on", "resume.allow=[dataset]")
+    shutil.rmtree(tmp_path / "mine")
+    pictures(tmp_path / "mine")
+    run(*more)
+    table("fault", "the data folder is removed", outcome="the run has its data in memory and goes "
+          "on; to resume it later is refused, with the folder's name",
+          what_is_lost="nothing")  # fmt: skip
