@@ -18,7 +18,9 @@ from torch import Tensor
 from gan_zoo.callbacks import Health, TrainingProgress
 from gan_zoo.cli import dataset_name
 from gan_zoo.data import ImageBatch, MNISTDataModule
+from gan_zoo.models import CGAN, DCGAN, GAN
 from gan_zoo.models.base import ImageGAN
+from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
 
 
 class _Alternating(pl.Callback):
@@ -102,17 +104,24 @@ def benchmark(config: DictConfig) -> None:
     Raises:
         ValueError: for too few iterations to compare.
     """
-    if config.block < 1 or config.rounds < 3:
-        raise ValueError("A comparison needs block=1 and rounds=3 at least.")
+    refuse_unless_whole("block", config.block, 1, 10**6)
+    refuse_unless_whole("rounds", config.rounds, 3, 10**6)
+    refuse_unless_whole("seed", config.seed, 0)
+    refuse_unfit_options(config)
     config.dataset.name = dataset_name(config.dataset)
     pl.seed_everything(config.seed, verbose=False)
     model: ImageGAN = instantiate(config.model)
-    if type(model).phases is not ImageGAN.phases or model.penalty or model.n_critic > 1:
+    if type(model) not in (GAN, CGAN, DCGAN) or model.penalty or model.n_critic > 1:
         raise ValueError(
             f"The bare loop trains the plain alternating game, not {type(model).__name__}'s: "
             "compare model=gan, cgan or dcgan without a penalty."
         )
     datamodule: MNISTDataModule = instantiate(config.dataset)
+    if datamodule.batch_type is not ImageBatch:
+        raise ValueError(
+            f"The bare loop trains on images alone, not on {datamodule.name}'s "
+            f"{datamodule.batch_type.__name__}: dataset=mnist or digits would do."
+        )
     datamodule.prepare_data()
     datamodule.setup()
     batch = next(iter(datamodule.train_dataloader()))

@@ -120,9 +120,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = checkpoint_file(path)
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint '{path}'.")
+        raise ValueError(
+            f"There is no checkpoint '{path}': a run's folder is wanted (RUN_FOLDER), or a file in "
+            "its folder checkpoints."
+        )
     checkpoint = _plain_data(path)
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+    parts = checkpoint if isinstance(checkpoint, dict) else {}
+    if not all(isinstance(parts.get(part), dict) for part in ("config", "state_dict")):
         raise ValueError(f"'{path}' is not a checkpoint that this project's train.py wrote.")
     return checkpoint
 
@@ -183,9 +187,19 @@ def model_of(checkpoint: Mapping[str, Any], trust: Sequence[str] = ()) -> Advers
     config = checkpoint["config"]
     for part in ("model", "dataset"):
         refuse_foreign_code({part: config.get(part)}, "The checkpoint's configuration", trust)
-    model: AdversarialModule = instantiate(config["model"])
+    model: Any = instantiate(config.get("model") or {})
+    if not isinstance(model, AdversarialModule):
+        raise ValueError(
+            "The checkpoint's configuration describes no model: it is not as train.py wrote it."
+        )
     model.config = config
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            "The checkpoint's weights do not fit the model of its configuration: it is not as "
+            "train.py wrote it, or another version did."
+        ) from error
     return model.eval()
 
 

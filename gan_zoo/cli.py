@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +19,18 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     InstantiationException,
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from yaml import YAMLError
 
 from gan_zoo.data import InMemoryDataModule
@@ -43,6 +47,7 @@ _KNOWN_WARNINGS = (
     # Ours goes on at the iteration that the run has come to.
     ".*your dataloader is not resumable",
     ".*number of training batches .* is smaller than the logging interval",
+    ".*Initializing zero-element tensors is a no-op",
 )
 _LABEL_LENGTH = 80
 
@@ -66,15 +71,26 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
     for message in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     run = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
+    sweeps: set[Path] = set()
+
+    def noted(config: DictConfig) -> object:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            sweeps.add(Path(HydraConfig.get().sweep.dir))
+        return task(config)
+
     try:
         sys.argv[1:] = _resumed(sys.argv[1:], config_dir, config_name)
         # Hydra raises what it would print itself; the task, and what it starts, see what the user
         # set.
         with _environment(_FULL_ERROR, "1"):
-            run(_environment(_FULL_ERROR, full_error)(task))()
+            run(_environment(_FULL_ERROR, full_error)(noted))()
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        for folder in sweeps:
+            # Hydra's own file alone: no job has left anything.
+            if [file.name for file in folder.rglob("*") if file.is_file()] == ["multirun.yaml"]:
+                shutil.rmtree(folder)
         if full_error == "1":
             raise
         notes = getattr(error, "__notes__", [])
@@ -110,12 +126,13 @@ def _resumed(arguments: list[str], config_dir: Path, config_name: str) -> list[s
         return rest
     folder = Path(resumes[-1].strip("'\"")).resolve()
     try:
-        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        text = (folder / ".hydra" / "config.yaml").read_text()
+        saved = OmegaConf.create(text)
     except (OSError, YAMLError, UnicodeDecodeError):
         raise ValueError(f"resume={resumes[-1]}: that is not the folder of a run.") from None
     keys = {str(key) for key in saved} if OmegaConf.is_dict(saved) else set()
     # What Hydra reads of these could run code before anybody has looked at it.
-    if "model" not in keys or keys & {"hydra", "defaults"}:
+    if "model" not in keys or keys & {"hydra", "defaults"} or "@package" in text:
         raise ValueError(f"resume={resumes[-1]}: its .hydra/config.yaml is not as a run leaves it.")
     if {"-m", "--multirun"} & set(rest):
         raise ValueError("resume goes on with one run: leave -m out.")
@@ -131,6 +148,8 @@ def _resumed(arguments: list[str], config_dir: Path, config_name: str) -> list[s
     return [
         *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
         *(f"++{k}={json.dumps(v)}" for k, v in dotted(new) if not isinstance(v, dict)),
+        # Not what the folder itself says is to be trusted.
+        "++trust=[]",
         *(f"++{a}" if a.startswith(("resume.", "trust=")) else a for a in rest),
         f"++resume.folder='{folder}'",
         f"hydra.run.dir='{folder}'",
@@ -141,13 +160,6 @@ def _resumed(arguments: list[str], config_dir: Path, config_name: str) -> list[s
 def names_in(option: Any) -> list[str]:
     """An option that is a name, a list of such, or null."""
     return [str(name) for name in ([option] if isinstance(option, str) else option or [])]
-
-
-def refuse_unless_whole(option: str, value: object, lowest: int, highest: int = 2**32 - 1) -> None:
-    """Raises ValueError unless the option's value is a whole number in the range."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not lowest <= value <= highest:  # type: ignore[operator]
-        raise ValueError(f"{option} is {value}; it has to be a whole number from {lowest}.")
 
 
 @functools.cache
@@ -181,12 +193,18 @@ OmegaConf.register_new_resolver("run_label", _run_label)
 
 
 def _explain(error: Exception, config_dir: Path, config_name: str) -> str:
+    # What was being built.
     where = ""
     while isinstance(error, (InstantiationException, InterpolationResolutionError)):
         key = re.search(r"full_key: (\S+)", str(error))
-        where = key.group(1) if key else where
-        if not isinstance(error.__cause__, Exception):
+        if key and isinstance(error, InstantiationException):
+            where = key.group(1)
+        inner = error.__cause__ or error.__context__
+        if not isinstance(inner, Exception):
             break
+        error = inner
+    if "configure handler" in str(error) and isinstance(error.__cause__, OSError):
+        # The run's log, in a folder that can't be written to.
         error = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -200,8 +218,14 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> str:
         key = re.search(r"full_key: (\S+)|value: (\S+)", text)
         name = next((part for part in key.groups() if part), "") if key else ""
         return f"{name} is missing: give {name}=..." if name else text
-    if isinstance(error, TypeError) and where:
-        return f"{where}: {text}"
+    if isinstance(error, MisconfigurationException) or (
+        where and isinstance(error, (TypeError, RuntimeError, ArithmeticError, MemoryError))
+    ):
+        return f"{where}: {text}" if where else text
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename is not None:
+        return f"'{error.filename}' can't be a folder, a file is in its way: name another place."
+    if isinstance(error, IsADirectoryError) and error.filename is not None:
+        return f"'{error.filename}' is a folder, and a file is wanted there: name another place."
     if isinstance(error, OSError) and error.filename is not None:
         return f"'{error.filename}': {error.strerror}."
     if isinstance(error, (ValueError, RuntimeError, ArithmeticError)) and text:

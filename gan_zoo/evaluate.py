@@ -8,8 +8,9 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EISDIR
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gan_zoo.checkpoint import checkpoint_file, model_of, read_checkpoint
-from gan_zoo.cli import names_in, refuse_unless_whole
+from gan_zoo.cli import names_in
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
@@ -41,6 +42,7 @@ from gan_zoo.metrics.measures import (
 )
 from gan_zoo.metrics.two_domains import covered_modes
 from gan_zoo.models.base import AdversarialModule
+from gan_zoo.options import Range, refuse_unfit, refuse_unfit_options, refuse_unless_whole
 from gan_zoo.plotting import image_grid, interleaved, save_png
 
 log = logging.getLogger(__name__)
@@ -80,10 +82,12 @@ def evaluate(config: DictConfig) -> None:
             nothing is written then.
     """
     n, asked = config.num_samples, _asked(config.metrics)
-    if n is not None:
-        refuse_unless_whole("num_samples", n, 2, 10**7)
+    refuse_unfit("num_samples", n, Annotated[int, Range(2, 10**7)] | None)
     refuse_unless_whole("seed", config.seed, 0)
-    path = checkpoint_file(config.checkpoint)
+    refuse_unfit("ema", config.ema, bool)
+    for option in ("evaluator", "root", "cache_dir"):
+        refuse_unfit(option, config[option], str | None)
+    path = checkpoint_file(str(config.checkpoint))
     checkpoint = read_checkpoint(path)
     model = model_of(checkpoint, names_in(config.trust))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -106,6 +110,7 @@ def evaluate(config: DictConfig) -> None:
         if isinstance(data, GaussianMixtureDataModule):
             rows = _of_points(model, data, n, random, config.ema, asked)
         else:
+            labelled = _labelled(asked, model, source)
             references = {
                 domain: reference_for(
                     data,
@@ -116,7 +121,7 @@ def evaluate(config: DictConfig) -> None:
                 )
                 for domain in data.domains
             }
-            names = _applicable(asked, model, references, source)
+            names = _applicable(asked, model, references, labelled)
             about["resize"] = next(iter(references.values())).resize
             about["evaluators"] = {
                 domain: {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
@@ -161,8 +166,10 @@ def train_evaluator(config: DictConfig) -> None:
     Raises:
         ValueError: for an option out of its range, or a dataset without classes.
     """
-    refuse_unless_whole("epochs", config.epochs, 1)
+    refuse_unless_whole("epochs", config.epochs, 1, 10**6)
     refuse_unless_whole("seed", config.seed, 0)
+    refuse_unfit("output", config.output, str | None)
+    refuse_unfit_options(config)
     data: InMemoryDataModule = instantiate(config.dataset)
     if config.domain not in data.domains:
         wanted = " or ".join(d or "empty" for d in data.domains)
@@ -173,6 +180,10 @@ def train_evaluator(config: DictConfig) -> None:
     output = Path(config.output or f"{name}.safetensors")
     if output.suffix != ".safetensors":
         raise ValueError(f"output={output} has to end in .safetensors.")
+    # Before time is spent on what could not be kept.
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        raise IsADirectoryError(EISDIR, "Is a directory", str(output))
     train, test = (data.evaluator_images(config.domain, part) for part in (True, False))
     if int(train.labels.min()) < 0:
         raise ValueError(f"{name} has no classes for an evaluator to learn.")
@@ -219,6 +230,7 @@ def data_of(model: AdversarialModule, root: str | None = None) -> InMemoryDataMo
 def _asked(metrics: Any) -> list[str] | None:
     if metrics is None:
         return None
+    refuse_unfit("metrics", metrics, str | list[str])
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in asked:
         if name not in MEASURES:
@@ -228,30 +240,43 @@ def _asked(metrics: Any) -> list[str] | None:
     return asked
 
 
+def _labelled(asked: list[str] | None, model: AdversarialModule, source: Any) -> bool:
+    """Whether the model is asked for classes.
+
+    Raises:
+        ValueError: if it is not, and one of the metrics that were asked for needs it.
+    """
+    real = model.real_images(source.__getitems__([0]))
+    labelled = all(images.label is not None for images in real.values())
+    for name in asked or ():
+        if "labels" in MEASURES[name].needs and not labelled:
+            raise ValueError(
+                f"{name} needs a model that is asked for a class, and this {type(model).__name__} "
+                "is not: leave it out."
+            )
+    return labelled
+
+
 def _applicable(
     asked: list[str] | None,
     model: AdversarialModule,
     references: Mapping[str, Reference],
-    source: Any,
+    labelled: bool,
 ) -> list[str]:
     """Those of the metrics that this model and its data allow.
 
     Raises:
         ValueError: if one that was asked for is not among them.
     """
-    has = {"pixels"}
+    has = {"pixels", "labels"} if labelled else {"pixels"}
     if all(reference.evaluator for reference in references.values()):
         has.add("features")
-    real = model.real_images(source.__getitems__([0]))
-    if all(images.label is not None for images in real.values()):
-        has.add("labels")
-    why = {
-        "features": f"the classes of the images, and {model.config['dataset']['name']} has none",
-        "labels": f"a model that is asked for a class, and this {type(model).__name__} is not",
-    }
     for name in asked or ():
-        for need in sorted(MEASURES[name].needs - has):
-            raise ValueError(f"{name} needs {why[need]}.")
+        if "features" in MEASURES[name].needs - has:
+            raise ValueError(
+                f"{name} needs the classes of the images, and {model.config['dataset']['name']} "
+                "has none: leave it out."
+            )
     return asked or [name for name, measure in MEASURES.items() if measure.needs <= has]
 
 

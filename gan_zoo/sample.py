@@ -6,21 +6,34 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.checkpoint import load_model
-from gan_zoo.cli import names_in, refuse_unless_whole
+from gan_zoo.cli import names_in
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
+from gan_zoo.options import Range, refuse_unfit
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
 
 _MOST_COLUMNS = 16
+_KINDS: dict[str, Any] = {
+    "output": str | None,
+    "input": str | None,
+    "direction": str | None,
+    "when_broken": str,
+    "num_samples": Annotated[int, Range(1, 10**7)] | None,
+    "seed": Annotated[int, Range(0, 2**63 - 1)],
+    "labels": list[Annotated[int, Range(0)]] | None,
+    "codes": list | None,
+    "captions": str | list[str] | None,
+    "ema": bool,
+}
 
 
 def sample(config: DictConfig) -> None:
@@ -41,7 +54,11 @@ def sample(config: DictConfig) -> None:
         ValueError: for a bad checkpoint, number, condition, input or kind of output; nothing is
             written then.
     """
-    model = load_model(config.checkpoint, names_in(config.trust))
+    for option, kind in _KINDS.items():
+        value = config[option]
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        refuse_unfit(option, plain, kind)
+    model = load_model(str(config.checkpoint), names_in(config.trust))
     if config.ema and not model.ema:
         weights = "raw (the run kept no moving average)"
     else:
@@ -63,11 +80,10 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
     output = Path(config.output or "samples.png")
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output={output} has to end in .png (a grid) or .npz (arrays).")
-    n = config.num_samples
-    if n is not None:
-        refuse_unless_whole("num_samples", n, 1)
     asked = _conditions(config)
-    inputs = model.sample_inputs(asked, n, torch.Generator().manual_seed(config.seed))
+    inputs = model.sample_inputs(
+        asked, config.num_samples, torch.Generator().manual_seed(config.seed)
+    )
     n = len(inputs["noise"])
     images = model.sample(n, **inputs, ema=config.ema)
 
@@ -100,7 +116,7 @@ def _translate(model: Translator, config: DictConfig) -> str:
     if output.is_file() or output.suffix in (".png", ".npz"):
         raise ValueError(f"output={output} has to be a folder.")
     source = Path(config.input)
-    files = [source] if source.is_file() else files_in(source)
+    files = [source] if source.is_file() else files_in(source, "input")
     read, pixels = load_pictures(
         files, dataset["image_size"], dataset["channels"], config.when_broken
     )

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,11 +43,14 @@ from gan_zoo.checkpoint import (
     refuse_foreign_code,
     saved_in,
 )
-from gan_zoo.cli import dataset_label, dataset_name, dotted, names_in, refuse_unless_whole
+from gan_zoo.cli import dataset_label, dataset_name, dotted, names_in
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.events import cut_back
 from gan_zoo.files import remove_unfinished, replaced
 from gan_zoo.models.base import AdversarialModule
+from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
+
+log = logging.getLogger(__name__)
 
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 _LOCK = ".lock"
@@ -254,8 +259,10 @@ def _begin_session(
     folder: Path, config: DictConfig, datamodule: InMemoryDataModule, step: int
 ) -> None:
     """Writes what makes this session, and takes back what was logged after the iteration."""
+    _write_provenance(folder, config, datamodule)
     if config.resume.folder:
-        remove_unfinished(folder / "checkpoints")
+        for place in (folder, folder / ".hydra", folder / "checkpoints"):
+            remove_unfinished(place)
         cut_back(folder, step)
     saved = folder / ".hydra"
     kept = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
@@ -266,7 +273,6 @@ def _begin_session(
         hydra = HydraConfig.get()
         OmegaConf.save(OmegaConf.create({"hydra": hydra}), saved / "hydra.yaml")
         OmegaConf.save(hydra.overrides.task, saved / "overrides.yaml")
-    _write_provenance(folder, config, datamodule)
 
 
 def _loggers(config: DictConfig, step: int) -> list[Logger]:
@@ -385,6 +391,7 @@ def _refuse_what_cannot_work(config: DictConfig) -> None:
         ("trainer.log_every_n_steps", trainer.log_every_n_steps, 0),
     ):
         refuse_unless_whole(option, value, lowest)
+    refuse_unfit_options(config)
     strategy, devices = str(trainer.strategy), _device_count(trainer.devices)
     if trainer.accelerator in ("gpu", "cuda") and max(devices, 1) > torch.cuda.device_count():
         raise ValueError(
@@ -440,8 +447,10 @@ def _device_count(devices: Any) -> int:
         return -1
     if "," in text:
         return max(int(index) for index in text.split(",") if index) + 1
-    if not text.lstrip("-").isdigit():
-        raise ValueError(f"trainer.devices is {text}; it has to be a number, a list or auto.")
+    if not re.fullmatch(r"-1|[1-9]\d*", text):
+        raise ValueError(
+            f"trainer.devices is {text}; it has to be a number from 1, -1 for all, a list or auto."
+        )
     return int(text)
 
 
@@ -492,7 +501,11 @@ def _hyperparameters(config: DictConfig) -> dict[str, Any]:
 
 
 def _write_provenance(folder: Path, config: DictConfig, datamodule: InMemoryDataModule) -> None:
-    """Adds this session to ``provenance.json``: a run that was resumed has several."""
+    """Adds this session to ``provenance.json``: a run that was resumed has several.
+
+    Raises:
+        ValueError: if the data is not what the session before had.
+    """
     path = folder / "provenance.json"
     sessions = json.loads(path.read_text()) if path.exists() else []
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
@@ -514,6 +527,19 @@ def _write_provenance(folder: Path, config: DictConfig, datamodule: InMemoryData
             "dataset": {"name": datamodule.name, "sha256": datamodule.checksum()},
         }
     )
+    for before, now in pairwise(sessions[-2:]):
+        if before["dataset"] != now["dataset"] and "dataset" not in names_in(config.resume.allow):
+            raise ValueError(
+                f"The data of {datamodule.name} is not what the run was trained on before. "
+                "resume.allow=[dataset] goes on with it all the same."
+            )
+        others = [key for key in ("versions", "device", "threads") if before[key] != now[key]]
+        if others:
+            log.warning(
+                "The run goes on with other %s than before (provenance.json): what follows may "
+                "differ in the last bits from what it would have been.",
+                " and ".join(others),
+            )
     with replaced(path) as aside:
         aside.write_text(json.dumps(sessions, indent=2) + "\n")
 

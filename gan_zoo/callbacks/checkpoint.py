@@ -10,13 +10,11 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+import torch
 
 from gan_zoo.checkpoint import step_of
 from gan_zoo.files import link
-
-# Processes agree on the time at such iterations only.
-_CLOCK_INTERVAL = 50
+from gan_zoo.options import Count, Positive, refuse_unfit, refuse_unless_whole
 
 
 class Checkpoint(pl.callbacks.Checkpoint):
@@ -46,19 +44,9 @@ class Checkpoint(pl.callbacks.Checkpoint):
         every_n_minutes: float | None = 10.0,
         keep_last: int | None = 3,
     ) -> None:
-        for option, value in (
-            ("every_n_train_steps", every_n_train_steps),
-            ("keep_last", keep_last),
-        ):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(
-                    f"callbacks.checkpoint.{option} is {value}; it has to be a whole number from 1."
-                )
-        if every_n_minutes is not None and not every_n_minutes > 0:
-            raise ValueError(
-                f"callbacks.checkpoint.every_n_minutes is {every_n_minutes}; it has to be above 0, "
-                "or null."
-            )
+        refuse_unless_whole("callbacks.checkpoint.every_n_train_steps", every_n_train_steps, 1)
+        refuse_unfit("callbacks.checkpoint.keep_last", keep_last, Count | None)
+        refuse_unfit("callbacks.checkpoint.every_n_minutes", every_n_minutes, Positive | None)
         self.dirpath = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self.every_n_minutes = every_n_minutes
@@ -78,22 +66,30 @@ class Checkpoint(pl.callbacks.Checkpoint):
     ) -> None:
         # Here all that belongs to the iteration before is over, its validation included.
         step = trainer.global_step
-        if step != self._saved_step and (
-            step % self.every_n_train_steps == 0 or self._is_time(trainer)
-        ):
+        ended_by, is_time = self._asked(trainer)
+        due = is_time or bool(ended_by) or step % self.every_n_train_steps == 0
+        if due and step != self._saved_step:
             self._save(trainer)
+        if ended_by:
+            raise SystemExit(128 + ended_by)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step != self._saved_step:
             self._save(trainer)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        # Lightning raises this one in all processes and between two iterations; others may leave an
-        # iteration half done.
-        if isinstance(exception, SIGTERMException) and trainer.global_step != self._saved_step:
-            self._save(trainer)
+    def _asked(self, trainer: pl.Trainer) -> tuple[int, bool]:
+        """The signal that asks for the end, 0 if none does, and whether it is time for another.
+
+        All processes go by the first one's.
+        """
+        minutes = (time.monotonic() - self._saved_time) / 60
+        is_time = self.every_n_minutes is not None and minutes > self.every_n_minutes
+        if trainer.world_size == 1:
+            return self.ended_by or 0, is_time
+        answer = torch.tensor([self.ended_by or 0, is_time], device=trainer.strategy.root_device)
+        torch.distributed.broadcast(answer, src=0)
+        ended_by, is_time = answer.tolist()
+        return ended_by, bool(is_time)
 
     def _save(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:
@@ -108,22 +104,11 @@ class Checkpoint(pl.callbacks.Checkpoint):
             for old in steps[: -self.keep_last] if self.keep_last else ():
                 old.unlink(missing_ok=True)
 
-    def _is_time(self, trainer: pl.Trainer) -> bool:
-        if self.every_n_minutes is None:
-            return False
-        over = time.monotonic() - self._saved_time > 60 * self.every_n_minutes
-        if trainer.world_size == 1:
-            return over
-        due = trainer.global_step % _CLOCK_INTERVAL == 0
-        return due and bool(trainer.strategy.broadcast(over))
-
     def _ender(self, trainer: pl.Trainer) -> Any:
         def end(number: int, frame: FrameType | None) -> None:
             if self.ended_by is not None:
                 raise KeyboardInterrupt
             self.ended_by = number
-            # Lightning asks for it after each iteration, and in all processes at once.
-            trainer._signal_connector.received_sigterm = True
             if trainer.is_global_zero:
                 print("\nEnding after this iteration; once more ends at once.", flush=True)
 

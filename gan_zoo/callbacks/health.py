@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gan_zoo.metrics.measures import in_domain
 from gan_zoo.models.base import AdversarialModule
+from gan_zoo.options import Natural, Range, Share, refuse_unfit, refuse_unless_whole
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +78,13 @@ class Health(pl.Callback):
     ) -> None:
         if action not in ("warn", "stop"):
             raise ValueError(f"callbacks.health.action is {action}; it has to be warn or stop.")
-        if not isinstance(every_n_steps, int) or every_n_steps < 1:
-            raise ValueError(
-                f"callbacks.health.every_n_steps is {every_n_steps}; it has to be 1 or more."
-            )
-        for option, value, low, high in (
-            ("saturation", saturation, 0, 1),
-            ("least_diversity", least_diversity, 0, 1),
-            ("gradient_factor", gradient_factor, 1, float("inf")),
-        ):
-            if not low <= value <= high:
-                raise ValueError(
-                    f"callbacks.health.{option} is {value}; it has to be from {low} to {high}."
-                )
+        refuse_unless_whole("callbacks.health.every_n_steps", every_n_steps, 1)
+        refuse_unfit("callbacks.health.saturation", saturation, Share)
+        refuse_unfit("callbacks.health.least_diversity", least_diversity, Share)
+        refuse_unfit(
+            "callbacks.health.gradient_factor", gradient_factor, Annotated[float, Range(1)]
+        )
+        refuse_unfit("callbacks.health.warm_up_steps", warm_up_steps, Natural)
         self.action = action
         self.every_n_steps = every_n_steps
         self.saturation = saturation

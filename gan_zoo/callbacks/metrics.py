@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
@@ -24,9 +25,15 @@ from gan_zoo.metrics.measures import (
     reference_for,
 )
 from gan_zoo.models.base import AdversarialModule
+from gan_zoo.options import Range, refuse_unfit, refuse_unless_whole
 
 log = logging.getLogger(__name__)
 
+# The figures of metrics that give others than one of their own name.
+_FIGURES = {
+    "prdc": ("precision", "recall", "density", "coverage"),
+    "modes": ("modes", "modes_kl"),
+}
 # What is better when it is higher; of all others the lower is.
 _HIGHER = ("score", "precision", "recall", "density", "coverage", "modes", "accuracy")
 
@@ -77,20 +84,17 @@ class Metrics(pl.Callback):
                     f"callbacks.metrics.metrics has '{name}'; in training there are: "
                     f"{', '.join(cheap)}. scripts/evaluate.py has the others."
                 )
-        for option, value, least in (
-            ("num_samples", num_samples, 10),
-            ("every_n_steps", every_n_steps, 1),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"callbacks.metrics.{option} is {value}; it has to be a whole number from "
-                    f"{least}."
-                )
-        if max_share is not None and not 0 < max_share <= 1:
+        figures = [figure for name in metrics for figure in _FIGURES.get(name, (name,))]
+        if re.sub("_[ab]$", "", monitor) not in figures:
             raise ValueError(
-                f"callbacks.metrics.max_share is {max_share}; it has to be above 0 and at most 1, "
-                "or null."
+                f"callbacks.metrics.monitor is {monitor}; of these metrics it has to be one of: "
+                f"{', '.join(figures)}."
             )
+        refuse_unless_whole("callbacks.metrics.num_samples", num_samples, 10, 10**7)
+        refuse_unless_whole("callbacks.metrics.every_n_steps", every_n_steps, 1)
+        refuse_unless_whole("callbacks.metrics.seed", seed, 0)
+        share = Annotated[float, Range(0, 1, above=True)]
+        refuse_unfit("callbacks.metrics.max_share", max_share, share | None)
         self.dirpath = Path(dirpath)
         self.cache_dir = Path(cache_dir).expanduser()
         self.metrics = list(metrics)
@@ -110,8 +114,9 @@ class Metrics(pl.Callback):
         """What the table of runs will show of a run on this data."""
         return [f"best/{self.monitor}"] if self._takes_place(trainer, data) else []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
         if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
+            self._refuse_what_is_never_measured(trainer, pl_module)
             with torch.random.fork_rng(devices=[]):
                 self._prepare(trainer)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
@@ -154,6 +159,21 @@ class Metrics(pl.Callback):
     def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
         return long_enough and data.has_classes
+
+    def _refuse_what_is_never_measured(self, trainer: pl.Trainer, model: AdversarialModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        figure, _, domain = self.monitor.partition("_")
+        if domain in ("a", "b") and domain not in data.domains:
+            raise ValueError(
+                f"callbacks.metrics.monitor is {self.monitor}, and {data.label} has one domain: "
+                f"{figure} would do."
+            )
+        real = model.real_images(data.source.__getitems__([0]))
+        if figure == "accuracy" and any(images.label is None for images in real.values()):
+            raise ValueError(
+                f"callbacks.metrics.monitor is {self.monitor}, and a {type(model).__name__} is not "
+                "asked for classes that it could get right: fid, say, would do."
+            )
 
     def _prepare(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from gan_zoo.models.base import AdversarialModule
+from gan_zoo.options import refuse_unless_whole
 from gan_zoo.plotting import image_grid, save_png
 
 
@@ -27,14 +28,12 @@ class SampleGrid(pl.Callback):
         seed: of the fixed noise.
 
     Raises:
-        ValueError: for an interval under 1.
+        ValueError: for an option out of its range.
     """
 
     def __init__(self, dirpath: str | Path, every_n_steps: int = 500, seed: int = 0) -> None:
-        if every_n_steps < 1:
-            raise ValueError(
-                f"callbacks.sample_grid.every_n_steps is {every_n_steps}; it has to be 1 or more."
-            )
+        refuse_unless_whole("callbacks.sample_grid.every_n_steps", every_n_steps, 1)
+        refuse_unless_whole("callbacks.sample_grid.seed", seed, 0)
         self.dirpath = Path(dirpath)
         self.every_n_steps = every_n_steps
         self.seed = seed

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from gan_zoo.options import refuse_unless_whole
 from gan_zoo.randomness import derived_seed, seed_generators
 
 
@@ -317,7 +318,10 @@ class InMemoryDataModule(pl.LightningDataModule):
         Raises:
             ValueError: where there are none.
         """
-        raise ValueError(f"{self.name} has no images to measure generated ones against.")
+        raise ValueError(
+            f"{self.name} has no images to measure generated ones against: a dataset of images "
+            "would do."
+        )
 
     def evaluator_images(self, domain: str, train: bool) -> LabelledDataset:
         """What the evaluator of a domain's images is trained on."""
@@ -375,10 +379,7 @@ class InMemoryDataModule(pl.LightningDataModule):
 
 def whole_in_range(option: str, value: object, low: int, high: int) -> None:
     """Raises ValueError unless dataset.<option> is a whole number in the range."""
-    if not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(
-            f"dataset.{option} is {value}; it has to be a whole number from {low} to {high}."
-        )
+    refuse_unless_whole(f"dataset.{option}", value, low, high)
 
 
 def framed(images: Tensor, size: int) -> Tensor:

@@ -16,6 +16,7 @@ from gan_zoo.data.captions import (
     WithoutCaptions,
 )
 from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule
+from gan_zoo.options import Decay, refuse_unfit
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +93,7 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
             val_size=val_size,
             **options,
         )
-        if not 0 <= test_share < 1:
-            raise ValueError(
-                f"dataset.test_share is {test_share}; it has to be 0 or more, and less than 1."
-            )
+        refuse_unfit("dataset.test_share", test_share, Decay)
         self.image_folder = image_folder
         self.caption_folder = caption_folder
         self.test_list = test_list

@@ -232,6 +232,8 @@ class CaptionDataModule(InMemoryDataModule):
     ) -> None:
         super().__init__(**options)
         whole_in_range("encoder_steps", encoder_steps, 1, 10_000_000)
+        whole_in_range("captions_averaged", captions_averaged, 1, 1_000_000)
+        whole_in_range("seed", seed, 0, 2**32 - 1)
         self.text_encoder = text_encoder
         self.encoder_steps = encoder_steps
         self.captions_averaged = captions_averaged

@@ -267,7 +267,7 @@ def of_classes(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor
 
 def check_channels(channels: int) -> None:
     """Raises ValueError unless dataset.channels is 1 or 3."""
-    if channels not in (1, 3):
+    if isinstance(channels, bool) or channels not in (1, 3):
         raise ValueError(f"dataset.channels is {channels}; it has to be 1 (grey) or 3.")
 
 

@@ -87,7 +87,10 @@ def load_pictures(
             else:
                 log.warning("Left out: %s", result)
     if not pictures:
-        raise ValueError(f"No file in '{paths[0].parent}' is a picture that Pillow can read.")
+        raise ValueError(
+            f"No file in '{paths[0].parent}' is a picture that Pillow can read: PNG, JPEG and many "
+            "other kinds would do."
+        )
     return read, torch.stack(pictures)
 
 
@@ -123,17 +126,23 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
     return normalised(pictures)
 
 
-def files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path, option: str = "dataset.root") -> list[Path]:
     """A folder's files in alphabetical order, without hidden ones.
+
+    Args:
+        folder: of the files.
+        option: what a user names it by.
 
     Raises:
         ValueError: if there is no such folder, or it holds no file.
     """
     if not folder.is_dir():
-        raise ValueError(f"There is no folder '{folder}'.")
+        raise ValueError(f"There is no folder '{folder}': {option} has to name one with pictures.")
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     if not files:
-        raise ValueError(f"The folder '{folder}' holds no pictures.")
+        raise ValueError(
+            f"The folder '{folder}' holds no pictures: put some there, or give another {option}."
+        )
     return files
 
 

@@ -94,7 +94,8 @@ class StackedMNISTDataModule(DigitsDataModule):
         channels: int = _CHANNELS,
         **options: Any,
     ) -> None:
-        base = round(num_classes ** (1 / _CHANNELS)) if isinstance(num_classes, int) else 0
+        whole_in_range("num_classes", num_classes, 1, 1000)
+        base = round(num_classes ** (1 / _CHANNELS))
         if base**_CHANNELS != num_classes or not 1 <= base <= 10:
             raise ValueError(
                 f"dataset.num_classes is {num_classes}; it has to be a cube: 1000 for all digits, "
@@ -105,6 +106,7 @@ class StackedMNISTDataModule(DigitsDataModule):
         super().__init__(num_classes=base, channels=channels, **options)
         whole_in_range("train_size", train_size, 1, 10_000_000)
         whole_in_range("test_size", test_size, 1, 10_000_000)
+        whole_in_range("seed", seed, 0, 2**32 - 1)
         self.task = task
         self.sizes = {True: train_size, False: test_size}
         self.seed = seed

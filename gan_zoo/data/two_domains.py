@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from gan_zoo.data.mnist import (
     of_classes,
     stood_in,
 )
+from gan_zoo.options import Positive, Range, refuse_unfit
 
 _UNKNOWN = -1
 _USPS_COUNTS = {True: 7291, False: 2007}
@@ -196,6 +197,7 @@ class TwoDomainsDataModule(DigitsDataModule):
 
     def __init__(self, *, task: str, seed: int = 0, **options: Any) -> None:
         super().__init__(**options)
+        whole_in_range("seed", seed, 0, 2**32 - 1)
         self.task = task
         self.seed = seed
 
@@ -308,14 +310,11 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         self, *, digits: Sequence[int] = (3, 5), max_angle: float = 75.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        if len(digits) != 2 or digits[0] == digits[1] or not set(digits) <= set(range(10)):
-            raise ValueError(
-                f"dataset.digits is {list(digits)}; it has to be two different classes from 0 to 9."
-            )
-        if not 0 < max_angle <= 180:
-            raise ValueError(
-                f"dataset.max_angle is {max_angle}; it has to be above 0 and at most 180 degrees."
-            )
+        digit = Annotated[int, Range(0, 9)]
+        refuse_unfit("dataset.digits", digits, tuple[digit, digit])
+        if digits[0] == digits[1]:
+            raise ValueError(f"dataset.digits is {list(digits)}; they have to be different ones.")
+        refuse_unfit("dataset.max_angle", max_angle, Annotated[float, Range(0, 180, above=True)])
         self.classes = tuple(digits)
         self.max_angle = max_angle
 
@@ -509,8 +508,10 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         whole_in_range("modes_a", modes_a, 1, 1000)
         whole_in_range("modes_b", modes_b, 1, 1000)
         whole_in_range("num_points", num_points, 1, 10_000_000)
-        if min(radius_a, radius_b, std) <= 0:
-            raise ValueError("dataset.radius_a, radius_b and std have to be above 0.")
+        whole_in_range("seed", seed, 0, 2**32 - 1)
+        refuse_unfit("dataset.radius_a", radius_a, Positive)
+        refuse_unfit("dataset.radius_b", radius_b, Positive)
+        refuse_unfit("dataset.std", std, Positive)
         self.centres_a = _circle(modes_a, radius_a)
         self.centres_b = _circle(modes_b, radius_b)
         self.std = std

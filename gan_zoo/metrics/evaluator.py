@@ -279,7 +279,7 @@ def load_evaluator(file: Path) -> Evaluator:
         ValueError: for a file that is no evaluator, or whose weights are not those of its hash.
     """
     if not file.is_file():
-        raise ValueError(f"There is no evaluator '{file}'.")
+        raise ValueError(f"There is no evaluator '{file}': train_evaluator.py writes such files.")
     try:
         with safe_open(file, "pt") as content:
             about = content.metadata()

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gan_zoo.data import ImageBatch
 from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
+from gan_zoo.options import Count, Decay, NonNegative, Positive, refuse_unfit
 from gan_zoo.randomness import derived_seed, seed_generators
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
@@ -132,17 +133,9 @@ class AdversarialModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if gradient_clip_val is not None and not gradient_clip_val > 0:
-            raise ValueError(
-                f"model.gradient_clip_val is {gradient_clip_val}; it has to be above 0, or null."
-            )
-        if accumulate_grad_batches < 1:
-            raise ValueError(
-                f"model.accumulate_grad_batches is {accumulate_grad_batches}; it has to be 1 or "
-                "more."
-            )
-        if not 0 <= ema_decay < 1:
-            raise ValueError(f"model.ema_decay is {ema_decay}; it has to be in [0, 1).")
+        refuse_unfit("model.gradient_clip_val", gradient_clip_val, Positive | None)
+        refuse_unfit("model.accumulate_grad_batches", accumulate_grad_batches, Count)
+        refuse_unfit("model.ema_decay", ema_decay, Decay)
         self.optimizer_factories = optimizers
         self.scheduler_factory = scheduler
         self.gradient_clip_val = gradient_clip_val
@@ -611,14 +604,19 @@ class NoiseToImage(AdversarialModule):
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
         noise: Callable[..., Tensor],
-        latent_dim: int,
-        num_classes: int | None = None,
+        latent_dim: Count,
+        num_classes: Count | None = None,
         n_critic: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(optimizers={"d": optimizer_d, "g": optimizer_g}, **options)
-        if n_critic < 1:
-            raise ValueError(f"model.n_critic is {n_critic}; it has to be 1 or more.")
+        refuse_unfit("model.n_critic", n_critic, Count)
+        refuse_unfit("model.latent_dim", latent_dim, Count)
+        refuse_unfit("model.num_classes", num_classes, Count | None)
+        try:
+            noise(torch.empty(1), generator=torch.Generator())
+        except RuntimeError as error:
+            raise ValueError(f"model.noise can't be drawn: {error}") from error
         self.generator = generator
         self.discriminator = discriminator
         self.noise = noise
@@ -720,7 +718,9 @@ class NoiseToImage(AdversarialModule):
         """
         known = {"labels"} if self.num_classes else set()
         for name in asked.keys() - known:
-            raise ValueError(f"This checkpoint's {type(self).__name__} takes no {name}.")
+            raise ValueError(
+                f"This checkpoint's {type(self).__name__} takes no {name}: leave {name} out."
+            )
         labels = asked.get("labels")
         n = n or len(labels or [0] * 64)
         inputs: dict[str, Any] = {"noise": self.draw_noise(n, generator)}
@@ -818,10 +818,8 @@ class ImageGAN(NoiseToImage):
         **options: Any,
     ) -> None:
         super().__init__(discriminator=discriminator, **options)
-        if penalty_interval < 1:
-            raise ValueError(
-                f"model.penalty_interval is {penalty_interval}; it has to be 1 or more."
-            )
+        refuse_unfit("model.lambda_gp", lambda_gp, NonNegative)
+        refuse_unfit("model.penalty_interval", penalty_interval, Count)
         self.adversarial = adversarial_loss(loss)
         self.penalty = gradient_penalty(penalty)
         self.lambda_gp = lambda_gp

@@ -16,13 +16,14 @@ meaning at any size (common practice); D and G share one draw of noise an iterat
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import Loss, NoiseToImage, Phase
+from gan_zoo.options import Positive, Range, refuse_unfit
 from gan_zoo.plotting import interleaved
 
 # Of the moving averages that balance and convergence are taken from: about 100 iterations.
@@ -58,12 +59,9 @@ class BEGAN(NoiseToImage):
     def __init__(
         self, *, gamma: float = 0.5, lambda_k: float = 0.001, eta: int = 1, **options: Any
     ) -> None:
-        if not 0 < gamma <= 1:
-            raise ValueError(f"model.gamma is {gamma}; it has to be above 0 and at most 1.")
-        if not lambda_k > 0:
-            raise ValueError(f"model.lambda_k is {lambda_k}; it has to be above 0.")
-        if eta not in (1, 2):
-            raise ValueError(f"model.eta is {eta}; it has to be 1 or 2.")
+        refuse_unfit("model.gamma", gamma, Annotated[float, Range(0, 1, above=True)])
+        refuse_unfit("model.lambda_k", lambda_k, Positive)
+        refuse_unfit("model.eta", eta, Annotated[int, Range(1, 2)])
         super().__init__(**options)
         self.gamma = gamma
         self.lambda_k = lambda_k

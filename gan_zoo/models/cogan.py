@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from gan_zoo.data import ImageBatch, ImagePair
 from gan_zoo.models.base import Generated, ImageGAN, Loss
 from gan_zoo.networks.cogan import CoupledDiscriminator
+from gan_zoo.options import NonNegative, refuse_unfit
 from gan_zoo.plotting import interleaved
 
 
@@ -67,8 +68,9 @@ class CoGAN(ImageGAN):
                 f"model.penalty is {options['penalty']}; a penalty on pairs would tie the two "
                 "discriminators: model.penalty=null, or model=wgan_gp for one domain."
             )
-        if min(lambda_classification, lambda_match) < 0:
-            raise ValueError("model.lambda_classification and lambda_match have to be 0 or more.")
+        refuse_unfit("model.lambda_classification", lambda_classification, NonNegative)
+        refuse_unfit("model.lambda_match", lambda_match, NonNegative)
+        refuse_unfit("model.adapt", adapt, bool)
         if adapt and num_source_classes is None:
             raise ValueError(
                 "model.adapt=true learns from the labels of domain a, and this dataset has none: "

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.models.base import Loss, Phase
 from gan_zoo.models.translation import Translated, Translator
+from gan_zoo.options import Decay, Natural, NonNegative, refuse_unfit
 
 
 class ImagePool:
@@ -42,8 +43,7 @@ class ImagePool:
     """
 
     def __init__(self, size: int) -> None:
-        if size < 0:
-            raise ValueError(f"model.pool_size is {size}; it has to be 0 or more.")
+        refuse_unfit("model.pool_size", size, Natural)
         self.size = size
         self.images: Tensor | None = None
 
@@ -85,10 +85,7 @@ class ConstantThenLinear(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, constant_share: float, total_steps: int) -> None:
-        if not 0 <= constant_share < 1:
-            raise ValueError(
-                f"model.scheduler.constant_share is {constant_share}; it has to be in [0, 1)."
-            )
+        refuse_unfit("model.scheduler.constant_share", constant_share, Decay)
         if total_steps < 1:
             raise ValueError(
                 "A rate that falls until the run's end needs trainer.max_steps; "
@@ -138,8 +135,7 @@ class CycleGAN(Translator):
             "lambda_identity": lambda_identity,
         }
         for option, weight in weights.items():
-            if not weight >= 0:
-                raise ValueError(f"model.{option} is {weight}; it has to be 0 or more.")
+            refuse_unfit(f"model.{option}", weight, NonNegative)
         if not lambda_gan + lambda_cycle_a + lambda_cycle_b:
             raise ValueError(
                 "model.lambda_gan, lambda_cycle_a and lambda_cycle_b are 0: nothing is left to "

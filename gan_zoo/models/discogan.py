@@ -25,6 +25,7 @@ from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.losses import feature_matching
 from gan_zoo.models.base import Loss, Phase
 from gan_zoo.models.translation import Translated, Translator
+from gan_zoo.options import Count, Natural, Share, refuse_unfit
 
 
 class DiscoGAN(Translator):
@@ -61,19 +62,15 @@ class DiscoGAN(Translator):
         d_interval: int = 1,
         **options: Any,
     ) -> None:
-        for option, share in (
-            ("reconstruction_rate", reconstruction_rate),
-            ("starting_rate", starting_rate or 0.0),
-            ("feature_matching", feature_matching),
-        ):
-            if not 0 <= share <= 1:
-                raise ValueError(f"model.{option} is {share}; it has to be in [0, 1].")
+        refuse_unfit("model.reconstruction_rate", reconstruction_rate, Share)
+        refuse_unfit("model.starting_rate", starting_rate, Share | None)
+        refuse_unfit("model.starting_steps", starting_steps, Natural)
+        refuse_unfit("model.feature_matching", feature_matching, Share)
+        refuse_unfit("model.d_interval", d_interval, Count)
         if reconstruct not in ("both", "a", "b", "none"):
             raise ValueError(
                 f"model.reconstruct is {reconstruct}; it has to be both, a, b or none."
             )
-        if d_interval < 1:
-            raise ValueError(f"model.d_interval is {d_interval}; it has to be 1 or more.")
         super().__init__(**options)
         if feature_matching and not hasattr(self.discriminator_a, "judge"):
             raise ValueError(

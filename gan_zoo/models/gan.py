@@ -13,13 +13,14 @@ the paper's Algorithm 1, V stands as it is and the players alternate.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gan_zoo.models.base import ImageGAN
+from gan_zoo.options import Decay, NonNegative, Range, refuse_unfit
 
 
 class GAN(ImageGAN):
@@ -40,6 +41,9 @@ class MomentumSchedule(LRScheduler):
         min_lr: the rate's floor.
         momentum_start, momentum_end: .5 and .7 in both papers.
         momentum_steps: 250 epochs of 500 batches in the authors' code.
+
+    Raises:
+        ValueError: for an option out of its range.
     """
 
     def __init__(
@@ -51,6 +55,11 @@ class MomentumSchedule(LRScheduler):
         momentum_end: float = 0.7,
         momentum_steps: int = 125_000,
     ) -> None:
+        refuse_unfit("model.scheduler.decay", decay, Annotated[float, Range(1)])
+        refuse_unfit("model.scheduler.min_lr", min_lr, NonNegative)
+        refuse_unfit("model.scheduler.momentum_start", momentum_start, Decay)
+        refuse_unfit("model.scheduler.momentum_end", momentum_end, Decay)
+        refuse_unfit("model.scheduler.momentum_steps", momentum_steps, Annotated[int, Range(1)])
         self.decay = decay
         self.min_lr = min_lr
         self.momentum_start = momentum_start

@@ -20,13 +20,14 @@ What the paper leaves open, as its training code was never published, and what i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import ImageGAN
+from gan_zoo.options import Range, refuse_unfit
 
 
 class HDCGAN(ImageGAN):
@@ -40,9 +41,8 @@ class HDCGAN(ImageGAN):
         ValueError: for a zeta under 1.
     """
 
-    def __init__(self, *, zeta: int = 2, **options: Any) -> None:
-        if zeta < 1:
-            raise ValueError(f"model.zeta is {zeta}; it has to be a whole number from 1.")
+    def __init__(self, *, zeta: Annotated[int, Range(1, 64)] = 2, **options: Any) -> None:
+        refuse_unfit("model.zeta", zeta, Annotated[int, Range(1, 64)])
         super().__init__(**options)
         self.zeta = zeta
 

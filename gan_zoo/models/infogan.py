@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Annotated, Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ from torch import Tensor
 from gan_zoo.data import ImageBatch
 from gan_zoo.losses import categorical_information, gaussian_information
 from gan_zoo.models.base import ImageGAN, Loss
-from gan_zoo.networks.infogan import Posterior
+from gan_zoo.networks.infogan import Categories, Codes, Posterior
+from gan_zoo.options import NonNegative, Range, fits, refuse_unfit
 
 # The sweep of a continuous code in the grid: beyond what it was trained on, as the paper's.
 _SWEEP = torch.linspace(-2, 2, 9)
@@ -76,24 +77,18 @@ class InfoGAN(ImageGAN):
     def __init__(
         self,
         *,
-        categorical_codes: Sequence[int] = (10,),
-        continuous_codes: int = 2,
+        categorical_codes: Sequence[Categories] = (10,),
+        continuous_codes: Codes = 2,
         lambda_info: float = 1.0,
         lambda_info_continuous: float = 1.0,
         **options: Any,
     ) -> None:
-        if any(count < 2 for count in categorical_codes) or continuous_codes < 0:
-            raise ValueError(
-                f"model.categorical_codes is {list(categorical_codes)} and model.continuous_codes "
-                f"{continuous_codes}: a categorical code has 2 categories or more, and there can't "
-                "be fewer than 0 codes."
-            )
+        refuse_unfit("model.categorical_codes", categorical_codes, Sequence[Categories])
+        refuse_unfit("model.continuous_codes", continuous_codes, Codes)
+        refuse_unfit("model.lambda_info", lambda_info, NonNegative)
+        refuse_unfit("model.lambda_info_continuous", lambda_info_continuous, NonNegative)
         if not categorical_codes and not continuous_codes:
             raise ValueError("InfoGAN without codes is a GAN: model=dcgan trains one.")
-        if min(lambda_info, lambda_info_continuous) < 0:
-            raise ValueError(
-                "model.lambda_info and model.lambda_info_continuous have to be 0 or more."
-            )
         super().__init__(**options)
         self.categorical_codes = tuple(categorical_codes)
         self.continuous_codes = continuous_codes
@@ -254,9 +249,8 @@ class InfoGAN(ImageGAN):
         ):
             values = values if isinstance(values, Sequence) else [values]
             for value in values:
-                whole = isinstance(value, int) and 0 <= value < code
-                number = isinstance(value, (int, float)) and math.isfinite(value)
-                if not (value is None or (whole if code else number)):
+                kind = Annotated[int, Range(0, code - 1)] if code else float
+                if not fits(value, kind | None):
                     wanted = f"a whole number from 0 to {code - 1}" if code else "a number"
                     raise ValueError(f"codes={list(codes)}: {value} has to be {wanted}, or null.")
             if not values:

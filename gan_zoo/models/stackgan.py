@@ -30,6 +30,7 @@ from gan_zoo.data import CaptionBatch
 from gan_zoo.models.base import Loss, OptimizerFactory, Phase, eval_mode
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
+from gan_zoo.options import Share, refuse_unfit
 
 
 class StackGAN(TextToImage):
@@ -69,10 +70,7 @@ class StackGAN(TextToImage):
         stage_one_share: float = 0.5,
         **options: Any,
     ) -> None:
-        if not 0 <= stage_one_share <= 1:
-            raise ValueError(
-                f"model.stage_one_share is {stage_one_share}; it has to be from 0 to 1."
-            )
+        refuse_unfit("model.stage_one_share", stage_one_share, Share)
         super().__init__(
             generator=generator,
             discriminator=discriminator,

@@ -31,6 +31,7 @@ from gan_zoo.losses import colour_consistency
 from gan_zoo.models.base import Loss
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
+from gan_zoo.options import NonNegative, refuse_unfit
 
 _ALPHA_WITHOUT_TEXT = 50.0
 
@@ -58,8 +59,7 @@ class StackGANPP(TextToImage):
         super().__init__(**options)
         if lambda_colour is None:
             lambda_colour = _ALPHA_WITHOUT_TEXT if self.text_encoder is None else 0.0
-        if lambda_colour < 0:
-            raise ValueError(f"model.lambda_colour is {lambda_colour}; it has to be 0 or more.")
+        refuse_unfit("model.lambda_colour", lambda_colour, NonNegative)
         self.lambda_colour = lambda_colour
 
     def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:

@@ -18,6 +18,7 @@ from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_n
 from gan_zoo.models.base import Generated, Loss, NoiseToImage, in_chunks
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
 from gan_zoo.networks.text import TextEncoder, words_of
+from gan_zoo.options import Count, NonNegative, refuse_unfit
 from gan_zoo.plotting import captioned, side_by_side, stacked
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class TextToImage(NoiseToImage):
         self,
         *,
         text_encoder: nn.Module | None,
-        condition_dim: int,
+        condition_dim: Count,
         conditioning_augmentation: bool = True,
         augmentations: int = 1,
         lambda_kl: float = 1.0,
@@ -63,8 +64,8 @@ class TextToImage(NoiseToImage):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if lambda_kl < 0:
-            raise ValueError(f"model.lambda_kl is {lambda_kl}; it has to be 0 or more.")
+        refuse_unfit("model.lambda_kl", lambda_kl, NonNegative)
+        refuse_unfit("model.condition_dim", condition_dim, Count)
         augmented = text_encoder is not None and conditioning_augmentation
         self.augmentation_dim = augmentations * condition_dim * augmented
         self.lambda_kl = lambda_kl

@@ -24,6 +24,7 @@ from torch import Tensor
 from gan_zoo.data import ImageBatch
 from gan_zoo.losses import AdversarialLoss
 from gan_zoo.models.base import ImageGAN, Loss, Phase
+from gan_zoo.options import Count, Positive, refuse_unfit
 
 # The authors' code: the critic's warm-up is before the first 25 steps of the generator and before
 # every 500th.
@@ -65,6 +66,8 @@ class WassersteinGAN(ImageGAN):
                 f"model.loss is {loss}; {type(self).__name__} is its loss, wasserstein. "
                 "model=dcgan takes any."
             )
+        refuse_unfit("model.n_critic", n_critic, Count)
+        refuse_unfit("model.n_critic_warmup", n_critic_warmup, Count | None)
         if n_critic_warmup is not None and n_critic_warmup < n_critic:
             raise ValueError(
                 f"model.n_critic_warmup is {n_critic_warmup}; it has to be model.n_critic "
@@ -121,9 +124,10 @@ class WGAN(WassersteinGAN):
         ValueError: for a clip_value that is not positive, or a penalty.
     """
 
-    def __init__(self, *, clip_value: float = 0.01, penalty: None = None, **options: Any) -> None:
-        if not clip_value > 0:
-            raise ValueError(f"model.clip_value is {clip_value}; it has to be above 0.")
+    def __init__(
+        self, *, clip_value: float = 0.01, penalty: str | None = None, **options: Any
+    ) -> None:
+        refuse_unfit("model.clip_value", clip_value, Positive)
         if penalty is not None:
             raise ValueError(
                 f"model.penalty is {penalty}; WGAN clips the critic's weights instead of "

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import halvings
+from gan_zoo.options import Count, Natural
 
 
 class _Layer(nn.Module):
@@ -71,12 +72,12 @@ class BEGANDecoder(_Vanishing):
 
     def __init__(
         self,
-        latent_dim: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 128,
+        latent_dim: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 128,
         skip: bool = False,
-        vanishing_steps: int = 0,
+        vanishing_steps: Natural = 0,
     ) -> None:
         super().__init__(vanishing_steps)
         count, size = _small_map(image_size)
@@ -118,12 +119,12 @@ class BEGANAutoencoder(nn.Module):
 
     def __init__(
         self,
-        hidden_dim: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 128,
+        hidden_dim: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 128,
         skip: bool = False,
-        vanishing_steps: int = 0,
+        vanishing_steps: Natural = 0,
     ) -> None:
         super().__init__()
         count, size = _small_map(image_size)

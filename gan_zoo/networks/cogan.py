@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gan_zoo.options import Count, Few, Share
+
 _MAX_FIRST_MAP = 4
 
 
@@ -52,15 +54,18 @@ class CoupledGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 128,
-        shared_layers: int | None = None,
+        latent_dim: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 128,
+        shared_layers: Few | None = None,
     ) -> None:
         super().__init__()
         if image_size < 10:
-            raise ValueError(f"CoGAN's generator makes images of 10 pixels or more: {image_size}.")
+            raise ValueError(
+                f"dataset.image_size is {image_size}; CoGAN's generator makes images of 10 pixels "
+                "or more."
+            )
         sizes = [image_size - 3]
         while sizes[0] > _MAX_FIRST_MAP:
             sizes.insert(0, -(-sizes[0] // 2))
@@ -130,16 +135,19 @@ class CoupledDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        base_channels: int = 20,
-        fc_units: int = 500,
-        dropout: float = 0.0,
-        shared_layers: int = 3,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 20,
+        fc_units: Count = 500,
+        dropout: Share = 0.0,
+        shared_layers: Few = 3,
     ) -> None:
         super().__init__()
         if image_size < 16:
-            raise ValueError(f"CoGAN's discriminator sees 16 pixels or more: {image_size}.")
+            raise ValueError(
+                f"dataset.image_size is {image_size}; CoGAN's discriminator sees images of 16 "
+                "pixels or more."
+            )
         self.fc_units = fc_units
         side, wider = ((image_size - 4) // 2 - 4) // 2, base_channels * 5 // 2
 

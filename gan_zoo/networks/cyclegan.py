@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import initialise
+from gan_zoo.options import Count, Few
 
 # From how many pixels on the paper's own widths and depths are meant.
 _PICTURES = 64
@@ -38,16 +39,16 @@ class ResidualGenerator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        base_channels: int | None = None,
-        blocks: int | None = None,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count | None = None,
+        blocks: Few | None = None,
     ) -> None:
         super().__init__()
         if image_size % 4 or image_size < 12:
             raise ValueError(
-                f"CycleGAN's generator halves images twice: {image_size} pixels is no multiple of "
-                "4 from 12 on (28, 128 or 256, say)."
+                f"CycleGAN's generator halves images twice: dataset.image_size={image_size} is no "
+                "multiple of 4 from 12 on (28, 128 or 256, say)."
             )
         n = _base_channels(base_channels, image_size)
         if blocks is None:
@@ -116,10 +117,10 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        base_channels: int | None = None,
-        layers: int | None = None,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count | None = None,
+        layers: Few | None = None,
     ) -> None:
         super().__init__()
         n = _base_channels(base_channels, image_size)

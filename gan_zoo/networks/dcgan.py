@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_zoo.options import Count
+
 Activation = Callable[[], nn.Module]
 _leaky_relu = functools.partial(nn.LeakyReLU, 0.2)
 
@@ -43,8 +45,8 @@ def halvings(image_size: int) -> int:
             (s * 2**n for s in (4, 5, 6, 7) for n in range(1, 9)), key=lambda s: abs(s - image_size)
         )
         raise ValueError(
-            f"Strided layers can't make images of {image_size} pixels: the size has to be "
-            f"4, 5, 6 or 7 times a power of two (28, 32, 64 or 128, say; the nearest is {near})."
+            f"Strided layers can't make images of {image_size} pixels: dataset.image_size has to "
+            f"be 4, 5, 6 or 7 times a power of two (28, 32, 64 or 128, say; the nearest is {near})."
         )
     return count
 
@@ -76,14 +78,14 @@ class DCGANGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        kernel_size: int = 5,
-        num_classes: int | None = None,
+        latent_dim: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        kernel_size: Count = 5,
+        num_classes: Count | None = None,
         activation: Activation = nn.ReLU,
-        zeta: int = 1,
+        zeta: Count = 1,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -137,13 +139,13 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        kernel_size: int = 5,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        kernel_size: Count = 5,
         norm: bool = True,
         norm_first: bool = False,
-        num_classes: int | None = None,
+        num_classes: Count | None = None,
         activation: Activation = _leaky_relu,
     ) -> None:
         super().__init__()
@@ -201,12 +203,12 @@ class ConditionalMNISTGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        num_classes: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        fc_units: int = 1024,
+        latent_dim: Count,
+        num_classes: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        fc_units: Count = 1024,
     ) -> None:
         super().__init__()
         size = quarter(image_size)
@@ -253,11 +255,11 @@ class ConditionalMNISTDiscriminator(nn.Module):
 
     def __init__(
         self,
-        num_classes: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        fc_units: int = 1024,
+        num_classes: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        fc_units: Count = 1024,
     ) -> None:
         super().__init__()
         size = quarter(image_size)
@@ -298,7 +300,7 @@ def quarter(image_size: int) -> int:
     """
     if image_size % 4 or image_size < 4:
         raise ValueError(
-            f"Two doublings can't make images of {image_size} pixels: the size has to be a "
-            "multiple of 4 (28 or 32, say)."
+            f"Two doublings can't make images of {image_size} pixels: dataset.image_size has to be "
+            "a multiple of 4 (28 or 32, say)."
         )
     return image_size // 4

@@ -11,6 +11,7 @@ import itertools
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import halvings, initialise
+from gan_zoo.options import Count
 
 
 def _check_images(channels: int | None) -> None:
@@ -39,10 +40,10 @@ class DiscoGANGenerator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        bottleneck: int | None = None,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        bottleneck: Count | None = None,
     ) -> None:
         super().__init__()
         _check_images(channels)
@@ -109,7 +110,7 @@ class DiscoGANDiscriminator(_FeatureDiscriminator):
     Args and errors: as DiscoGANGenerator's. Features are those of the second layer on.
     """
 
-    def __init__(self, channels: int, image_size: int, base_channels: int = 64) -> None:
+    def __init__(self, channels: Count, image_size: Count, base_channels: Count = 64) -> None:
         _check_images(channels)
         count = halvings(image_size)
         blocks: list[nn.Module] = []
@@ -135,7 +136,7 @@ class PointGenerator(nn.Module):
         hidden: units of each hidden layer.
     """
 
-    def __init__(self, hidden: list[int]) -> None:
+    def __init__(self, hidden: list[Count]) -> None:
         super().__init__()
         self.net = nn.Sequential(*_dense(hidden, 2))
 
@@ -150,7 +151,7 @@ class PointDiscriminator(_FeatureDiscriminator):
         hidden: units of each hidden layer.
     """
 
-    def __init__(self, hidden: list[int]) -> None:
+    def __init__(self, hidden: list[Count]) -> None:
         super().__init__(_dense(hidden, 1), slice(None))
 
 

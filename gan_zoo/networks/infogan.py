@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import initialise, quarter
+from gan_zoo.options import Count, Range
+
+# How many categories a code has, and how many codes there are.
+Categories = Annotated[int, Range(2, 10**6)]
+Codes = Annotated[int, Range(0, 1000)]
 
 
 def _code_length(categorical_codes: Sequence[int], continuous_codes: int) -> int:
@@ -47,13 +52,13 @@ class InfoGANGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        categorical_codes: Sequence[int],
-        continuous_codes: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        fc_units: int = 1024,
+        latent_dim: Count,
+        categorical_codes: Sequence[Categories],
+        continuous_codes: Codes,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        fc_units: Count = 1024,
     ) -> None:
         super().__init__()
         size, width = quarter(image_size), 2 * base_channels
@@ -98,13 +103,13 @@ class InfoGANDiscriminator(nn.Module):
 
     def __init__(
         self,
-        categorical_codes: Sequence[int],
-        continuous_codes: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
-        fc_units: int = 1024,
-        q_units: int = 128,
+        categorical_codes: Sequence[Categories],
+        continuous_codes: Codes,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        fc_units: Count = 1024,
+        q_units: Count = 128,
         negative_slope: float = 0.1,
         norm: bool = True,
         fixed_std: bool = False,

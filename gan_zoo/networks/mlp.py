@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_zoo.options import Count, Positive, Share
+
 
 def _layers(
     features: int,
@@ -55,13 +57,13 @@ class MLPGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        channels: int,
-        image_size: int,
-        hidden: Sequence[int] = (256, 512, 1024),
+        latent_dim: Count,
+        channels: Count,
+        image_size: Count,
+        hidden: Sequence[Count] = (256, 512, 1024),
         negative_slope: float = 0.2,
         norm: bool = True,
-        weight_range: float | None = None,
+        weight_range: Positive | None = None,
     ) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -89,11 +91,11 @@ class MLPDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        hidden: Sequence[int] = (1024, 512, 256),
+        channels: Count,
+        image_size: Count,
+        hidden: Sequence[Count] = (1024, 512, 256),
         negative_slope: float = 0.2,
-        dropout: float = 0.3,
+        dropout: Share = 0.3,
     ) -> None:
         super().__init__()
         features = channels * image_size**2
@@ -116,7 +118,7 @@ class Maxout(nn.Module):
         pieces: linear pieces to each unit.
     """
 
-    def __init__(self, in_features: int, units: int, pieces: int) -> None:
+    def __init__(self, in_features: int, units: Count, pieces: Count) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, units * pieces)
         self.shape = (units, pieces)
@@ -142,14 +144,14 @@ class MaxoutDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        units: int = 240,
-        pieces: int = 5,
-        input_dropout: float = 0.2,
-        dropout: float = 0.5,
+        channels: Count,
+        image_size: Count,
+        units: Count = 240,
+        pieces: Count = 5,
+        input_dropout: Share = 0.2,
+        dropout: Share = 0.5,
         unit_range: bool = False,
-        weight_range: float | None = None,
+        weight_range: Positive | None = None,
     ) -> None:
         super().__init__()
         self.unit_range = unit_range
@@ -188,16 +190,16 @@ class ConditionalMLPGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        num_classes: int,
-        channels: int,
-        image_size: int,
-        noise_units: int = 200,
-        label_units: int = 1000,
-        joint_units: int = 1200,
+        latent_dim: Count,
+        num_classes: Count,
+        channels: Count,
+        image_size: Count,
+        noise_units: Count = 200,
+        label_units: Count = 1000,
+        joint_units: Count = 1200,
         norm: bool = True,
-        dropout: float = 0.0,
-        weight_range: float | None = None,
+        dropout: Share = 0.0,
+        weight_range: Positive | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -238,15 +240,15 @@ class ConditionalMaxoutDiscriminator(nn.Module):
 
     def __init__(
         self,
-        num_classes: int,
-        channels: int,
-        image_size: int,
-        image_units: int = 240,
-        label_units: int = 50,
-        joint_units: int = 240,
-        dropout: float = 0.5,
+        num_classes: Count,
+        channels: Count,
+        image_size: Count,
+        image_units: Count = 240,
+        label_units: Count = 50,
+        joint_units: Count = 240,
+        dropout: Share = 0.5,
         unit_range: bool = False,
-        weight_range: float | None = None,
+        weight_range: Positive | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

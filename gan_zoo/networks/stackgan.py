@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import halvings, initialise
+from gan_zoo.options import Count, Few
 
 
 class Drawn(NamedTuple):
@@ -42,7 +43,7 @@ class ConditioningAugmentation(nn.Module):
     """
 
     def __init__(
-        self, embedding_dim: int, condition_dim: int, augment: bool = True, gated: bool = False
+        self, embedding_dim: Count, condition_dim: Count, augment: bool = True, gated: bool = False
     ) -> None:
         super().__init__()
         width = condition_dim * (2 if augment else 1)
@@ -149,13 +150,13 @@ class StageOneGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        embedding_dim: int,
-        condition_dim: int,
-        channels: int,
-        image_size: int,
-        factor: int,
-        base_channels: int = 32,
+        latent_dim: Count,
+        embedding_dim: Count,
+        condition_dim: Count,
+        channels: Count,
+        image_size: Count,
+        factor: Count,
+        base_channels: Count = 32,
         augment: bool = True,
     ) -> None:
         super().__init__()
@@ -203,14 +204,14 @@ class StageTwoGenerator(nn.Module):
 
     def __init__(
         self,
-        embedding_dim: int,
-        condition_dim: int,
-        channels: int,
-        image_size: int,
-        factor: int,
-        base_channels: int = 32,
-        residual_blocks: int = 2,
-        encoder_halvings: int | None = None,
+        embedding_dim: Count,
+        condition_dim: Count,
+        channels: Count,
+        image_size: Count,
+        factor: Count,
+        base_channels: Count = 32,
+        residual_blocks: Few = 2,
+        encoder_halvings: Few | None = None,
         augment: bool = True,
     ) -> None:
         super().__init__()
@@ -270,14 +271,14 @@ class TreeGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        embedding_dim: int | None,
-        condition_dim: int,
-        channels: int,
-        image_size: int,
-        num_scales: int = 3,
-        base_channels: int = 16,
-        residual_blocks: int = 2,
+        latent_dim: Count,
+        embedding_dim: Count | None,
+        condition_dim: Count,
+        channels: Count,
+        image_size: Count,
+        num_scales: Few = 3,
+        base_channels: Count = 16,
+        residual_blocks: Few = 2,
         augment: bool = True,
     ) -> None:
         super().__init__()
@@ -405,15 +406,15 @@ class TextDiscriminator(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        embedding_dim: int | None,
-        factor: int = 1,
-        base_channels: int = 32,
-        text_dim: int = 128,
-        joint_channels: int = 256,
+        channels: Count,
+        image_size: Count,
+        embedding_dim: Count | None,
+        factor: Count = 1,
+        base_channels: Count = 32,
+        text_dim: Count = 128,
+        joint_channels: Count = 256,
         unconditional: bool = False,
-        joint_kernel_size: int = 1,
+        joint_kernel_size: Count = 1,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
@@ -476,7 +477,7 @@ class TreeDiscriminators(nn.ModuleList):
     """
 
     def __init__(
-        self, discriminator: Callable[..., TextDiscriminator], image_size: int, num_scales: int
+        self, discriminator: Callable[..., TextDiscriminator], image_size: Count, num_scales: Count
     ) -> None:
         sizes: Sequence[int] = scales(image_size, num_scales)
         super().__init__(discriminator(image_size=size) for size in sizes)

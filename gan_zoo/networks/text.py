@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_zoo.options import Count
+
 # Words of a caption: letters and digits of any script, whatever their case.
 _WORD = re.compile(r"\w+")
 _ABSENT = 0
@@ -42,10 +44,10 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
-        embedding_dim: int = 64,
-        max_words: int = 2000,
-        word_dim: int = 32,
-        hidden_dim: int = 128,
+        embedding_dim: Count = 64,
+        max_words: Count = 2000,
+        word_dim: Count = 32,
+        hidden_dim: Count = 128,
     ) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
@@ -112,7 +114,7 @@ class SentenceTransformerEncoder(nn.Module):
         ValueError: if the package or the folder is missing, or the length is another.
     """
 
-    def __init__(self, path: str | Path, embedding_dim: int) -> None:
+    def __init__(self, path: str | Path, embedding_dim: Count) -> None:
         super().__init__()
         try:
             from sentence_transformers import SentenceTransformer
@@ -148,7 +150,7 @@ class ImageEncoder(nn.Module):
     The text encoder's partner in training; three strided convolutions.
     """
 
-    def __init__(self, channels: int, embedding_dim: int, base_channels: int = 16) -> None:
+    def __init__(self, channels: Count, embedding_dim: Count, base_channels: Count = 16) -> None:
         super().__init__()
         n = base_channels
         layers: list[nn.Module] = []

@@ -11,6 +11,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_zoo.options import Count
+
 
 def _sizes(image_size: int) -> list[int]:
     """The maps' sides from at most 4 up to the image's, each half of the next, rounded up."""
@@ -18,7 +20,9 @@ def _sizes(image_size: int) -> list[int]:
     while sizes[0] > 4:
         sizes.insert(0, -(-sizes[0] // 2))
     if len(sizes) < 2:
-        raise ValueError(f"Images of {image_size} pixels are too small for these nets: 5 or more.")
+        raise ValueError(
+            f"dataset.image_size is {image_size}; it has to be 5 or more for these networks."
+        )
     return sizes
 
 
@@ -71,10 +75,10 @@ class ConvGenerator(nn.Module):
 
     def __init__(
         self,
-        latent_dim: int,
-        channels: int,
-        image_size: int,
-        base_channels: int = 64,
+        latent_dim: Count,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
         norm: bool = False,
     ) -> None:
         super().__init__()
@@ -118,7 +122,11 @@ class ConvCritic(nn.Module):
     """
 
     def __init__(
-        self, channels: int, image_size: int, base_channels: int = 64, layer_norm: bool = False
+        self,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 64,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         *sizes, _ = _sizes(image_size)
@@ -206,7 +214,7 @@ class ResNetGenerator(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, channels: int, image_size: int, base_channels: int = 128
+        self, latent_dim: Count, channels: Count, image_size: Count, base_channels: Count = 128
     ) -> None:
         super().__init__()
         width = base_channels
@@ -241,7 +249,11 @@ class ResNetCritic(nn.Module):
     """
 
     def __init__(
-        self, channels: int, image_size: int, base_channels: int = 128, layer_norm: bool = False
+        self,
+        channels: Count,
+        image_size: Count,
+        base_channels: Count = 128,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         width, norm = base_channels, nn.LayerNorm if layer_norm else None
