@@ -104,7 +104,9 @@ def checkpoint_file(path: str | Path) -> Path:
             log.warning("%s '%s' is taken instead.", damage, file)
         return file
     if damages:
-        raise DamagedCheckpoint(f"{damages[0]} No other checkpoint there is whole.")
+        raise DamagedCheckpoint(
+            f"{damages[0]} No other checkpoint there is whole: the run has to begin anew."
+        )
     return path / "checkpoints" / "last.ckpt"
 
 
@@ -124,10 +126,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"There is no checkpoint '{path}': a run's folder is wanted (RUN_FOLDER), or a file in "
             "its folder checkpoints."
         )
-    checkpoint = _plain_data(path)
+    remedy = "A run's folder stands for its latest checkpoint that is whole."
+    try:
+        checkpoint = _plain_data(path)
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(f"{error} {remedy}") from error
     parts = checkpoint if isinstance(checkpoint, dict) else {}
     if not all(isinstance(parts.get(part), dict) for part in ("config", "state_dict")):
-        raise ValueError(f"'{path}' is not a checkpoint that this project's train.py wrote.")
+        raise ValueError(
+            f"'{path}' is not a checkpoint that this project's train.py wrote. {remedy}"
+        )
     return checkpoint
 
 

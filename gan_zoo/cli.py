@@ -73,6 +73,8 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
     run = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
     sweeps: set[Path] = set()
 
+    # Hydra names the job, and its log, by the task.
+    @functools.wraps(task)
     def noted(config: DictConfig) -> object:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             sweeps.add(Path(HydraConfig.get().sweep.dir))

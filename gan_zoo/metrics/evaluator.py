@@ -286,7 +286,9 @@ def load_evaluator(file: Path) -> Evaluator:
         network = EvaluatorNetwork(int(about["channels"]), int(about["num_classes"]))
         network.load_state_dict(load_file(file))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"'{file}' is not an evaluator, or is damaged.") from error
+        raise ValueError(
+            f"'{file}' is not an evaluator, or is damaged: train_evaluator.py writes such files."
+        ) from error
     evaluator = Evaluator(network, about["name"], float(about["accuracy"]))
     if evaluator.hash != about["hash"]:
         raise ValueError(f"'{file}' is damaged: its weights are not those of its hash.")
