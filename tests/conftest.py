@@ -41,6 +41,8 @@ SMALLER = {
     "stackgan_pp": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
 }
 
+pytest.register_assert_rewrite("tests.same_end")
+
 # The suite measures properties, not speed; one thread makes small steps fast and repeatable.
 torch.set_num_threads(1)
 

@@ -194,6 +194,7 @@ class Metrics(pl.Callback):
 
     def _measure(self, trainer: pl.Trainer, model: AdversarialModule) -> None:
         begun, first = time.monotonic(), not self.figures
+        model.share_buffers()
         # What is drawn here must not change what is trained.
         with torch.random.fork_rng(devices=[]):
             images = self._images(trainer, model)

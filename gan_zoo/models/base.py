@@ -414,6 +414,7 @@ class AdversarialModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._seed_generators("validation", self.trainer.global_step)
+        self.share_buffers()
 
     def on_validation_epoch_end(self) -> None:
         # Lightning's name for the x-axis of what is logged with it; its own counts otherwise.
@@ -425,8 +426,15 @@ class AdversarialModule(pl.LightningModule):
         seed_generators(seed, self.device)
 
     def on_train_end(self) -> None:
+        self.share_buffers()
+
+    def share_buffers(self) -> None:
+        """Gives all processes the first one's buffers, such as batch norm's running statistics.
+
+        Under manual optimization nothing else does. Trained networks don't use them, so it is
+        enough where the processes are to sample or judge alike.
+        """
         if self.trainer.world_size > 1:
-            # Batch norm's running statistics are each process's own until the next forward pass.
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
