@@ -54,6 +54,10 @@ _LABEL_LENGTH = 80
 Task = Callable[[DictConfig], object]
 
 
+class _Failed(BaseException):
+    """Takes a task's error past Hydra, which would print the overrides, ours among them."""
+
+
 def main(task: Task, config_dir: Path, config_name: str) -> int:
     """Composes the configuration from the command line and runs the task with it.
 
@@ -78,7 +82,10 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
     def noted(config: DictConfig) -> object:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             sweeps.add(Path(HydraConfig.get().sweep.dir))
-        return task(config)
+        try:
+            return task(config)
+        except Exception as error:
+            raise _Failed(error) from error
 
     try:
         sys.argv[1:] = _resumed(sys.argv[1:], config_dir, config_name)
@@ -88,13 +95,14 @@ def main(task: Task, config_dir: Path, config_name: str) -> int:
             run(_environment(_FULL_ERROR, full_error)(noted))()
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
+    except (_Failed, Exception) as raised:
+        error: Exception = raised.args[0] if isinstance(raised, _Failed) else raised
         for folder in sweeps:
             # Hydra's own file alone: no job has left anything.
             if [file.name for file in folder.rglob("*") if file.is_file()] == ["multirun.yaml"]:
                 shutil.rmtree(folder)
         if full_error == "1":
-            raise
+            raise error from error.__cause__
         notes = getattr(error, "__notes__", [])
         print(
             f"error: {_explain(error, config_dir, config_name)}", *notes, sep="\n", file=sys.stderr
