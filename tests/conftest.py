@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -133,7 +134,7 @@ _TABLES = pytest.StashKey[dict[str, dict[str, dict[str, str]]]]()
 def table(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Records what a test has found: ``table("fault", "disk full", outcome="...")``.
 
-    ``pytest --tables=FILE`` writes the rows between ``<!-- table: fault -->`` and ``<!-- end -->``.
+    ``pytest --tables=FILE`` puts the rows between ``<!-- table: fault -->`` and ``<!-- end -->``.
     """
     tables = request.config.stash.setdefault(_TABLES, {})
 
@@ -149,14 +150,38 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     text = document.read_text()
     for name, rows in session.config.stash.get(_TABLES, {}).items():
-        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-        lines = [[name, *(c.replace("_", " ") for c in columns)], ["---"] * (len(columns) + 1)]
-        lines += [[row, *(cells.get(c, "") for c in columns)] for row, cells in rows.items()]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
         before, after = text.split(begin)
-        text = f"{before}{begin}{body}\n{end}{after.partition(end)[2]}"
+        table, after = after.split(end, 1)
+        # Rows of what this session did not run stay as they are.
+        kept = _read_table(table)
+        for row, cells in rows.items():
+            kept.setdefault(row, {}).update(
+                {column.replace("_", " "): cell for column, cell in cells.items()}
+            )
+        text = f"{before}{begin}{_write_table(name, kept)}{end}{after}"
     document.write_text(text)
+
+
+def _read_table(text: str) -> dict[str, dict[str, str]]:
+    lines = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines()
+    ]
+    if not lines:
+        return {}
+    (_, *columns), _, *rows = lines
+    return {row: dict(zip(columns, cells, strict=True)) for row, *cells in rows}
+
+
+def _write_table(name: str, rows: dict[str, dict[str, str]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [[name, *columns], ["---"] * (len(columns) + 1)]
+    lines += [[row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]
+    return "".join(f"| {' | '.join(_escaped(cell) for cell in line)} |\n" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\|", cell)
 
 
 @pytest.fixture

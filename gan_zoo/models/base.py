@@ -431,8 +431,8 @@ class AdversarialModule(pl.LightningModule):
     def share_buffers(self) -> None:
         """Gives all processes the first one's buffers, such as batch norm's running statistics.
 
-        Under manual optimization nothing else does. Trained networks don't use them, so it is
-        enough where the processes are to sample or judge alike.
+        Under manual optimization nothing else does. Networks in training mode don't use them, so
+        it is enough where the processes are to sample or judge alike.
         """
         if self.trainer.world_size > 1:
             for buffer in self.buffers():

@@ -89,6 +89,7 @@ class StackGAN(TextToImage):
         self.discriminator_2 = discriminator_2
         self.stage_one_share = stage_one_share
         self.stage_one_steps: int | None = None
+        self._stage_one_shared = False
         self.trained_stage: Tensor
         self.register_buffer("trained_stage", torch.zeros((), dtype=torch.int64))
         self.start_averaging()
@@ -135,6 +136,12 @@ class StackGAN(TextToImage):
                 "Stage II begins on a trained Stage I: init_from=RUN_FOLDER names a run that has "
                 "one, or model.stage_one_share above 0 trains it first."
             )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.stage == 2 and not self._stage_one_shared:
+            # All processes draw on the same Stage I, of which batch norm's statistics are a part.
+            self.share_buffers()
+            self._stage_one_shared = True
 
     def generate(self, batch: CaptionBatch) -> Drawn:  # type: ignore[override]
         noise = self.draw_noise(len(batch.image))
