@@ -149,8 +149,8 @@ def test_fifty_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path)
     table(
         "fault",
         "SIGKILL at 50 random moments",
-        outcome=f"{found['runs']} runs, {found['while a checkpoint was written']} of the kills "
-        "while a checkpoint was being written; each run ends as one that was never killed",
+        outcome=f"{found['while a checkpoint was written']} of the kills met a checkpoint that was "
+        f"being written; runs that ended, as one that was never killed: {found['runs']}",
         what_is_lost="iterations since the last checkpoint, which are trained again",
     )
 
@@ -163,7 +163,7 @@ def kill_and_resume(spawn: Run, tmp_path: Path, kills: int) -> dict[str, int]:
     return found
 
 
-def cut(content: bytes) -> bytes:
+def halved(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
@@ -171,20 +171,20 @@ def cut_by_a_byte(content: bytes) -> bytes:
     return content[:-1]
 
 
-def flipped(content: bytes) -> bytes:
+def with_a_bit_flipped(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def zeros(content: bytes) -> bytes:
+def all_zeros(content: bytes) -> bytes:
     return bytes(len(content))
 
 
-def nothing(content: bytes) -> bytes:
+def emptied(content: bytes) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("damage", [cut, cut_by_a_byte, flipped, zeros, nothing])
+@pytest.mark.parametrize("damage", [halved, cut_by_a_byte, with_a_bit_flipped, all_zeros, emptied])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     run: Run, table: Table, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_all_checkpoints_damaged(run: Run, tmp_path: Path) -> None:
     run("train.py", *SHORT, "hydra.run.dir=here")
     for file in (tmp_path / "here" / "checkpoints").iterdir():
-        file.write_bytes(cut(file.read_bytes()))
+        file.write_bytes(halved(file.read_bytes()))
     before = {p: p.read_bytes() for p in (tmp_path / "here").glob("**/*ckpt*")}
     said(run("train.py", "resume=here", check=False), "last.ckpt' is", "No other checkpoint")
     assert {p: p.read_bytes() for p in (tmp_path / "here").glob("**/*ckpt*")} == before
