@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -30,18 +31,15 @@ OPTIONS = (
     "trainer.max_steps=300", "trainer.log_every_n_steps=5", "callbacks.metrics=null",
     "callbacks.checkpoint.every_n_train_steps=10", "callbacks.sample_grid.every_n_steps=50",
 )  # fmt: skip
+# When kills come: within seconds of the start, of the session's first checkpoint, or while a
+# checkpoint is being written.
+MOMENTS = ("start", "training", "training", "writing")
 LONGEST = 1.5
-# Part of the kills that wait for a checkpoint to be written.
-AIMED = 0.25
 
 
-def attempt(
-    folder: Path, arguments: list[str], seconds: float | None, run: Path | None = None
-) -> int:
-    """The exit code of train.py, or minus the signal that ended it.
-
-    That is after so many seconds, or while a checkpoint is being written into ``run``.
-    """
+def attempt(folder: Path, arguments: list[str], moment: str = "", seconds: float = 0) -> int:
+    """The exit code of train.py, or minus the signal that ended it, at that moment if any."""
+    begun = time.time()
     child = os.fork()
     if child == 0:
         log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -57,50 +55,58 @@ def attempt(
         finally:
             sys.stdout.flush()
             os._exit(code)
-    deadline = time.monotonic() + (seconds or float("inf"))
-    while time.monotonic() < deadline:
+    deadline = begun + seconds if moment == "start" else None
+    while deadline is None or time.time() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if run is not None and unfinished(run):
+        if moment == "training" and deadline is None and written(folder, "last.ckpt", begun):
+            deadline = time.time() + seconds
+        if moment == "writing" and written(folder, ".*.ckpt.*", begun):
             break
         time.sleep(0.001)
     os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if written(folder, ".*.ckpt.*", begun):
+        found["while a checkpoint was written"] += 1
+    return code
 
 
-def unfinished(run: Path) -> bool:
-    return any(run.glob("checkpoints/.*.ckpt.*"))
+def written(folder: Path, pattern: str, since: float) -> bool:
+    """Whether the run has such a file of that time or later among its checkpoints."""
+    for file in (folder / "killed" / "checkpoints").glob(pattern):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime > since:
+                return True
+    return False
 
 
-def main(folder: Path, kills: int, seed: int) -> dict[str, int]:
+def main(folder: Path, kills: int, seed: int) -> None:
     assert gan_zoo.train.train
     torch.set_num_threads(1)
     draw = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"kills": 0, "while a checkpoint was written": 0, "runs": 0}
-    assert attempt(folder, [*OPTIONS, "hydra.run.dir=straight"], None) == 0
+    assert attempt(folder, [*OPTIONS, "hydra.run.dir=straight"]) == 0
     while found["kills"] < kills:
         run = folder / "killed"
         shutil.rmtree(run, ignore_errors=True)
         arguments = [*OPTIONS, "hydra.run.dir=killed"]
         while True:
-            enough, aimed = found["kills"] >= kills, draw.random() < AIMED
-            seconds = None if enough else draw.uniform(0, LONGEST)
-            code = attempt(folder, arguments, seconds, run if aimed and not enough else None)
+            moment = draw.choice(MOMENTS) if found["kills"] < kills else ""
+            code = attempt(folder, arguments, moment, draw.uniform(0, LONGEST))
             if code == 0:
                 break
             if code != -signal.SIGKILL:
                 raise SystemExit(f"train.py ended with {code}: {(folder / 'log').read_text()}")
             found["kills"] += 1
-            found["while a checkpoint was written"] += unfinished(run)
             if (run / ".hydra" / "config.yaml").exists():
                 arguments = ["resume=killed"]
         found["runs"] += 1
         assert_same_end(run, folder / "straight")
-    return found
 
 
+found = {"kills": 0, "while a checkpoint was written": 0, "runs": 0}
 if __name__ == "__main__":
     rest = [int(number) for number in sys.argv[2:]]
-    print(json.dumps(main(Path(sys.argv[1]), rest[0], rest[1] if len(rest) > 1 else 0)))
+    main(Path(sys.argv[1]), rest[0], rest[1] if len(rest) > 1 else 0)
+    print(json.dumps(found))
