@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _SEAL = b"sha256:"
 _SEALED = len(_SEAL) + 64
 _LENGTH = 2
+_REMEDY = "A run's folder stands for its latest checkpoint that is whole."
 
 # Where that lies which a checkpoint's configuration may name: it builds a model or its data, and
 # runs nothing.
@@ -81,62 +82,50 @@ def step_of(file: Path) -> int:
     return int(file.stem.removeprefix("step-"))
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """The file that a path stands for: itself, or a run folder's latest that is whole.
-
-    Damaged ones are warned of.
-
-    Raises:
-        DamagedCheckpoint: if the folder has checkpoints, and all of them are damaged.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    files = saved_in(path)
-    damages: list[DamagedCheckpoint] = []
-    for file in files:
-        try:
-            _content(file)
-        except DamagedCheckpoint as error:
-            damages.append(error)
-            continue
-        for damage in damages:
-            log.warning("%s '%s' is taken instead.", damage, file)
-        return file
-    if damages:
-        raise DamagedCheckpoint(
-            f"{damages[0]} No other checkpoint there is whole: the run has to begin anew."
-        )
-    return path / "checkpoints" / "last.ckpt"
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A run's checkpoint as it was saved, on the CPU.
+    """A run's checkpoint as it was saved, on the CPU; all else as found_checkpoint."""
+    return found_checkpoint(path)[1]
+
+
+def found_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The file that a path stands for, and the checkpoint in it as it was saved, on the CPU.
 
     Args:
-        path: a checkpoint, or a run folder for its last one that is whole.
+        path: a checkpoint, or a run folder for its latest one that is whole; damaged ones are
+            warned of.
 
     Raises:
         ValueError: if there is none, if it is not one of this project's checkpoints, is damaged, or
             holds what would run code.
     """
-    path = checkpoint_file(path)
-    if not path.is_file():
+    path = Path(path)
+    files = saved_in(path) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
         raise ValueError(
             f"There is no checkpoint '{path}': a run's folder is wanted (RUN_FOLDER), or a file in "
             "its folder checkpoints."
         )
-    remedy = "A run's folder stands for its latest checkpoint that is whole."
-    try:
-        checkpoint = _plain_data(path)
-    except DamagedCheckpoint as error:
-        raise DamagedCheckpoint(f"{error} {remedy}") from error
-    parts = checkpoint if isinstance(checkpoint, dict) else {}
-    if not all(isinstance(parts.get(part), dict) for part in ("config", "state_dict")):
-        raise ValueError(
-            f"'{path}' is not a checkpoint that this project's train.py wrote. {remedy}"
+    damages: list[DamagedCheckpoint] = []
+    for file in files:
+        try:
+            checkpoint = _plain_data(file)
+        except DamagedCheckpoint as error:
+            damages.append(error)
+            continue
+        for damage in damages:
+            log.warning("%s '%s' is taken instead.", damage, file)
+        parts = checkpoint if isinstance(checkpoint, dict) else {}
+        if not all(isinstance(parts.get(part), dict) for part in ("config", "state_dict")):
+            raise ValueError(
+                f"'{file}' is not a checkpoint that this project's train.py wrote. {_REMEDY}"
+            )
+        return file, checkpoint
+    if path.is_dir():
+        raise DamagedCheckpoint(
+            f"{damages[0]} No other checkpoint there is whole: the run has to begin anew."
         )
-    return checkpoint
+    raise DamagedCheckpoint(f"{damages[0]} {_REMEDY}")
 
 
 def _plain_data(path: Path) -> Any:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from gan_zoo.checkpoint import checkpoint_file, model_of, read_checkpoint
+from gan_zoo.checkpoint import found_checkpoint, model_of
 from gan_zoo.cli import names_in
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
@@ -87,8 +87,7 @@ def evaluate(config: DictConfig) -> None:
     refuse_unfit("ema", config.ema, bool)
     for option in ("evaluator", "root", "cache_dir"):
         refuse_unfit(option, config[option], str | None)
-    path = checkpoint_file(str(config.checkpoint))
-    checkpoint = read_checkpoint(path)
+    path, checkpoint = found_checkpoint(str(config.checkpoint))
     model = model_of(checkpoint, names_in(config.trust))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)

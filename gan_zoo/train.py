@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -38,8 +38,7 @@ from gan_zoo.callbacks import Checkpoint, Metrics
 from gan_zoo.checkpoint import (
     CheckpointFiles,
     begin_with,
-    checkpoint_file,
-    read_checkpoint,
+    found_checkpoint,
     refuse_foreign_code,
     saved_in,
 )
@@ -68,15 +67,12 @@ def train(config: DictConfig) -> None:
         SystemExit: after Ctrl-C or SIGTERM, with 128 and the signal's number.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        _train(config, folder)
-        return
-    with _claimed(folder, bool(config.resume.folder)):
-        _train(config, folder)
-
-
-def _train(config: DictConfig, folder: Path) -> None:
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"
+    with _claimed(folder, bool(config.resume.folder)) if first_process else nullcontext():
+        _train(config, folder, first_process)
+
+
+def _train(config: DictConfig, folder: Path, first_process: bool) -> None:
     made_here = {path.name for path in folder.iterdir()} <= {
         _LOCK,
         f"{HydraConfig.get().job.name}.log",
@@ -203,8 +199,7 @@ def _checkpoint_to_go_on_from(config: DictConfig, folder: Path) -> tuple[Path | 
     plain: Any = OmegaConf.to_container(config, resolve=False)
     refuse_foreign_code(plain, "The run's configuration", names_in(config.trust), run=True)
     if saved_in(folder):
-        file = checkpoint_file(folder)
-        checkpoint = read_checkpoint(file)
+        file, checkpoint = found_checkpoint(folder)
         before, step = checkpoint["config"], checkpoint["global_step"]
     else:
         file, step = None, -1
@@ -279,10 +274,9 @@ def _loggers(config: DictConfig, step: int) -> list[Logger]:
     """The loggers; a TensorBoard that is open forgets what was logged after the iteration."""
     loggers = []
     for item in (config.get("logger") or {}).values():
-        if item and step >= 0 and issubclass(get_class(item._target_), TensorBoardLogger):
-            loggers.append(instantiate(item, purge_step=step + 1))
-        elif item:
-            loggers.append(instantiate(item))
+        if item:
+            cuts = step >= 0 and issubclass(get_class(item._target_), TensorBoardLogger)
+            loggers.append(instantiate(item, **({"purge_step": step + 1} if cuts else {})))
     return loggers
 
 
@@ -319,7 +313,6 @@ class _Result(pl.Callback):
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
         self.about = about
-
         self._earlier: dict[str, float] = {}
         self._seconds = 0.0
         self._begun = time.perf_counter()

@@ -253,11 +253,6 @@ class Metrics(pl.Callback):
         ]
 
     def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
-        if self.monitor not in found:
-            raise ValueError(
-                f"callbacks.metrics.monitor is {self.monitor}; of this run there are: "
-                f"{', '.join(found)}."
-            )
         value = found[self.monitor]
         sign = -1 if self.monitor in _HIGHER else 1
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):

@@ -29,6 +29,8 @@ from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import ImageGAN
 from gan_zoo.options import Range, refuse_unfit
 
+Zeta = Annotated[int, Range(1, 64)]
+
 
 class HDCGAN(ImageGAN):
     """ImageGAN that trains on images zeta times as large as those that it is given and shows.
@@ -41,8 +43,8 @@ class HDCGAN(ImageGAN):
         ValueError: for a zeta under 1.
     """
 
-    def __init__(self, *, zeta: Annotated[int, Range(1, 64)] = 2, **options: Any) -> None:
-        refuse_unfit("model.zeta", zeta, Annotated[int, Range(1, 64)])
+    def __init__(self, *, zeta: Zeta = 2, **options: Any) -> None:
+        refuse_unfit("model.zeta", zeta, Zeta)
         super().__init__(**options)
         self.zeta = zeta
 
