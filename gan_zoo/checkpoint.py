@@ -16,7 +16,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from gan_zoo.files import replaced
+from gan_zoo.files import atomic_write
 from gan_zoo.models.base import AdversarialModule
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class CheckpointFiles(CheckpointIO):
         content = bytearray(buffer.getbuffer())
         content[-_LENGTH:] = struct.pack("<H", _SEALED)
         seal = _SEAL + hashlib.sha256(content).hexdigest().encode()
-        with replaced(Path(path)) as aside, aside.open("wb") as file:
+        with atomic_write(Path(path)) as aside, aside.open("wb") as file:
             file.write(content)
             file.write(seal)
 
@@ -83,11 +83,11 @@ def step_of(file: Path) -> int:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A run's checkpoint as it was saved, on the CPU; all else as found_checkpoint."""
-    return found_checkpoint(path)[1]
+    """A run's checkpoint as it was saved, on the CPU; all else as find_checkpoint."""
+    return find_checkpoint(path)[1]
 
 
-def found_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
+def find_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """The file that a path stands for, and the checkpoint in it as it was saved, on the CPU.
 
     Args:

@@ -185,7 +185,7 @@ def dataset_name(dataset: DictConfig) -> str:
     return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
 
 
-def dataset_label(dataset: DictConfig) -> str:
+def dataset_title(dataset: DictConfig) -> str:
     """What a run calls that: its name, and the task where two domains are made from it."""
     return "_".join(filter(None, (dataset_name(dataset), dataset.get("task"))))
 
@@ -194,11 +194,11 @@ def _run_label(overrides: ListConfig, dataset: DictConfig) -> str:
     """A job's overrides as part of a folder's name that needs no quoting."""
     words = [re.sub(r"[^\w.+-]+", "-", override).strip("-") for override in overrides]
     if dataset_name(dataset) != dataset.name:
-        words.append(dataset_label(dataset))
+        words.append(dataset_title(dataset))
     return "_".join(words)[:_LABEL_LENGTH].rstrip("-_.") or "default"
 
 
-OmegaConf.register_new_resolver("available", dataset_label)
+OmegaConf.register_new_resolver("available", dataset_title)
 OmegaConf.register_new_resolver("run_label", _run_label)
 
 

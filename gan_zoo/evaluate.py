@@ -22,12 +22,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from gan_zoo.checkpoint import found_checkpoint, model_of
+from gan_zoo.checkpoint import find_checkpoint, model_of
 from gan_zoo.cli import names_in
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
-from gan_zoo.files import replaced
+from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.measures import (
@@ -42,8 +42,9 @@ from gan_zoo.metrics.measures import (
 )
 from gan_zoo.metrics.two_domains import covered_modes
 from gan_zoo.models.base import AdversarialModule
-from gan_zoo.options import Range, refuse_unfit, refuse_unfit_options, refuse_unless_whole
+from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
 from gan_zoo.plotting import image_grid, interleaved, save_png
+from gan_zoo.ranges import Range, refuse_unfit
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def evaluate(config: DictConfig) -> None:
     refuse_unfit("ema", config.ema, bool)
     for option in ("evaluator", "root", "cache_dir"):
         refuse_unfit(option, config[option], str | None)
-    path, checkpoint = found_checkpoint(str(config.checkpoint))
+    path, checkpoint = find_checkpoint(str(config.checkpoint))
     model = model_of(checkpoint, names_in(config.trust))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
@@ -141,7 +142,7 @@ def evaluate(config: DictConfig) -> None:
                     figures = MEASURES[name].function(generated, reference, config.seed, report)
                     floor = reference.floor(name, len(generated), config.seed)
                     for figure, value in figures.items():
-                        paper = model.published.get((data.label, figure), "")
+                        paper = model.published.get((data.title, figure), "")
                         rows[in_domain(figure, domain)] = Row(value, floor.get(figure), paper)
                 if "memorisation" in names:
                     file = f"{in_domain('nearest', domain)}.png"
@@ -152,7 +153,7 @@ def evaluate(config: DictConfig) -> None:
         save_png(picture, folder / file)
     key = path.name if weights != "raw" or not model.ema else f"{path.name} (raw)"
     _write(folder / METRICS_FILE, key, about, rows)
-    _print(f"{type(model).__name__} on {data.label}", about, rows)
+    _print(f"{type(model).__name__} on {data.title}", about, rows)
     print(f"Written to {folder / METRICS_FILE}", *(f"and {folder / file}" for file in pictures))
 
 
@@ -343,7 +344,7 @@ def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Ro
             **({"paper": paper} if paper else {}),
         }
     evaluation[key] = {**about, "figures": figures}
-    with replaced(file) as aside:
+    with atomic_write(file) as aside:
         aside.write_text(json.dumps(metrics, indent=2) + "\n")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 
-from gan_zoo.files import replaced
+from gan_zoo.files import atomic_write
 
 # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
 _HEAD, _TAIL = 12, 4
@@ -17,7 +17,7 @@ _HEAD, _TAIL = 12, 4
 _OF_THE_END = "final/"
 
 
-def cut_back(folder: Path, step: int) -> None:
+def truncate_logs(folder: Path, step: int) -> None:
     """Takes what was logged after an iteration out of a run's event files and csv files.
 
     What a killed process left unfinished at a file's end goes too, and so do the figures of an end
@@ -32,7 +32,7 @@ def cut_back(folder: Path, step: int) -> None:
         content = file.read_bytes()
         kept = b"".join(_kept(content, step))
         if kept != content:
-            with replaced(file) as aside:
+            with atomic_write(file) as aside:
                 aside.write_bytes(kept)
     for table in sorted(folder.glob("csv/version_*/metrics.csv")):
         _cut_table(table, step)
@@ -71,5 +71,5 @@ def _cut_table(table: Path, step: int) -> None:
         if int(row[at]) <= step and not any(row[i] for i in final)
     ]
     if [lines[0], *kept] != text.splitlines(keepends=True):
-        with replaced(table) as aside:
+        with atomic_write(table) as aside:
             aside.write_text("".join([lines[0], *kept]))

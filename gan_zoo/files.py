@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replaced(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """A place beside the file to write to, which takes the file's once nothing has failed.
 
     What is written is on the disk before it takes the place, so that neither the end of the process
@@ -37,15 +37,15 @@ def replaced(file: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Takes away what ``replaced`` left there when its process was killed."""
+def remove_partial_files(folder: Path) -> None:
+    """Takes away what ``atomic_write`` left there when its process was killed."""
     for aside in folder.glob(".*.????????"):
         aside.unlink(missing_ok=True)
 
 
 def link(file: Path, name: Path) -> None:
     """Has ``name`` be the file too, whatever it was; a copy where there are no links."""
-    with replaced(name) as aside:
+    with atomic_write(name) as aside:
         try:
             os.link(file, aside)
         except OSError:

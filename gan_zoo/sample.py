@@ -18,8 +18,8 @@ from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
-from gan_zoo.options import Range, refuse_unfit
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
+from gan_zoo.ranges import Range, refuse_unfit
 
 _MOST_COLUMNS = 16
 _KINDS: dict[str, Any] = {

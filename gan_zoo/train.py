@@ -38,14 +38,14 @@ from gan_zoo.callbacks import Checkpoint, Metrics
 from gan_zoo.checkpoint import (
     CheckpointFiles,
     begin_with,
-    found_checkpoint,
+    find_checkpoint,
     refuse_foreign_code,
     saved_in,
 )
-from gan_zoo.cli import dataset_label, dataset_name, dotted, names_in
+from gan_zoo.cli import dataset_name, dataset_title, dotted, names_in
 from gan_zoo.data import InMemoryDataModule
-from gan_zoo.events import cut_back
-from gan_zoo.files import remove_unfinished, replaced
+from gan_zoo.events import truncate_logs
+from gan_zoo.files import atomic_write, remove_partial_files
 from gan_zoo.models.base import AdversarialModule
 from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
 
@@ -107,7 +107,7 @@ def _train(config: DictConfig, folder: Path, first_process: bool) -> None:
         datamodule.setup()
         # One paper to a file: the file's name is the model's.
         name = type(model).__module__.rpartition(".")[2]
-        about = {"model": name, "dataset": dataset_label(config.dataset), "seed": config.seed}
+        about = {"model": name, "dataset": dataset_title(config.dataset), "seed": config.seed}
         trainer = instantiate(
             config.trainer,
             logger=_loggers(config, step) or False,
@@ -122,7 +122,7 @@ def _train(config: DictConfig, folder: Path, first_process: bool) -> None:
         if first_process:
             _begin_session(folder, config, datamodule, step)
         if not checkpoint:
-            _promise_figures(trainer, model, datamodule, {**about, **_hyperparameters(config)})
+            _log_hparams(trainer, model, datamodule, {**about, **_hyperparameters(config)})
         trainer.fit(
             model, datamodule, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
         )
@@ -199,7 +199,7 @@ def _checkpoint_to_go_on_from(config: DictConfig, folder: Path) -> tuple[Path | 
     plain: Any = OmegaConf.to_container(config, resolve=False)
     refuse_foreign_code(plain, "The run's configuration", names_in(config.trust), run=True)
     if saved_in(folder):
-        file, checkpoint = found_checkpoint(folder)
+        file, checkpoint = find_checkpoint(folder)
         before, step = checkpoint["config"], checkpoint["global_step"]
     else:
         file, step = None, -1
@@ -257,12 +257,12 @@ def _begin_session(
     _write_provenance(folder, config, datamodule)
     if config.resume.folder:
         for place in (folder, folder / ".hydra", folder / "checkpoints"):
-            remove_unfinished(place)
-        cut_back(folder, step)
+            remove_partial_files(place)
+        truncate_logs(folder, step)
     saved = folder / ".hydra"
     kept = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     kept.resume.folder = None
-    with replaced(saved / "config.yaml") as aside:
+    with atomic_write(saved / "config.yaml") as aside:
         OmegaConf.save(kept, aside)
     if not config.resume.folder:
         hydra = HydraConfig.get()
@@ -280,7 +280,7 @@ def _loggers(config: DictConfig, step: int) -> list[Logger]:
     return loggers
 
 
-def _promise_figures(
+def _log_hparams(
     trainer: pl.Trainer,
     model: AdversarialModule,
     datamodule: InMemoryDataModule,
@@ -372,7 +372,7 @@ class _Result(pl.Callback):
         }
         if "evaluation" in before:
             metrics["evaluation"] = before["evaluation"]
-        with replaced(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
@@ -533,7 +533,7 @@ def _write_provenance(folder: Path, config: DictConfig, datamodule: InMemoryData
                 "differ in the last bits from what it would have been.",
                 " and ".join(others),
             )
-    with replaced(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(sessions, indent=2) + "\n")
 
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_zoo.checkpoint import found_checkpoint, read_checkpoint
+from gan_zoo.checkpoint import find_checkpoint, read_checkpoint
 from gan_zoo.models import GAN
 from tests.conftest import ROOT
 from tests.same_end import assert_same_end, differing, state
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     last = here / "checkpoints" / "last.ckpt"
     # The same file under another name.
     last.write_bytes(damage(checkpoint_at(here, 6).read_bytes()))
-    assert found_checkpoint(here)[0] == checkpoint_at(here, 4)
+    assert find_checkpoint(here)[0] == checkpoint_at(here, 4)
     result = run("sample.py", "checkpoint=here", "num_samples=4")
     assert "last.ckpt' is" in result.stdout + result.stderr
     assert "step-000004.ckpt' is taken instead" in result.stdout + result.stderr

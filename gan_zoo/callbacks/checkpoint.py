@@ -14,7 +14,8 @@ import torch
 
 from gan_zoo.checkpoint import step_of
 from gan_zoo.files import link
-from gan_zoo.options import Count, Positive, refuse_unfit, refuse_unless_whole
+from gan_zoo.options import refuse_unless_whole
+from gan_zoo.ranges import Count, Positive, refuse_unfit
 
 
 class Checkpoint(pl.callbacks.Checkpoint):

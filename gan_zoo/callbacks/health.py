@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gan_zoo.metrics.measures import in_domain
 from gan_zoo.models.base import AdversarialModule
-from gan_zoo.options import Natural, Range, Share, refuse_unfit, refuse_unless_whole
+from gan_zoo.options import refuse_unless_whole
+from gan_zoo.ranges import Natural, Range, Share, refuse_unfit
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from gan_zoo.metrics.measures import (
     reference_for,
 )
 from gan_zoo.models.base import AdversarialModule
-from gan_zoo.options import Range, refuse_unfit, refuse_unless_whole
+from gan_zoo.options import refuse_unless_whole
+from gan_zoo.ranges import Range, refuse_unfit
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class Metrics(pl.Callback):
         figure, _, domain = self.monitor.partition("_")
         if domain in ("a", "b") and domain not in data.domains:
             raise ValueError(
-                f"callbacks.metrics.monitor is {self.monitor}, and {data.label} has one domain: "
+                f"callbacks.metrics.monitor is {self.monitor}, and {data.title} has one domain: "
                 f"{figure} would do."
             )
         real = model.real_images(data.source.__getitems__([0]))

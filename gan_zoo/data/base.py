@@ -292,7 +292,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         """The name, and the task where there is one."""
         return "_".join(filter(None, (self.name, getattr(self, "task", ""))))
 
@@ -329,7 +329,7 @@ class InMemoryDataModule(pl.LightningDataModule):
 
     def evaluator_name(self, domain: str) -> str:
         """What that evaluator is called."""
-        return f"{self.label}_{domain}" if domain else self.label
+        return f"{self.title}_{domain}" if domain else self.title
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
         if batch[0].device == device:

@@ -16,7 +16,7 @@ from gan_zoo.data.captions import (
     WithoutCaptions,
 )
 from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule
-from gan_zoo.options import Decay, refuse_unfit
+from gan_zoo.ranges import Decay, refuse_unfit
 
 log = logging.getLogger(__name__)
 

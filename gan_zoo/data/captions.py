@@ -20,7 +20,7 @@ from gan_zoo.data.base import (
     LabelledDataset,
     whole_in_range,
 )
-from gan_zoo.files import replaced
+from gan_zoo.files import atomic_write
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder
 
@@ -351,7 +351,7 @@ def _restored(encoder: TextEncoder, file: Path) -> bool:
 
 def _keep(encoder: TextEncoder, file: Path) -> None:
     try:
-        with replaced(file) as aside:
+        with atomic_write(file) as aside:
             torch.save(encoder.state_dict(), aside)
     except OSError as error:
         log.warning("The text encoder could not be kept for the next run: %s", error)

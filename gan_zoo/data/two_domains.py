@@ -34,7 +34,7 @@ from gan_zoo.data.mnist import (
     of_classes,
     stood_in,
 )
-from gan_zoo.options import Positive, Range, refuse_unfit
+from gan_zoo.ranges import Positive, Range, refuse_unfit
 
 _UNKNOWN = -1
 _USPS_COUNTS = {True: 7291, False: 2007}
@@ -282,7 +282,7 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         return self.images(digits if domain == "a" else self._mapped(digits))
 
     def evaluator_name(self, domain: str) -> str:
-        return self.name if domain == "a" else self.label
+        return self.name if domain == "a" else self.title
 
     def _mapped(self, domain: Domain) -> Domain:
         # A frame is part of the picture: that of a negative is white.

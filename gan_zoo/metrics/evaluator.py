@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from gan_zoo.files import replaced
+from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report, silent
 from gan_zoo.networks.evaluator import SIDE, EvaluatorNetwork
 
@@ -268,7 +268,7 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
         "num_classes": str(evaluator.num_classes),
         "hash": evaluator.hash,
     }
-    with replaced(file) as aside:
+    with atomic_write(file) as aside:
         save_file(evaluator.network.state_dict(), aside, metadata=about)
 
 
@@ -352,7 +352,7 @@ def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             log.warning("'%s' is damaged: computing it anew.", file)
     figures = compute()
     try:
-        with replaced(file) as aside:
+        with atomic_write(file) as aside:
             aside.write_text(json.dumps(figures))
     except OSError as error:
         log.warning("'%s' could not be kept for the next time: %s", file, error)

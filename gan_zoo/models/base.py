@@ -24,8 +24,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gan_zoo.data import ImageBatch
 from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
-from gan_zoo.options import Count, Decay, NonNegative, Positive, refuse_unfit
+from gan_zoo.models.protocols import Generated
 from gan_zoo.randomness import derived_seed, seed_generators
+from gan_zoo.ranges import Count, Decay, NonNegative, Positive, refuse_unfit
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -38,18 +39,6 @@ _PLATEAU_INTERVAL = 100
 # Where nothing is logged, losses are still checked in checkpoints, as far back as this.
 _MOST_UNCHECKED = 1000
 _REMEDY = "Lower rates (model.optimizer_d.lr) or model.gradient_clip_val may hold it."
-
-
-class Generated(NamedTuple):
-    """What a model generated in one domain, to be measured.
-
-    Attributes:
-        image: (N, C, H, W) in [-1, 1], or points (N, 2).
-        label: (N,) int64, the classes that were asked for; None where none were.
-    """
-
-    image: Tensor
-    label: Tensor | None = None
 
 
 class Phase(NamedTuple):
@@ -832,9 +821,9 @@ class ImageGAN(NoiseToImage):
         self.penalty = gradient_penalty(penalty)
         self.lambda_gp = lambda_gp
         self.penalty_interval = penalty_interval
-        self._mixes_images = mixes_images(discriminator)
+        self._has_batch_norm = has_batch_norm(discriminator)
         if self.penalty is not None:
-            _refuse_penalty(discriminator, self._mixes_images)
+            _refuse_penalty(discriminator, self._has_batch_norm)
 
     def phases(self) -> list[Phase]:
         discriminator, generator = super().phases()
@@ -849,7 +838,7 @@ class ImageGAN(NoiseToImage):
             self.discriminate,
             (batch.image, batch.label),
             (fake, batch.label),
-            apart=self._mixes_images,
+            apart=self._has_batch_norm,
         )
         return self.discriminator_objective(batch, fake, real_logits, fake_logits)
 
@@ -892,7 +881,7 @@ class ImageGAN(NoiseToImage):
         )
 
 
-def mixes_images(network: nn.Module) -> bool:
+def has_batch_norm(network: nn.Module) -> bool:
     """Whether the images of a batch influence each other in it, by batch norm."""
     return any(isinstance(m, _BATCH_NORM) for m in network.modules())
 
@@ -963,8 +952,8 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
-def _refuse_penalty(discriminator: nn.Module, mixes_images: bool) -> None:
-    if mixes_images:
+def _refuse_penalty(discriminator: nn.Module, has_batch_norm: bool) -> None:
+    if has_batch_norm:
         raise ValueError(
             "A gradient penalty is taken on each image alone, and batch norm in the discriminator "
             "mixes the images of a batch: drop model.penalty, or the batch norm "

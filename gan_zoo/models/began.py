@@ -23,8 +23,8 @@ from torch import Tensor
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import Loss, NoiseToImage, Phase
-from gan_zoo.options import Positive, Range, refuse_unfit
 from gan_zoo.plotting import interleaved
+from gan_zoo.ranges import Positive, Range, refuse_unfit
 
 # Of the moving averages that balance and convergence are taken from: about 100 iterations.
 _DECAY = 0.99

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from gan_zoo.data import ImageBatch, ImagePair
 from gan_zoo.models.base import Generated, ImageGAN, Loss
 from gan_zoo.networks.cogan import CoupledDiscriminator
-from gan_zoo.options import NonNegative, refuse_unfit
 from gan_zoo.plotting import interleaved
+from gan_zoo.ranges import NonNegative, refuse_unfit
 
 
 class CoGAN(ImageGAN):

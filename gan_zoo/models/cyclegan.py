@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.models.base import Loss, Phase
 from gan_zoo.models.translation import Translated, Translator
-from gan_zoo.options import Decay, Natural, NonNegative, refuse_unfit
+from gan_zoo.ranges import Decay, Natural, NonNegative, refuse_unfit
 
 
 class ImagePool:

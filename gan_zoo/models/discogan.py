@@ -25,7 +25,7 @@ from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.losses import feature_matching
 from gan_zoo.models.base import Loss, Phase
 from gan_zoo.models.translation import Translated, Translator
-from gan_zoo.options import Count, Natural, Share, refuse_unfit
+from gan_zoo.ranges import Count, Natural, Share, refuse_unfit
 
 
 class DiscoGAN(Translator):

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gan_zoo.models.base import ImageGAN
-from gan_zoo.options import Decay, NonNegative, Range, refuse_unfit
+from gan_zoo.ranges import Decay, NonNegative, Range, refuse_unfit
 
 
 class GAN(ImageGAN):

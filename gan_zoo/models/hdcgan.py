@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models.base import ImageGAN
-from gan_zoo.options import Range, refuse_unfit
+from gan_zoo.ranges import Range, refuse_unfit
 
 Zeta = Annotated[int, Range(1, 64)]
 

@@ -30,7 +30,7 @@ from gan_zoo.data import ImageBatch
 from gan_zoo.losses import categorical_information, gaussian_information
 from gan_zoo.models.base import ImageGAN, Loss
 from gan_zoo.networks.infogan import Categories, Codes, Posterior
-from gan_zoo.options import NonNegative, Range, fits, refuse_unfit
+from gan_zoo.ranges import NonNegative, Range, fits, refuse_unfit
 
 # The sweep of a continuous code in the grid: beyond what it was trained on, as the paper's.
 _SWEEP = torch.linspace(-2, 2, 9)

@@ -30,7 +30,7 @@ from gan_zoo.data import CaptionBatch
 from gan_zoo.models.base import Loss, OptimizerFactory, Phase, eval_mode
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
-from gan_zoo.options import Share, refuse_unfit
+from gan_zoo.ranges import Share, refuse_unfit
 
 
 class StackGAN(TextToImage):

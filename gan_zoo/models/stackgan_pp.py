@@ -31,7 +31,7 @@ from gan_zoo.losses import colour_consistency
 from gan_zoo.models.base import Loss
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
-from gan_zoo.options import NonNegative, refuse_unfit
+from gan_zoo.ranges import NonNegative, refuse_unfit
 
 _ALPHA_WITHOUT_TEXT = 50.0
 

@@ -18,8 +18,8 @@ from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_n
 from gan_zoo.models.base import Generated, Loss, NoiseToImage, in_chunks
 from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
 from gan_zoo.networks.text import TextEncoder, words_of
-from gan_zoo.options import Count, NonNegative, refuse_unfit
 from gan_zoo.plotting import captioned, side_by_side, stacked
+from gan_zoo.ranges import Count, NonNegative, refuse_unfit
 
 log = logging.getLogger(__name__)
 

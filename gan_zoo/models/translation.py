@@ -21,8 +21,8 @@ from gan_zoo.models.base import (
     Loss,
     OptimizerFactory,
     Phase,
+    has_batch_norm,
     in_chunks,
-    mixes_images,
     on_both,
 )
 from gan_zoo.plotting import interleaved, scatter_plots
@@ -81,7 +81,7 @@ class Translator(AdversarialModule):
         self.generator_b2a = generator()
         self.discriminator_a = discriminator()
         self.discriminator_b = discriminator()
-        self._mixes_images = mixes_images(self.discriminator_a)
+        self._has_batch_norm = has_batch_norm(self.discriminator_a)
         self.start_averaging()
 
     def players(self) -> dict[str, nn.Module]:
@@ -112,7 +112,7 @@ class Translator(AdversarialModule):
             (self.discriminator_b, batch.b, fake.b),
         ):
             real_logits, fake_logits = on_both(
-                discriminator, (real,), (generated,), apart=self._mixes_images
+                discriminator, (real,), (generated,), apart=self._has_batch_norm
             )
             losses.append(self.adversarial.discriminator(real_logits, fake_logits))
             real_outputs.append(self.adversarial.output(real_logits.detach()).mean())

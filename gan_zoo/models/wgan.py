@@ -24,7 +24,7 @@ from torch import Tensor
 from gan_zoo.data import ImageBatch
 from gan_zoo.losses import AdversarialLoss
 from gan_zoo.models.base import ImageGAN, Loss, Phase
-from gan_zoo.options import Count, Positive, refuse_unfit
+from gan_zoo.ranges import Count, Positive, refuse_unfit
 
 # The authors' code: the critic's warm-up is before the first 25 steps of the generator and before
 # every 500th.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import halvings
-from gan_zoo.options import Count, Natural
+from gan_zoo.ranges import Count, Natural
 
 
 class _Layer(nn.Module):

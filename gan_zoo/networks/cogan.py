@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.options import Count, Few, Share
+from gan_zoo.ranges import Count, Few, Share
 
 _MAX_FIRST_MAP = 4
 

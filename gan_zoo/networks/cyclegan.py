@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import initialise
-from gan_zoo.options import Count, Few
+from gan_zoo.ranges import Count, Few
 
 # From how many pixels on the paper's own widths and depths are meant.
 _PICTURES = 64

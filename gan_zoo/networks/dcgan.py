@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.options import Count
+from gan_zoo.ranges import Count
 
 Activation = Callable[[], nn.Module]
 _leaky_relu = functools.partial(nn.LeakyReLU, 0.2)

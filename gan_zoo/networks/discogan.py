@@ -11,7 +11,7 @@ import itertools
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import halvings, initialise
-from gan_zoo.options import Count
+from gan_zoo.ranges import Count
 
 
 def _check_images(channels: int | None) -> None:

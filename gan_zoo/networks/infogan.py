@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import initialise, quarter
-from gan_zoo.options import Count, Range
+from gan_zoo.ranges import Count, Range
 
 # How many categories a code has, and how many codes there are.
 Categories = Annotated[int, Range(2, 10**6)]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.options import Count, Positive, Share
+from gan_zoo.ranges import Count, Positive, Share
 
 
 def _layers(

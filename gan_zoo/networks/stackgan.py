@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.networks.dcgan import halvings, initialise
-from gan_zoo.options import Count, Few
+from gan_zoo.ranges import Count, Few
 
 
 class Drawn(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.options import Count
+from gan_zoo.ranges import Count
 
 # Words of a caption: letters and digits of any script, whatever their case.
 _WORD = re.compile(r"\w+")

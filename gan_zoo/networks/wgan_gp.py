@@ -11,7 +11,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.options import Count
+from gan_zoo.ranges import Count
 
 
 def _sizes(image_size: int) -> list[int]:

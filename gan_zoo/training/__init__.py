@@ -1,0 +1,1 @@
+"""The alternating loop of any game: players, phases, one iteration."""
