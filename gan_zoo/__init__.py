@@ -1,3 +1,72 @@
-"""Every GAN of the classic survey, trained by one command."""
+"""Every GAN of the classic survey, trained by one command, or from a notebook.
+
+    run = gan_zoo.build("dcgan", "mnist", ["model.latent_dim=64", "trainer.max_steps=1000"])
+    run.trainer.fit(run.model, run.data)
+
+    images = gan_zoo.load("runs/dcgan/mnist/2026-11-25_12-00-00").sample(64)
+
+To import this imports neither torch nor Lightning: both functions do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gan_zoo.models.protocols import Sampled
+    from gan_zoo.train import Run
 
 __version__ = "0.1.0"
+
+
+def build(
+    model: str,
+    dataset: str | None = None,
+    overrides: Sequence[str] = (),
+    folder: str | Path = "runs/notebook",
+) -> Run:
+    """The model, data and trainer that the command line would build.
+
+    Args:
+        model: its name, as in ``model=dcgan``.
+        dataset: its name; None for the model's own.
+        overrides: as on the command line: "model.latent_dim=64", "trainer=cpu".
+        folder: where checkpoints, logs and samples are written.
+
+    Returns:
+        (model, data, trainer, about); ``run.trainer.fit(run.model, run.data)`` trains.
+
+    Raises:
+        ValueError: for a choice that can't work.
+    """
+    from gan_zoo.run.configuration import composed
+    from gan_zoo.run.errors import explain
+    from gan_zoo.train import build, check
+
+    chosen = [f"model={model}", *([f"dataset={dataset}"] if dataset else []), *overrides]
+    config = None
+    try:
+        config = composed("train", chosen, Path(folder))
+        check(config)
+        return build(config, Path(folder))
+    except Exception as error:
+        raise ValueError(explain(error, "train", config)) from error
+
+
+def load(path: str | Path, which: str = "last", trust: Sequence[str] = ()) -> Sampled:
+    """The model of a run's checkpoint, in eval mode on the CPU.
+
+    Args:
+        path: a run's folder, or a checkpoint.
+        which: of a folder, "last" or "best".
+        trust: packages beside this one whose classes its configuration may name.
+
+    Raises:
+        ValueError: if there is no checkpoint, or it is damaged, or would run code.
+    """
+    from gan_zoo.run.folder import find_checkpoint
+    from gan_zoo.training.checkpoints import model_of
+
+    return model_of(find_checkpoint(path, which)[1], trust)

@@ -15,11 +15,12 @@ where the type is a union, and explains a union by one sentence for each of its 
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import functools
 import inspect
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import (
     Annotated,
@@ -209,3 +210,12 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+@contextlib.contextmanager
+def within(name: str) -> Iterator[None]:
+    """Names UnfitArguments raised meanwhile by the argument that holds theirs: "name.argument"."""
+    try:
+        yield
+    except UnfitArgument as error:
+        raise UnfitArgument(f"{name}.{error.argument}", error.problem) from error

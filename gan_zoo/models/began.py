@@ -11,20 +11,23 @@ sharper and less diverse images. M = L(x) + |gamma L(x) - L(G(z))| measures conv
 3.4.1); the learning rate is halved when it stalls.
 
 What differs from the paper: L is the mean over pixels and not the sum, which gives lambda_k its
-meaning at any size (common practice); D and G share one draw of noise an iteration.
+meaning at any size (common practice); D and G share one batch of noise an iteration; samples are
+drawn from a moving average of the generator.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gan_zoo.data import ImageBatch
-from gan_zoo.models.base import Loss, NoiseToImage, Phase
+from gan_zoo.data.base import ImageBatch
+from gan_zoo.models.noise_to_image import NoiseToImage
+from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.plotting import interleaved
-from gan_zoo.ranges import Positive, Range, refuse_unfit
+from gan_zoo.ranges import Count, Positive, PositiveShare, checked
+from gan_zoo.training.module import Loss, Phase
 
 # Of the moving averages that balance and convergence are taken from: about 100 iterations.
 _DECAY = 0.99
@@ -33,41 +36,54 @@ _DECAY = 0.99
 class BEGAN(NoiseToImage):
     """An auto-encoder against a generator, in an equilibrium that k keeps.
 
-    Logged beside the base's figures: ``k``; ``balance``, E[L(G(z))] / E[L(x)], which should come to
-    gamma; ``convergence``, the paper's M. The last two are of moving averages over about 100
-    iterations.
+        model = BEGAN(gamma=0.75)
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+        images = model.sample(64)
+
+    Logged beside the losses: ``k``; ``balance``, E[L(G(z))] / E[L(x)], which should come to gamma;
+    ``convergence``, the paper's M. The last two are of moving averages over about 100 iterations.
 
     Args:
         generator, discriminator: noise -> images, and images (B, C, H, W) -> their reconstructions,
-            alike. Networks with a method ``at_iteration`` are told the iteration.
-        gamma: the balance to hold, in (0, 1].
+            alike; by default the paper's for MNIST. Networks with a method ``at_iteration`` are
+            told the iteration.
+        latent_dim: length of the noise vector.
+        gamma: the balance to hold.
         lambda_k: gain of the control of k.
-        eta: exponent of the pixels' absolute error, 1 or 2.
+        eta: exponent of the pixels' absolute error.
         options: NoiseToImage's.
-
-    Raises:
-        ValueError: for an option out of its range.
     """
 
-    watched = "convergence"
+    plateau_term = "convergence"
     steered: ClassVar = {
         "k": ((0.0, 1.0), "A larger model.lambda_k, another model.gamma or other rates may help.")
     }
     k: Tensor
     averages: Tensor
 
+    @checked
     def __init__(
-        self, *, gamma: float = 0.5, lambda_k: float = 0.001, eta: int = 1, **options: Any
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        latent_dim: Count = 64,
+        gamma: PositiveShare = 0.5,
+        lambda_k: Positive = 0.001,
+        eta: Literal[1, 2] = 1,
+        **options: Any,
     ) -> None:
-        refuse_unfit("model.gamma", gamma, Annotated[float, Range(0, 1, above=True)])
-        refuse_unfit("model.lambda_k", lambda_k, Positive)
-        refuse_unfit("model.eta", eta, Annotated[int, Range(1, 2)])
-        super().__init__(**options)
+        super().__init__(
+            generator or BEGANDecoder(latent_dim),
+            discriminator or BEGANAutoencoder(),
+            latent_dim=latent_dim,
+            **options,
+        )
         self.gamma = gamma
         self.lambda_k = lambda_k
         self.eta = eta
         self.register_buffer("k", torch.zeros(()))
-        # Of L(x), L(G(z)), M, and 1, by which a young average is corrected.
+        # Of L(x), L(G(z)), M, and 1, by which the average of the first iterations is corrected.
         self.register_buffer("averages", torch.zeros(4))
 
     def generate(self, batch: ImageBatch) -> Tensor:
@@ -101,7 +117,7 @@ class BEGAN(NoiseToImage):
         now = torch.stack([real_loss, fake_loss, real_loss + gap.abs(), torch.ones_like(gap)])
         self.averages.lerp_(now, 1 - _DECAY)
 
-    def figures(self) -> dict[str, Tensor]:
+    def extra_terms(self) -> dict[str, Tensor]:
         real_loss, fake_loss, convergence, weight = self.averages
         return {
             "k": self.k,
@@ -110,7 +126,7 @@ class BEGAN(NoiseToImage):
         }
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """L of held-out real images, above ``train/d_real`` as D learns those by heart."""
+        """L of held-out real images: above ``train/d_real`` where D knows those by heart."""
         loss = self.autoencoder_loss(batch.image, batch.label).mean()
         self.log("val/d_real", loss, batch_size=len(batch.image), sync_dist=True)
 

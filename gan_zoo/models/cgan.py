@@ -5,27 +5,58 @@
 Both players are given the label y: the generator its one-hot vector beside the noise, the
 discriminator beside the image. Generated images take the labels of the real ones in the batch.
 
-What differs from the paper by default: Adam, no dropout in the generator, the non-saturating
-generator loss (the paper does not say which). ``experiment=cgan_2014`` brings its SGD schedule and
-dropout of .5 in both players.
+What differs from the paper by default: Adam, no dropout in the generator, a moving average of it,
+the non-saturating generator loss (the paper does not say which). ``experiment=cgan_2014`` brings
+its SGD schedule and dropout of .5 in both players.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
-from gan_zoo.models.base import ImageGAN
+from torch import nn
+
+from gan_zoo.models.noise_to_image import ImageGAN, Noise
+from gan_zoo.networks.mlp import ConditionalMaxoutDiscriminator, ConditionalMLPGenerator
+from gan_zoo.ranges import Count, checked
+
+unit_uniform = functools.partial(nn.init.uniform_, a=0.0, b=1.0)
 
 
 class CGAN(ImageGAN):
     """ImageGAN, conditioned on class labels.
 
+        model = CGAN(num_classes=10)
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+        threes = model.sample(8, labels=torch.full((8,), 3))
+
     Args:
+        generator, discriminator: by default the paper's for MNIST.
+        latent_dim: length of the noise vector.
         num_classes: how many classes the labels name.
+        noise: by default uniform on [0, 1], as the paper's.
         options: ImageGAN's.
     """
 
     published: ClassVar = {("mnist", "parzen"): "132 ± 1.8"}
 
-    def __init__(self, *, num_classes: int, **options: Any) -> None:
-        super().__init__(num_classes=num_classes, **options)
+    @checked
+    def __init__(
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        latent_dim: Count = 100,
+        num_classes: Count = 10,
+        noise: Noise = unit_uniform,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            generator or ConditionalMLPGenerator(latent_dim, num_classes),
+            discriminator or ConditionalMaxoutDiscriminator(num_classes),
+            latent_dim=latent_dim,
+            num_classes=num_classes,
+            noise=noise,
+            **options,
+        )

@@ -13,6 +13,8 @@ classifier on the discriminator's features, trained along with it on the labels 
 used on domain b. As in the authors' code, the features of a generated pair are drawn together, by
 their squared Euclidean distance and the weight ``lambda_match``: without it each domain's first
 layer is free to give features of its own, which the classifier does not know.
+
+By default there is a moving average of the generator, which the paper does not have.
 """
 
 from __future__ import annotations
@@ -24,59 +26,69 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.data import ImageBatch, ImagePair
-from gan_zoo.models.base import Generated, ImageGAN, Loss
-from gan_zoo.networks.cogan import CoupledDiscriminator
+from gan_zoo.models.noise_to_image import ImageGAN, Noise, normal
+from gan_zoo.models.protocols import Generated
+from gan_zoo.networks.cogan import CoupledDiscriminator, CoupledGenerator
 from gan_zoo.plotting import interleaved
-from gan_zoo.ranges import NonNegative, refuse_unfit
+from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked
+from gan_zoo.training.module import Loss
 
 
 class CoGAN(ImageGAN):
     """ImageGAN on pairs of images, (B, 2, C, H, W) with domain a first.
 
-    ``sample`` gives n pairs, (n, 2, C, H, W), each of one noise vector. With ``adapt`` the
-    classification loss and the accuracy on domain a are logged as ``train/classification_loss`` and
-    ``train/source_accuracy``, and of the validation set, whose labels are never trained on,
-    ``val/source_accuracy`` and ``val/target_accuracy``.
+        model = CoGAN()
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of ImagePair
+        pairs = model.sample(64)    # (64, 2, 1, 28, 28)
+
+    With ``adapt`` the classification loss and the accuracy on domain a are logged as
+    ``train/classification_loss`` and ``train/source_accuracy``, and of the validation set, whose
+    labels are never trained on, ``val/source_accuracy`` and ``val/target_accuracy``.
 
     Args:
-        generator: noise -> pairs of images.
+        generator: noise -> pairs of images; by default the paper's for MNIST.
         discriminator: pairs of images -> logits (B, 2); a CoupledDiscriminator for ``adapt``.
+        latent_dim: length of the noise vector.
+        noise: by default standard normal.
         adapt: train a classifier on the labels of domain a, to be used on b.
         num_source_classes: how many classes domain a has; None where it has no labels.
         lambda_classification: weight of the classifier's cross-entropy.
         lambda_match: weight of the squared Euclidean distance of a generated pair's features.
+        penalty: None: a gradient penalty on pairs would tie the two discriminators.
         options: ImageGAN's.
-
-    Raises:
-        ValueError: for a gradient penalty, weights below 0, or ``adapt`` without labels.
     """
 
     batch_types = (ImagePair,)
 
+    @checked
     def __init__(
         self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
         *,
-        discriminator: nn.Module,
+        latent_dim: Count = 100,
+        noise: Noise = normal,
         adapt: bool = False,
-        num_source_classes: int | None = None,
-        lambda_classification: float = 10.0,
-        lambda_match: float = 0.01,
+        num_source_classes: Count | None = None,
+        lambda_classification: NonNegative = 10.0,
+        lambda_match: NonNegative = 0.01,
+        penalty: None = None,
         **options: Any,
     ) -> None:
-        if options.get("penalty") is not None:
-            raise ValueError(
-                f"model.penalty is {options['penalty']}; a penalty on pairs would tie the two "
-                "discriminators: model.penalty=null, or model=wgan_gp for one domain."
-            )
-        refuse_unfit("model.lambda_classification", lambda_classification, NonNegative)
-        refuse_unfit("model.lambda_match", lambda_match, NonNegative)
-        refuse_unfit("model.adapt", adapt, bool)
         if adapt and num_source_classes is None:
-            raise ValueError(
-                "model.adapt=true learns from the labels of domain a, and this dataset has none: "
-                "dataset=mnist_usps has."
+            raise UnfitArgument(
+                "adapt",
+                "is true; it learns from the labels of domain a, and this dataset has none "
+                "(dataset=mnist_usps has).",
             )
-        super().__init__(discriminator=discriminator, **options)
+        discriminator = discriminator or CoupledDiscriminator()
+        super().__init__(
+            generator or CoupledGenerator(latent_dim),
+            discriminator,
+            latent_dim=latent_dim,
+            noise=noise,
+            **options,
+        )
         self.adapt = adapt
         self.lambda_classification = lambda_classification
         self.lambda_match = lambda_match

@@ -14,96 +14,38 @@ Here the discriminators step before the generators, on the same forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch import nn
 
 from gan_zoo.data import ImagePair, PointPair
-from gan_zoo.models.base import Loss, Phase
+from gan_zoo.losses import AdversarialLoss
+from gan_zoo.models.image_pool import ImagePool
 from gan_zoo.models.translation import Translated, Translator
-from gan_zoo.ranges import Decay, Natural, NonNegative, refuse_unfit
-
-
-class ImagePool:
-    """Generated images, old and new, for a discriminator to train on (Shrivastava et al. 2017).
-
-    Until it is full it keeps each image and returns it. From then on each image is, by even odds,
-    returned itself or put in the place of one drawn from the pool, which is returned.
-
-    Args:
-        size: how many to keep; 0 keeps none and returns what comes.
-
-    Raises:
-        ValueError: for a size below 0.
-    """
-
-    def __init__(self, size: int) -> None:
-        refuse_unfit("model.pool_size", size, Natural)
-        self.size = size
-        self.images: Tensor | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, ...) detached images -> (B, ...) to train on."""
-        if not self.size:
-            return images
-        # No image is drawn twice from as many as the pool has, so that all can be swapped at once.
-        return torch.cat([self._swapped(chunk) for chunk in images.split(self.size)])
-
-    def _swapped(self, images: Tensor) -> Tensor:
-        # What a checkpoint brought back may lie on another device.
-        self.images = images[:0] if self.images is None else self.images.to(images.device)
-        room = self.size - len(self.images)
-        kept, rest = images[:room], images[room:]
-        if len(kept):
-            self.images = torch.cat((self.images, kept))
-        if not len(rest):
-            return images
-        old = torch.rand(len(rest)) < 0.5
-        places = torch.randperm(self.size)[: len(rest)][old].to(images.device)
-        positions = old.nonzero().squeeze(1).to(images.device)
-        shown = rest.clone()
-        shown[positions] = self.images[places]
-        self.images[places] = rest[positions]
-        return torch.cat((kept, shown))
-
-
-class ConstantThenLinear(LambdaLR):
-    """The rate is constant at first and then falls linearly to 0 (1703.10593, section 7.1).
-
-    Args:
-        optimizer: whose rate.
-        constant_share: part of the iterations that is at the full rate (the paper's: half).
-        total_steps: iterations until 0.
-
-    Raises:
-        ValueError: for a share outside [0, 1), or without a number of iterations.
-    """
-
-    def __init__(self, optimizer: Optimizer, constant_share: float, total_steps: int) -> None:
-        refuse_unfit("model.scheduler.constant_share", constant_share, Decay)
-        if total_steps < 1:
-            raise ValueError(
-                "A rate that falls until the run's end needs trainer.max_steps; "
-                "model/scheduler=null keeps it."
-            )
-        falling = (1 - constant_share) * total_steps
-        super().__init__(optimizer, lambda n: min(1.0, max(0.0, (total_steps - n) / falling)))
+from gan_zoo.networks.cyclegan import PatchDiscriminator, ResidualGenerator
+from gan_zoo.ranges import Natural, NonNegative, UnfitArgument, checked
+from gan_zoo.training.module import Loss, Phase
 
 
 class CycleGAN(Translator):
     """Translators with cycle consistency, image pools and an identity term.
 
-    Logged beside Translator's figures, unweighted: ``game`` (both generators'), ``cycle_a`` (a -> b
-    -> a), ``cycle_b`` and ``identity``, where their weights are not 0. The paper's ablation
-    (section 5.1.4) is made by weights: cycle alone is lambda_gan=0, GAN alone both cycle weights 0,
-    forward or backward cycle alone the other one 0.
+        model = CycleGAN(lambda_identity=0.5)
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of ImagePair
+        images = model.sample(64, source=images_a, direction="a2b")
+
+    Logged beside Translator's terms, unweighted: ``game`` (both generators'), ``cycle_a`` (a -> b
+    -> a), ``cycle_b`` and ``identity``, where their weights are not 0. The weights make the paper's
+    ablation (section 5.1.4): cycle alone is lambda_gan=0, GAN alone both cycle weights 0, forward
+    or backward cycle alone the other one 0.
 
     Args:
+        generator, discriminator: factories of the networks; by default the paper's, at the widths
+            that they have for 28 grey pixels.
+        loss: by default the paper's least squares.
         lambda_gan: weight of the adversarial game; 0 trains no discriminators.
         lambda_cycle_a: of a -> b -> a, the paper's forward cycle.
         lambda_cycle_b: of b -> a -> b, the backward one.
@@ -111,37 +53,30 @@ class CycleGAN(Translator):
             where it has them).
         pool_size: images in each discriminator's pool.
         options: Translator's.
-
-    Raises:
-        ValueError: for a weight below 0, all weights 0, or a pool smaller than nothing.
     """
 
     batch_types = (ImagePair,)
 
+    @checked
     def __init__(
         self,
+        generator: Callable[[], nn.Module] = ResidualGenerator,
+        discriminator: Callable[[], nn.Module] = PatchDiscriminator,
         *,
-        lambda_gan: float = 1.0,
-        lambda_cycle_a: float = 10.0,
-        lambda_cycle_b: float = 10.0,
-        lambda_identity: float = 0.0,
-        pool_size: int = 50,
+        loss: str | AdversarialLoss = "cyclegan_least_squares",
+        lambda_gan: NonNegative = 1.0,
+        lambda_cycle_a: NonNegative = 10.0,
+        lambda_cycle_b: NonNegative = 10.0,
+        lambda_identity: NonNegative = 0.0,
+        pool_size: Natural = 50,
         **options: Any,
     ) -> None:
-        weights = {
-            "lambda_gan": lambda_gan,
-            "lambda_cycle_a": lambda_cycle_a,
-            "lambda_cycle_b": lambda_cycle_b,
-            "lambda_identity": lambda_identity,
-        }
-        for option, weight in weights.items():
-            refuse_unfit(f"model.{option}", weight, NonNegative)
         if not lambda_gan + lambda_cycle_a + lambda_cycle_b:
-            raise ValueError(
-                "model.lambda_gan, lambda_cycle_a and lambda_cycle_b are 0: nothing is left to "
-                "learn."
+            raise UnfitArgument(
+                "lambda_gan",
+                "is 0, and so are lambda_cycle_a and lambda_cycle_b: nothing is left to learn.",
             )
-        super().__init__(**options)
+        super().__init__(generator, discriminator, loss=loss, **options)
         self.lambda_gan = lambda_gan
         self.lambda_cycle_a = lambda_cycle_a
         self.lambda_cycle_b = lambda_cycle_b

@@ -5,25 +5,38 @@ architecture (gan_zoo.networks.dcgan) and a recipe that trains: Adam of rate 2e-
 batches of 128, weights from N(0, .02), images in [-1, 1], noise of 100 uniform values in [-1, 1].
 
 What differs from the paper by default: images of 28 pixels, so two strided layers instead of four,
-and half its 128 base channels or fewer. ``experiment=dcgan_conditional`` brings the conditional
-networks with which the paper's appendix draws labelled MNIST digits.
+half its 128 base channels or fewer, and a moving average of the generator.
+``experiment=dcgan_conditional`` brings the conditional networks with which the paper's appendix
+draws labelled MNIST digits.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from gan_zoo.models.base import ImageGAN
+from torch import nn
+
+from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from gan_zoo.ranges import Count, checked
 
 
 class DCGAN(ImageGAN):
     """ImageGAN as it is; the paper's part is in the networks and in conf/model/dcgan.yaml.
 
-    With ``num_classes`` and networks that take labels it is conditional.
+        model = DCGAN(DCGANGenerator(image_size=64), DCGANDiscriminator(image_size=64))
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+        images = model.sample(64)
 
     Its figures on Stacked MNIST are VEEGAN's (1705.07761), which first reported them. The paper's
     own figure, 2.98 % error of 1-nearest-neighbour classification with 50,000 images, could not be
     confirmed from its text, and is of the conditional networks.
+
+    Args:
+        generator, discriminator: by default the paper's for images of 28 grey pixels.
+        latent_dim: length of the noise vector.
+        num_classes: with networks that take labels, how many classes; None for no condition.
+        options: ImageGAN's.
     """
 
     published: ClassVar = {
@@ -31,3 +44,21 @@ class DCGAN(ImageGAN):
         ("mnist_stacked", "modes"): "99",
         ("mnist_stacked", "modes_kl"): "3.40",
     }
+
+    @checked
+    def __init__(
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        latent_dim: Count = 100,
+        num_classes: Count | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            generator or DCGANGenerator(latent_dim, num_classes=num_classes),
+            discriminator or DCGANDiscriminator(num_classes=num_classes),
+            latent_dim=latent_dim,
+            num_classes=num_classes,
+            **options,
+        )

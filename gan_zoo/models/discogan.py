@@ -15,27 +15,35 @@ is feature matching (``feature_matching``), reconstruction has little weight at 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.losses import feature_matching
-from gan_zoo.models.base import Loss, Phase
 from gan_zoo.models.translation import Translated, Translator
-from gan_zoo.ranges import Count, Natural, Share, refuse_unfit
+from gan_zoo.networks.discogan import DiscoGANDiscriminator, DiscoGANGenerator
+from gan_zoo.ranges import Count, Natural, Share, UnfitArgument, checked
+from gan_zoo.training.module import Loss, Phase
 
 
 class DiscoGAN(Translator):
     """Translators with reconstruction in both directions.
 
+        model = DiscoGAN()
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of ImagePair
+        images = model.sample(64, source=images_a, direction="a2b")
+
     The generators minimise (1 - r) game + r reconstruction, each summed over the directions; the
     game is (1 - f) adversarial + f feature matching. r = .5 and f = 0 are the paper's sum, halved.
-    Logged beside Translator's figures: ``game``, ``reconstruction_a`` and ``reconstruction_b``.
+    Logged beside Translator's terms: ``game``, ``reconstruction_a`` and ``reconstruction_b``.
 
     Args:
+        generator, discriminator: factories of the networks; by default the authors' for 28 grey
+            pixels. Feature matching needs discriminators with a method ``judge``, as theirs.
         reconstruction_rate: r.
         starting_rate: r in the first ``starting_steps`` iterations; None for no such start.
         starting_steps: how many those are.
@@ -45,37 +53,28 @@ class DiscoGAN(Translator):
         d_interval: 1 trains both players in every iteration; n > 1 the discriminators in every n-th
             and the generators in the others.
         options: Translator's.
-
-    Raises:
-        ValueError: for an option out of its range, or feature matching by a discriminator that
-            does not tell its features.
     """
 
+    @checked
     def __init__(
         self,
+        generator: Callable[[], nn.Module] = DiscoGANGenerator,
+        discriminator: Callable[[], nn.Module] = DiscoGANDiscriminator,
         *,
-        reconstruction_rate: float = 0.5,
-        starting_rate: float | None = None,
-        starting_steps: int = 10_000,
-        reconstruct: str = "both",
-        feature_matching: float = 0.0,
-        d_interval: int = 1,
+        reconstruction_rate: Share = 0.5,
+        starting_rate: Share | None = None,
+        starting_steps: Natural = 10_000,
+        reconstruct: Literal["both", "a", "b", "none"] = "both",
+        feature_matching: Share = 0.0,
+        d_interval: Count = 1,
         **options: Any,
     ) -> None:
-        refuse_unfit("model.reconstruction_rate", reconstruction_rate, Share)
-        refuse_unfit("model.starting_rate", starting_rate, Share | None)
-        refuse_unfit("model.starting_steps", starting_steps, Natural)
-        refuse_unfit("model.feature_matching", feature_matching, Share)
-        refuse_unfit("model.d_interval", d_interval, Count)
-        if reconstruct not in ("both", "a", "b", "none"):
-            raise ValueError(
-                f"model.reconstruct is {reconstruct}; it has to be both, a, b or none."
-            )
-        super().__init__(**options)
+        super().__init__(generator, discriminator, **options)
         if feature_matching and not hasattr(self.discriminator_a, "judge"):
-            raise ValueError(
-                "model.feature_matching needs discriminators that tell their features, such as "
-                "model/discriminator=discogan."
+            raise UnfitArgument(
+                "feature_matching",
+                "needs discriminators that tell their features, such as DiscoGANDiscriminator "
+                "(model/discriminator=discogan).",
             )
         self.reconstruction_rate = reconstruction_rate
         self.starting_rate = starting_rate

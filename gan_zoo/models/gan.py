@@ -5,72 +5,54 @@
 D ascends V; G descends V (``loss=minimax``) or, as section 3 does in practice and the default here
 does, ascends E_z[log D(G(z))] (``loss=non_saturating``).
 
-What differs from the paper by default: the survey's simple networks, noise of 256 uniform values
-and Adam. ``experiment=gan_2014`` brings the paper's own networks, noise and SGD schedule. The
-authors' code halves D's loss, and updates both players at once from the same weights; here, as in
-the paper's Algorithm 1, V stands as it is and the players alternate.
+What differs from the paper by default: the survey's simple networks, noise of 256 uniform values,
+Adam, and a moving average of the generator. ``experiment=gan_2014`` brings the paper's own
+networks, noise and SGD schedule. The authors' code halves D's loss, and updates both players at
+once from the same weights; here, as in the paper's Algorithm 1, V is not halved and the players
+alternate.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import nn
 
-from gan_zoo.models.base import ImageGAN
-from gan_zoo.ranges import Decay, NonNegative, Range, refuse_unfit
+from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
+from gan_zoo.ranges import Count, checked
 
 
 class GAN(ImageGAN):
-    """The original game, which is the base's: nothing is added to ImageGAN."""
+    """The original game, which is ImageGAN's: nothing is added to it.
+
+        model = GAN(loss="minimax")
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+        images = model.sample(64)
+
+    Args:
+        generator, discriminator: by default the paper's for MNIST.
+        latent_dim: length of the noise vector.
+        options: ImageGAN's.
+    """
 
     published: ClassVar = {("mnist", "parzen"): "225 ± 2"}
 
-
-class MomentumSchedule(LRScheduler):
-    """SGD's schedule in the GAN and cGAN papers: the rate decays, the momentum rises.
-
-    In step t the rate is max(lr / decay^t, min_lr) and the momentum rises linearly from
-    ``momentum_start`` to ``momentum_end``, where it stays from step ``momentum_steps`` on.
-
-    Args:
-        optimizer: an SGD with momentum; its own momentum is overwritten.
-        decay: divisor of the rate at each step (GAN's authors' code: 1.000004, cGAN: 1.00004).
-        min_lr: the rate's floor.
-        momentum_start, momentum_end: .5 and .7 in both papers.
-        momentum_steps: 250 epochs of 500 batches in the authors' code.
-
-    Raises:
-        ValueError: for an option out of its range.
-    """
-
+    @checked
     def __init__(
         self,
-        optimizer: Optimizer,
-        decay: float = 1.000004,
-        min_lr: float = 1e-6,
-        momentum_start: float = 0.5,
-        momentum_end: float = 0.7,
-        momentum_steps: int = 125_000,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        latent_dim: Count = 100,
+        **options: Any,
     ) -> None:
-        refuse_unfit("model.scheduler.decay", decay, Annotated[float, Range(1)])
-        refuse_unfit("model.scheduler.min_lr", min_lr, NonNegative)
-        refuse_unfit("model.scheduler.momentum_start", momentum_start, Decay)
-        refuse_unfit("model.scheduler.momentum_end", momentum_end, Decay)
-        refuse_unfit("model.scheduler.momentum_steps", momentum_steps, Annotated[int, Range(1)])
-        self.decay = decay
-        self.min_lr = min_lr
-        self.momentum_start = momentum_start
-        self.momentum_end = momentum_end
-        self.momentum_steps = momentum_steps
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list[float | Tensor]:
-        risen = min(self.last_epoch / self.momentum_steps, 1.0)
-        for group in self.optimizer.param_groups:
-            group["momentum"] = (
-                self.momentum_start + (self.momentum_end - self.momentum_start) * risen
-            )
-        return [max(lr / self.decay**self.last_epoch, self.min_lr) for lr in self.base_lrs]
+        super().__init__(
+            generator
+            or MLPGenerator(
+                latent_dim, hidden=(1200, 1200), negative_slope=0.0, norm=False, weight_range=0.05
+            ),
+            discriminator or MaxoutDiscriminator(unit_range=True, weight_range=0.005),
+            latent_dim=latent_dim,
+            **options,
+        )

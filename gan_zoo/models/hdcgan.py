@@ -15,7 +15,8 @@ What the paper leaves open, as its training code was never published, and what i
 - Where batch norm stands: where DCGAN has it, so neither at the generator's output nor in the
   discriminator's first layer, whose activation is SELU alone. With it there
   (``model.discriminator.norm_first=true``) the discriminator told MNIST's batches apart at once.
-- Adam of rate 2e-4 and beta1 .5, batches of 128, weights from N(0, .02): DCGAN's.
+- Adam of rate 2e-4 and beta1 .5, batches of 128, weights from N(0, .02): DCGAN's. A moving
+  average of the generator, which the paper does not have.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from gan_zoo.data import ImageBatch
-from gan_zoo.models.base import ImageGAN
-from gan_zoo.ranges import Range, refuse_unfit
+from gan_zoo.data.base import ImageBatch
+from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from gan_zoo.ranges import Count, Range, checked
 
 Zeta = Annotated[int, Range(1, 64)]
 
@@ -35,17 +37,34 @@ Zeta = Annotated[int, Range(1, 64)]
 class HDCGAN(ImageGAN):
     """ImageGAN that trains on images zeta times as large as those that it is given and shows.
 
-    Args:
-        zeta: the telescope's factor; the generator's images are zeta times as large as the data's.
-        options: ImageGAN's.
+        model = HDCGAN(zeta=2)
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+        images = model.sample(64)
 
-    Raises:
-        ValueError: for a zeta under 1.
+    Args:
+        generator, discriminator: of images zeta times as large as the data's; by default DCGAN's
+            for 28 grey pixels, with SELU.
+        latent_dim: length of the noise vector.
+        zeta: the telescope's factor.
+        options: ImageGAN's.
     """
 
-    def __init__(self, *, zeta: Zeta = 2, **options: Any) -> None:
-        refuse_unfit("model.zeta", zeta, Zeta)
-        super().__init__(**options)
+    @checked
+    def __init__(
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        latent_dim: Count = 100,
+        zeta: Zeta = 2,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            generator or DCGANGenerator(latent_dim, activation=nn.SELU, zeta=zeta),
+            discriminator or DCGANDiscriminator(activation=nn.SELU),
+            latent_dim=latent_dim,
+            **options,
+        )
         self.zeta = zeta
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:

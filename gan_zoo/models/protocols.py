@@ -39,6 +39,9 @@ class Sampled(Protocol):
     published: Mapping[tuple[str, str], str]
     ema: nn.ModuleDict
 
+    def sample(self, n: int, **options: Any) -> Tensor:
+        """(n, ...) images in [-1, 1], in eval mode, without gradients; see the model's own."""
+
     def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
         """What the model's sample grid keeps fixed through a run.
 

@@ -21,144 +21,93 @@ Stage I takes its running statistics, as in sampling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.data import CaptionBatch
-from gan_zoo.models.base import Loss, OptimizerFactory, Phase, eval_mode
-from gan_zoo.models.text_to_image import TextToImage
-from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
-from gan_zoo.ranges import Share, refuse_unfit
+from gan_zoo.data.captions import CaptionBatch
+from gan_zoo.models.stages import TwoStages
+from gan_zoo.networks.stackgan import (
+    ScaleImages,
+    StageOneGenerator,
+    StageTwoGenerator,
+    TextDiscriminator,
+)
+from gan_zoo.ranges import Count, checked
+from gan_zoo.training.averaging import eval_mode
+from gan_zoo.training.module import Loss
 
 
-class StackGAN(TextToImage):
+class StackGAN(TwoStages):
     """TextToImage in two stages that are trained in turn.
 
-    Each stage has its own generator and discriminator, optimizers and schedules: ``d`` and ``g`` in
-    Stage I, ``d_2`` and ``g_2`` in Stage II. Losses are logged under the same names in both, with
-    ``stage`` beside them. ``sample`` gives the images of the last stage that has been trained.
+        model = StackGAN()
+        pl.Trainer(max_steps=1000).fit(model, MNISTCaptionsDataModule(...))
+        images = model.sample(4, captions=["a thin green three"] * 4)
 
-    A run's stage boundary is set when it begins, from ``trainer.max_steps``; one that is resumed
-    with more steps spends them on Stage II.
+    Each stage has its own generator and discriminator, optimizers and schedules. ``sample`` gives
+    the images of the last stage that has been trained.
 
     Args:
-        generator, discriminator: Stage I's.
+        generator, discriminator: Stage I's; all four are by default the paper's for 32 pixels.
         generator_2, discriminator_2: Stage II's.
-        optimizer_g, optimizer_d: factories of either stage's optimizers.
-        stage_one_share: of the iterations, how many Stage I is trained for; 1 trains it alone, 0
-            Stage II alone, on the Stage I of another run (``init_from``).
-        options: TextToImage's.
-
-    Raises:
-        ValueError: for a share that is not in [0, 1]; at the start of training, without
-            ``trainer.max_steps`` to share, or if Stage II would begin on an untrained Stage I.
+        embedding_dim: length of the captions' embeddings.
+        options: TwoStages', with ``stage_one_share``.
     """
 
-    averaged_networks: ClassVar[dict[str, str]] = {"generator": "g", "generator_2": "g_2"}
-
+    @checked
     def __init__(
         self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        generator_2: nn.Module | None = None,
+        discriminator_2: nn.Module | None = None,
         *,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        generator_2: nn.Module,
-        discriminator_2: nn.Module,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
-        stage_one_share: float = 0.5,
+        embedding_dim: Count = 64,
         **options: Any,
     ) -> None:
-        refuse_unfit("model.stage_one_share", stage_one_share, Share)
+        generator_2 = generator_2 or StageTwoGenerator(embedding_dim)
         super().__init__(
-            generator=generator,
-            discriminator=discriminator,
-            optimizer_g=optimizer_g,
-            optimizer_d=optimizer_d,
-            augmentations=2,
+            generator or StageOneGenerator(embedding_dim=embedding_dim),
+            discriminator or TextDiscriminator(embedding_dim=embedding_dim, factor=2),
+            averaged={"generator_2": ("g_2", generator_2)},
+            embedding_dim=embedding_dim,
             **options,
         )
         self.optimizer_factories = {
-            "d": optimizer_d,
-            "g": optimizer_g,
-            "d_2": optimizer_d,
-            "g_2": optimizer_g,
+            **self.optimizer_factories,
+            "d_2": self.optimizer_factories["d"],
+            "g_2": self.optimizer_factories["g"],
         }
         self.generator_2 = generator_2
-        self.discriminator_2 = discriminator_2
-        self.stage_one_share = stage_one_share
-        self.stage_one_steps: int | None = None
-        self._stage_one_shared = False
-        self.trained_stage: Tensor
-        self.register_buffer("trained_stage", torch.zeros((), dtype=torch.int64))
-        self.start_averaging()
+        self.discriminator_2 = discriminator_2 or TextDiscriminator(embedding_dim=embedding_dim)
 
     def players(self) -> dict[str, nn.Module]:
         return {
-            "d": self.discriminator,
-            "g": self.generator,
+            **super().players(),
             "d_2": self.discriminator_2,
             "g_2": self.generator_2,
         }
 
-    @property
-    def stage(self) -> int:
-        """The stage that the coming iteration trains, 1 or 2."""
-        steps = self.stage_one_steps
-        return 1 if steps is None or self.trainer.global_step < steps else 2
-
-    def phases(self) -> list[Phase]:
-        players = [("d", "g"), ("d_2", "g_2")][self.stage - 1]
-        return [
-            phase._replace(player=player)
-            for phase, player in zip(super().phases(), players, strict=True)
-        ]
-
-    def age(self, player: str) -> int | None:
-        begun = (self.stage_one_steps or 0) if player.endswith("_2") else 0
-        in_game = player.endswith("_2") == (self.stage == 2)
-        return self.trainer.global_step - begun if in_game else None
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.stage_one_steps is None:
-            steps = self.trainer.max_steps
-            if steps < 0 and 0 < self.stage_one_share < 1:
-                raise ValueError(
-                    "trainer.max_steps=-1 can't be shared out between the stages: give a number, "
-                    "or model.stage_one_share=1 or 0."
-                )
-            endless = steps < 0 and self.stage_one_share == 1
-            self.stage_one_steps = 2**62 if endless else round(self.stage_one_share * max(steps, 0))
-        if self.stage == 2 and not int(self.trained_stage):
-            raise ValueError(
-                "Stage II begins on a trained Stage I: init_from=RUN_FOLDER names a run that has "
-                "one, or model.stage_one_share above 0 trains it first."
-            )
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if self.stage == 2 and not self._stage_one_shared:
-            # All processes draw on the same Stage I, of which batch norm's statistics are a part.
-            self.share_buffers()
-            self._stage_one_shared = True
-
-    def generate(self, batch: CaptionBatch) -> Drawn:  # type: ignore[override]
+    def generate(self, batch: CaptionBatch) -> ScaleImages:  # type: ignore[override]
         noise = self.draw_noise(len(batch.image))
         if self.stage == 1:
-            return self.draw([self.generator], noise, batch.caption)
+            return self.images_of([self.generator], noise, batch.caption)
         coarse = self.network("generator")
         latent, eps = self._parts(noise)
         with torch.no_grad(), eval_mode(coarse):
             image = coarse(latent, batch.caption).images[0]
         return self.generator_2(image, eps, batch.caption)
 
-    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+    def images_of(
+        self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None
+    ) -> ScaleImages:
         latent, eps = self._parts(noise)
-        coarse: Drawn = generators[0](latent, caption)
+        coarse: ScaleImages = generators[0](latent, caption)
         if len(generators) == 1:
             return coarse
-        fine: Drawn = generators[1](coarse.images[0], eps, caption)
+        fine: ScaleImages = generators[1](coarse.images[0], eps, caption)
         return fine._replace(images=(*coarse.images, *fine.images))
 
     def _parts(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,27 +123,13 @@ class StackGAN(TextToImage):
         stages = (self.discriminator, self.discriminator_2)
         return [cast(TextDiscriminator, stages[self.stage - 1])]
 
-    def discriminator_loss(self, batch: CaptionBatch, fake: Drawn) -> Loss:  # type: ignore[override]
+    def discriminator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         real, drawn = judge.features(batch.image), judge.features(fake.images[-1].detach())
         return self.matching(judge, real, drawn, batch)
 
-    def generator_loss(self, batch: CaptionBatch, fake: Drawn) -> Loss:  # type: ignore[override]
+    def generator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         kl, terms = self.kl(fake)
         logits = judge.fits(judge.features(fake.images[-1]), batch.caption)
         return self.adversarial.generator(logits) + kl, terms
-
-    def after_phase(self, phase: Phase) -> None:
-        self.trained_stage.fill_(self.stage)
-
-    def figures(self) -> dict[str, Tensor]:
-        return {"stage": self.trained_stage.float()}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["stage_one_steps"] = self.stage_one_steps
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.stage_one_steps = checkpoint["stage_one_steps"]

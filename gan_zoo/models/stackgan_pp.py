@@ -26,54 +26,73 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.data import CaptionBatch, ImageBatch
+from gan_zoo.data.base import ImageBatch
+from gan_zoo.data.captions import CaptionBatch
 from gan_zoo.losses import colour_consistency
-from gan_zoo.models.base import Loss
 from gan_zoo.models.text_to_image import TextToImage
-from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
-from gan_zoo.ranges import NonNegative, refuse_unfit
+from gan_zoo.networks.stackgan import ScaleImages, TextDiscriminator
+from gan_zoo.networks.stackgan_pp import TreeDiscriminators, TreeGenerator
+from gan_zoo.ranges import Count, NonNegative, checked
+from gan_zoo.training.module import Loss
 
 _ALPHA_WITHOUT_TEXT = 50.0
 
 
 class StackGANPP(TextToImage):
-    """TextToImage at all scales at once; without a text encoder, images from noise alone.
+    """TextToImage at all scales at once; without text, images from noise alone.
 
-    Logged beside TextToImage's figures, each averaged over the scales: ``d_real_alone`` and
+        model = StackGANPP()
+        pl.Trainer(max_steps=1000).fit(model, MNISTCaptionsDataModule(...))
+        images = model.sample(4, captions=["a thin green three"] * 4)
+
+    Logged beside TextToImage's terms, each averaged over the scales: ``d_real_alone`` and
     ``d_fake_alone``, what D says of images by themselves, and ``colour_gap``, the unweighted colour
     term.
 
     Args:
-        generator: (noise[, caption]) -> Drawn, with images at all scales.
+        generator: (noise[, caption]) -> ScaleImages; by default the paper's for 32 pixels.
         discriminator: a TextDiscriminator for each scale, the coarsest first.
+        embedding_dim: length of the captions' embeddings; None for a model without text.
         lambda_colour: alpha above; None for the paper's 50 without text and 0 with it.
         options: TextToImage's.
-
-    Raises:
-        ValueError: for a weight below 0.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch, ImageBatch)
 
-    def __init__(self, *, lambda_colour: float | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    @checked
+    def __init__(
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        embedding_dim: Count | None = 64,
+        lambda_colour: NonNegative | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            generator or TreeGenerator(embedding_dim=embedding_dim),
+            discriminator or TreeDiscriminators(embedding_dim=embedding_dim),
+            embedding_dim=embedding_dim,
+            **options,
+        )
         if lambda_colour is None:
-            lambda_colour = _ALPHA_WITHOUT_TEXT if self.text_encoder is None else 0.0
-        refuse_unfit("model.lambda_colour", lambda_colour, NonNegative)
+            lambda_colour = 0.0 if self.has_text else _ALPHA_WITHOUT_TEXT
         self.lambda_colour = lambda_colour
 
-    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+    def images_of(
+        self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None
+    ) -> ScaleImages:
         return generators[0](noise, caption)
 
-    def generate(self, batch: CaptionBatch | ImageBatch) -> Drawn:
+    def generate(self, batch: CaptionBatch | ImageBatch) -> ScaleImages:
         noise = self.draw_noise(len(batch.image))
         caption = batch.caption if isinstance(batch, CaptionBatch) else None
-        return self.draw([self.generator], noise, caption)
+        return self.images_of([self.generator], noise, caption)
 
     def judges(self) -> list[TextDiscriminator]:
         return list(cast(Iterable[TextDiscriminator], self.discriminator))
 
-    def discriminator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
+    def discriminator_loss(self, batch: CaptionBatch | ImageBatch, fake: ScaleImages) -> Loss:
         losses, outputs = [], []
         for judge, image in zip(self.judges(), fake.images, strict=True):
             real = judge.features(batch.image)
@@ -95,7 +114,7 @@ class StackGANPP(TextToImage):
         joined = {name: torch.stack([terms[name] for terms in outputs]) for name in outputs[0]}
         return torch.stack(losses).sum(), joined
 
-    def generator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
+    def generator_loss(self, batch: CaptionBatch | ImageBatch, fake: ScaleImages) -> Loss:
         total, terms = self.kl(fake)
         for judge, image in zip(self.judges(), fake.images, strict=True):
             features = judge.features(image)

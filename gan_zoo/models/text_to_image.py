@@ -1,4 +1,4 @@
-"""What StackGAN and StackGAN++ share: captions in, images at several scales out."""
+"""The family of text-to-image models: captions in, images at several scales out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.data import CaptionBatch, ImageBatch
-from gan_zoo.data.base import BatchSource
-from gan_zoo.data.captions import CaptionDataModule
+from gan_zoo.data.base import BatchSource, ImageBatch
+from gan_zoo.data.captions import CaptionBatch, CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
-from gan_zoo.models.base import Generated, Loss, NoiseToImage, in_chunks
-from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
-from gan_zoo.networks.text import TextEncoder, words_of
+from gan_zoo.models.noise_to_image import Noise, NoiseToImage, normal
+from gan_zoo.models.passes import in_chunks
+from gan_zoo.models.protocols import Generated
+from gan_zoo.networks.stackgan import ScaleImages, TextDiscriminator
+from gan_zoo.networks.text import text_encoder_from, words_of
 from gan_zoo.plotting import captioned, side_by_side, stacked
-from gan_zoo.ranges import Count, NonNegative, refuse_unfit
+from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked
+from gan_zoo.training.module import Loss
 
 log = logging.getLogger(__name__)
 
@@ -27,60 +29,63 @@ _EXAMPLES, _EXAMPLE_COLUMNS = 16, 4
 
 
 class TextToImage(NoiseToImage):
-    """NoiseToImage with captions: conditioning augmentation, a frozen text encoder, grids.
+    """NoiseToImage with captions: conditioning augmentation, grids of captions.
 
     The noise vector holds z and the standard normal values of conditioning augmentation, so that
-    one vector and one caption are one image. The text encoder's weights are the data module's; they
-    and some captions to draw by default are part of the checkpoint.
+    one vector and one caption are one image. The frozen text encoder is the data module's;
+    checkpoints hold it, and some captions that are drawn by default.
 
     Logged: ``d_real``, ``d_wrong`` and ``d_fake``, of real images with their captions, real images
     with captions of another class, and generated ones with theirs; ``kl`` in nats.
 
     Args:
-        text_encoder: encodes captions; None for a model without text.
+        generator, discriminator: as the paper's class says.
+        embedding_dim: length of the captions' embeddings; None for a model without text.
         condition_dim: length of the condition c (N_g of StackGAN).
         conditioning_augmentation: False takes the caption's condition as it is, without noise.
         augmentations: how many conditions the generators draw.
         lambda_kl: weight of the KL divergence of the conditions' distribution from N(0, I), in
             nats.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        noise: by default standard normal.
         options: NoiseToImage's, but ``num_classes``.
-
-    Raises:
-        ValueError: for an option out of its range.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch,)
 
+    @checked
     def __init__(
         self,
+        generator: nn.Module,
+        discriminator: nn.Module,
         *,
-        text_encoder: nn.Module | None,
-        condition_dim: Count,
+        embedding_dim: Count | None,
+        condition_dim: Count = 32,
         conditioning_augmentation: bool = True,
-        augmentations: int = 1,
-        lambda_kl: float = 1.0,
+        augmentations: Count = 1,
+        lambda_kl: NonNegative = 1.0,
         loss: str | AdversarialLoss = "non_saturating",
+        noise: Noise = normal,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        refuse_unfit("model.lambda_kl", lambda_kl, NonNegative)
-        refuse_unfit("model.condition_dim", condition_dim, Count)
-        augmented = text_encoder is not None and conditioning_augmentation
+        super().__init__(generator, discriminator, noise=noise, **options)
+        self.has_text = embedding_dim is not None
+        augmented = self.has_text and conditioning_augmentation
         self.augmentation_dim = augmentations * condition_dim * augmented
         self.lambda_kl = lambda_kl
         self.adversarial = adversarial_loss(loss)
-        self.text_encoder = text_encoder
-        if text_encoder is not None:
-            text_encoder.requires_grad_(False)
+        # In a tuple, so that it is no part of the trained module.
+        self._text_encoder: tuple[Any, ...] = ()
         self.captions: list[str] = []
         self.caption_rows: list[list[str]] = []
 
     def generators(self, ema: bool = True) -> list[nn.Module]:
-        """The networks that ``draw`` takes, their moving averages where asked for."""
+        """The networks that ``images_of`` takes, their moving averages where asked for."""
         return [self.network("generator", ema)]
 
-    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+    def images_of(
+        self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None
+    ) -> ScaleImages:
         """All scales' images of noise and caption embeddings, the coarsest first."""
         raise NotImplementedError
 
@@ -95,7 +100,7 @@ class TextToImage(NoiseToImage):
         eps = torch.randn(n, self.augmentation_dim, generator=generator, device=device)
         return torch.cat([latent, eps.to(self.device)], 1)
 
-    def kl(self, drawn: Drawn) -> tuple[Tensor | float, dict[str, Tensor]]:
+    def kl(self, drawn: ScaleImages) -> tuple[Tensor | float, dict[str, Tensor]]:
         """lambda_kl times the KL divergence of the conditions, and the divergence as a term."""
         if drawn.mean is None or drawn.log_variance is None:
             return 0.0, {}
@@ -125,25 +130,53 @@ class TextToImage(NoiseToImage):
 
     def encode(self, captions: Sequence[str]) -> Tensor:
         """The captions' embeddings (N, E), on the model's device; ValueError for an unknown one."""
-        if self.text_encoder is None:
-            raise ValueError(f"This {type(self).__name__} was trained without text.")
-        encoder = cast(TextEncoder, self.text_encoder)
+        if not self._text_encoder:
+            raise ValueError(
+                f"This {type(self).__name__} has no text encoder: it was trained without text, or "
+                "on embeddings alone."
+            )
         rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
         order = torch.tensor([rows[caption] for caption in captions])
-        return encoder.encode(list(rows)).to(self.device)[order.to(self.device)]
+        return self._text_encoder[0].encode(list(rows))[order].to(self.device)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        source = getattr(self.trainer, "datamodule", None)
-        if self.text_encoder is None or not isinstance(source, CaptionDataModule):
+        data = getattr(self.trainer, "datamodule", None)
+        if not self.has_text or not isinstance(data, CaptionDataModule):
             return
-        if not self.captions:
-            self.text_encoder.load_state_dict(source.text_encoder.state_dict())
-        elif not _equal(self.text_encoder.state_dict(), source.text_encoder.state_dict()):
-            # The networks go on with the encoder that they know.
-            source.embed_with(self.text_encoder)
-        self.captions = source.example_captions
-        self.caption_rows = source.caption_rows
+        if not self._text_encoder:
+            self._text_encoder = (data.text_encoder,)
+        elif not _equal(self._text_encoder[0].artifact(), data.text_encoder.artifact()):
+            # The networks were trained on the embeddings of their own encoder.
+            data.embed_with(self._text_encoder[0])
+        self.captions = data.example_captions
+        self.caption_rows = data.caption_rows
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["text"] = {
+            "encoder": self._text_encoder[0].artifact() if self._text_encoder else None,
+            "captions": self.captions,
+            "caption_rows": self.caption_rows,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._take_text(checkpoint)
+
+    def begin_with(self, checkpoint: Mapping[str, Any]) -> None:
+        super().begin_with(checkpoint)
+        self._take_text(checkpoint)
+
+    def _take_text(self, checkpoint: Mapping[str, Any]) -> None:
+        text = checkpoint.get("text", {})
+        if text.get("encoder") is not None:
+            self._text_encoder = (text_encoder_from(text["encoder"]),)
+        self.captions = list(text.get("captions", ()))
+        self.caption_rows = [list(row) for row in text.get("caption_rows", ())]
+
+    def certainty(self, terms: Mapping[str, float]) -> float | None:
+        return self.adversarial.certainty(terms)
 
     def validation_step(self, batch: CaptionBatch | ImageBatch, batch_idx: int) -> None:
         """D on held-out real images, with their captions where there are such."""
@@ -157,13 +190,6 @@ class TextToImage(NoiseToImage):
             outputs.append(self.adversarial.output(logits).mean())
         value = torch.stack(outputs).mean()
         self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"captions": self.captions, "caption_rows": self.caption_rows}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.captions = list(state["captions"])
-        self.caption_rows = [list(row) for row in state["caption_rows"]]
 
     def sample(  # type: ignore[override]
         self,
@@ -195,7 +221,7 @@ class TextToImage(NoiseToImage):
             ValueError: for captions where the model knows no text, or another number of them.
         """
         noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
-        if captions is None and self.text_encoder is None:
+        if captions is None and not self.has_text:
             caption = torch.empty(n, 0, device=self.device)
         else:
             if captions is None:
@@ -206,7 +232,7 @@ class TextToImage(NoiseToImage):
         networks = self.generators(ema)
 
         def images(noise: Tensor, caption: Tensor) -> Tensor:
-            drawn = self.draw(networks, noise, caption).images
+            drawn = self.images_of(networks, noise, caption).images
             if not all_scales:
                 return drawn[-1]
             side = drawn[-1].shape[-1]
@@ -229,7 +255,7 @@ class TextToImage(NoiseToImage):
             ValueError: for a condition that the model does not take, or a caption of which it knows
                 no word; single words that it does not know are warned of.
         """
-        if self.text_encoder is None:
+        if not self.has_text:
             return super().sample_inputs(asked, n, generator)
         rest = {name: values for name, values in asked.items() if name != "captions"}
         captions = asked.get("captions")
@@ -255,7 +281,7 @@ class TextToImage(NoiseToImage):
 
         The classes that are asked for are those of the captions' images.
         """
-        if self.text_encoder is None:
+        if not self.has_text:
             yield from super().generated_images(n, source, generator, ema, chunk_size)
             return
         noise = self.draw_noise(n, generator)
@@ -266,18 +292,20 @@ class TextToImage(NoiseToImage):
             yield self.by_domain(images, batch.label)
 
     def real_images(self, batch: ImageBatch | CaptionBatch) -> dict[str, Generated]:
-        if self.text_encoder is None:
+        if not self.has_text:
             return super().real_images(batch)
         return self.by_domain(batch.image, batch.label)
 
     def _check(self, captions: Sequence[Any]) -> None:
         if not captions or not all(isinstance(caption, str) for caption in captions):
-            raise ValueError(
-                f"captions={captions}: sentences are wanted, such as "
-                'captions=["a thin green three"].'
+            raise UnfitArgument(
+                "captions",
+                f'is {captions}: give sentences, such as captions=["a thin green three"].',
             )
-        vocabulary = getattr(self.text_encoder, "vocabulary", None)
-        if vocabulary is None:
+        vocabulary = (
+            getattr(self._text_encoder[0], "vocabulary", None) if self._text_encoder else None
+        )
+        if not vocabulary:
             return
         for caption in captions:
             words = words_of(caption)
@@ -308,7 +336,7 @@ class TextToImage(NoiseToImage):
         Within such a row the noise is the same. Without text there are images at all scales alone.
         """
         noise = inputs["noise"].to(self.device)
-        if self.text_encoder is None:
+        if not self.has_text:
             return side_by_side(self.sample(len(noise), noise=noise, all_scales=True)), 4
         captions = self._default_captions(len(noise))
         sets = self.sample(len(noise), noise=noise, captions=captions, all_scales=True)
@@ -319,7 +347,7 @@ class TextToImage(NoiseToImage):
         return stacked(pictures), 1
 
     def real_grid(self, examples: ImageBatch | CaptionBatch) -> tuple[Tensor, int]:
-        if self.text_encoder is None:
+        if not self.has_text:
             return super().real_grid(cast(ImageBatch, examples))
         images = examples.image[:_EXAMPLES]
         return captioned(images, self._default_captions(len(images)), _EXAMPLE_COLUMNS), 1

@@ -6,7 +6,7 @@ the two are never paired in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -15,17 +15,13 @@ from torch import Tensor, nn
 from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, adversarial_loss
-from gan_zoo.models.base import (
-    AdversarialModule,
-    Generated,
-    Loss,
-    OptimizerFactory,
-    Phase,
-    has_batch_norm,
-    in_chunks,
-    on_both,
-)
+from gan_zoo.models.noise_to_image import adam
+from gan_zoo.models.passes import in_chunks, on_both
+from gan_zoo.models.protocols import Generated
 from gan_zoo.plotting import interleaved, scatter_plots
+from gan_zoo.ranges import UnfitArgument, checked
+from gan_zoo.training.averaging import has_batch_norm
+from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
 
 DIRECTIONS = ("a2b", "b2a")
 _GRID_COLUMNS = 10
@@ -58,31 +54,36 @@ class Translator(AdversarialModule):
         optimizer_g, optimizer_d: factories of the players' optimizers.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
         options: AdversarialModule's.
-
-    Raises:
-        ValueError: for an unknown loss.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (ImagePair, PointPair)
-    averaged_networks: ClassVar[dict[str, str]] = {"generator_a2b": "g", "generator_b2a": "g"}
+    published: ClassVar[Mapping[tuple[str, str], str]] = {}
+    steered: ClassVar[Mapping[str, tuple[tuple[float, ...], str]]] = {}
+    targets: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
+    @checked
     def __init__(
         self,
         generator: Callable[[], nn.Module],
         discriminator: Callable[[], nn.Module],
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
-        loss: str | AdversarialLoss,
+        *,
+        optimizer_g: OptimizerFactory = adam,
+        optimizer_d: OptimizerFactory = adam,
+        loss: str | AdversarialLoss = "non_saturating",
         **options: Any,
     ) -> None:
-        super().__init__(optimizers={"d": optimizer_d, "g": optimizer_g}, **options)
+        generator_a2b, generator_b2a = generator(), generator()
+        super().__init__(
+            optimizers={"d": optimizer_d, "g": optimizer_g},
+            averaged={"generator_a2b": ("g", generator_a2b), "generator_b2a": ("g", generator_b2a)},
+            **options,
+        )
         self.adversarial = adversarial_loss(loss)
-        self.generator_a2b = generator()
-        self.generator_b2a = generator()
+        self.generator_a2b = generator_a2b
+        self.generator_b2a = generator_b2a
         self.discriminator_a = discriminator()
         self.discriminator_b = discriminator()
         self._has_batch_norm = has_batch_norm(self.discriminator_a)
-        self.start_averaging()
 
     def players(self) -> dict[str, nn.Module]:
         return {
@@ -151,7 +152,7 @@ class Translator(AdversarialModule):
             ValueError: for an unknown direction, or a source shorter than n.
         """
         if direction not in DIRECTIONS:
-            raise ValueError(f"direction is {direction}; it has to be a2b or b2a.")
+            raise UnfitArgument("direction", f"is {direction}; it has to be a2b or b2a.")
         if len(source) < n:
             raise ValueError(f"{n} examples are asked for, and the source has {len(source)}.")
         network = self.network(f"generator_{direction}", ema)
@@ -188,6 +189,10 @@ class Translator(AdversarialModule):
             "a": Generated(batch.a, labels(batch.label_a)),
             "b": Generated(batch.b, labels(batch.label_b)),
         }
+
+    def certainty(self, terms: Mapping[str, float]) -> float | None:
+        """See Watched."""
+        return self.adversarial.certainty(terms)
 
     def validation_step(self, batch: ImagePair | PointPair, batch_idx: int) -> None:
         fake = self.generate(batch)

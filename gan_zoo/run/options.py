@@ -1,4 +1,4 @@
-"""What options may be: looked at before anything is built, and named as people type them."""
+"""Options on the command line, checked by the signatures that they are for, and named as typed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,7 +25,7 @@ from gan_zoo.ranges import (
     refuse_unfit,
 )
 
-# Options of other packages, which take what can't be, or refuse it without saying where.
+# Ranges of other packages' options: they accept impossible values, or their errors name no option.
 _ELSEWHERE: dict[str, dict[str, Any]] = {
     "torch.optim": {
         **dict.fromkeys(("lr", "weight_decay", "eps", "min_lr", "threshold"), NonNegative),
@@ -57,11 +58,6 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
 }
 
 
-def refuse_unless_whole(option: str, value: object, low: int, high: int = 2**32 - 1) -> None:
-    """Raises ValueError unless the option's value is a whole number in the range."""
-    refuse_unfit(option, value, Annotated[int, Range(low, high)])
-
-
 def refuse_unfit_options(config: DictConfig, key: str = "") -> None:
     """Raises ValueError for the first option that what it is for does not take.
 
@@ -88,16 +84,22 @@ def refuse_unfit_options(config: DictConfig, key: str = "") -> None:
             plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
             kind = kinds[name]
             if isinstance(plain, str) and not fits(plain, kind) and "_target_" in in_words(kind):
-                group = option.replace(".", "/")
                 raise ValueError(
                     f"{option} is {plain}; it has to be {in_words(kind)}: "
-                    f"{group}={plain} chooses a group of such."
+                    f"{_group(option)}={plain} chooses such options."
                 )
             refuse_unfit(option, plain, kind)
         if complete and name not in kinds and not name.startswith("_"):
             near = get_close_matches(name, kinds, n=1)
             hint = f"; did you mean {key}.{near[0]}?" if near else "."
             raise ValueError(f"There is no option '{option}' of {target}{hint}")
+
+
+def _group(option: str) -> str:
+    """The group whose choice an option's node is, as the command line takes it."""
+    group = option.replace(".", "/")
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return next((str(key) for key in choices if str(key).endswith(f"@{option}")), group)
 
 
 @functools.cache

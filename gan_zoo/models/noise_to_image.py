@@ -1,0 +1,372 @@
+"""The family of models that make images from noise: NoiseToImage, and ImageGAN on top of it.
+
+NoiseToImage has one generator, one discriminator, sampling and grids, and leaves their losses open.
+ImageGAN is the game that most papers vary: an adversarial loss on the discriminator's logits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gan_zoo.data.base import BatchSource, ImageBatch
+from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
+from gan_zoo.models.passes import in_chunks, on_both
+from gan_zoo.models.protocols import Generated
+from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked, fits, shown
+from gan_zoo.training.averaging import has_batch_norm
+from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
+
+Noise = Callable[..., Tensor]
+adam = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))
+uniform = functools.partial(nn.init.uniform_, a=-1.0, b=1.0)
+normal = nn.init.normal_
+
+
+class NoiseToImage(AdversarialModule):
+    """A generator from noise (and a label) to images, and a discriminator; their losses are open.
+
+    The generator runs forward once an iteration: the discriminator trains on its detached images,
+    then the generator back-propagates through the same ones. (Goodfellow et al. 2014, Algorithm 1,
+    draws fresh noise for the generator; the gradients have the same expectation up to the
+    discriminator's one step.)
+
+    Args:
+        generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1].
+        discriminator: (images[, label]) -> what the model's losses take.
+        optimizer_g, optimizer_d: factories of the players' optimizers.
+        noise: fills a tensor in place with the latent distribution, as torch.nn.init's functions
+            do; takes ``generator=``.
+        latent_dim: length of the noise vector.
+        num_classes: number of classes that both networks are conditioned on; None for none.
+        n_critic: the discriminator's steps to one of the generator (k in 1406.2661, Algorithm 1).
+        averaged: more networks to average than the generator; see AdversarialModule.
+        options: AdversarialModule's.
+    """
+
+    batch_types: ClassVar[tuple[type, ...]] = (ImageBatch,)
+    published: ClassVar[Mapping[tuple[str, str], str]] = {}
+    steered: ClassVar[Mapping[str, tuple[tuple[float, ...], str]]] = {}
+    targets: Mapping[str, tuple[float, float]] = {}
+
+    @checked
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        optimizer_g: OptimizerFactory = adam,
+        optimizer_d: OptimizerFactory = adam,
+        noise: Noise = uniform,
+        latent_dim: Count = 100,
+        num_classes: Count | None = None,
+        n_critic: Count = 1,
+        averaged: Mapping[str, tuple[str, nn.Module]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            optimizers={"d": optimizer_d, "g": optimizer_g},
+            averaged={"generator": ("g", generator), **(averaged or {})},
+            **options,
+        )
+        try:
+            noise(torch.empty(1), generator=torch.Generator())
+        except RuntimeError as error:
+            raise UnfitArgument("noise", f"can't be drawn: {error}") from error
+        self.generator = generator
+        self.discriminator = discriminator
+        self.noise = noise
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.n_critic = n_critic
+
+    # The game.
+
+    def players(self) -> dict[str, nn.Module]:
+        return {"d": self.discriminator, "g": self.generator}
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", "d", self.discriminator_loss),
+            Phase("g", "g", self.generator_loss, self.n_critic, through_generators=True),
+        ]
+
+    def generate(self, batch: ImageBatch) -> Any:
+        noise = self.draw_noise(len(batch.image))
+        return self._conditioned(self.generator, noise, batch.label)
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Any) -> Loss:
+        """The discriminator's objective on real images and on detached generated ones."""
+        raise NotImplementedError
+
+    def generator_loss(self, batch: ImageBatch, fake: Any) -> Loss:
+        """The generator's objective on images that it made."""
+        raise NotImplementedError
+
+    def discriminate(self, image: Tensor, label: Tensor) -> Tensor:
+        """The discriminator's output for images, which are of these labels if it takes any."""
+        return self._conditioned(self.discriminator, image, label)
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """(n, latent_dim) from the latent distribution, on the model's device.
+
+        With ``generator``, the noise is drawn on that generator's device and is the same on all.
+        """
+        device = self.device if generator is None else generator.device
+        noise = torch.empty(n, self.latent_dim, device=device)
+        return self.noise(noise, generator=generator).to(self.device)
+
+    def certainty(self, terms: Mapping[str, float]) -> float | None:
+        """See Watched."""
+        return None
+
+    # Sampling.
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Tensor:
+        """Generates images in eval mode, without gradients.
+
+        Args:
+            n: how many.
+            noise: (n, latent_dim); drawn where not given.
+            labels: (n,) int64, for conditional models; by default 0, 1, ..., 9, 0, 1, ...
+            generator: source of the noise; torch's global one by default.
+            ema: use the generator's moving average where there is one.
+            chunk_size: images to make at once; bounds the memory, does not change the images.
+
+        Returns:
+            (n, C, H, W) in [-1, 1], on the model's device.
+
+        Raises:
+            UnfitArgument: for labels that the model does not take, or that are not n in its range.
+        """
+        noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
+        labels = self._checked_labels(n, labels)
+        network = self.network("generator", ema)
+        return in_chunks(
+            [network],
+            lambda z, label: self.finished(self._conditioned(network, z, label)),
+            (noise, labels),
+            chunk_size,
+        )
+
+    def finished(self, images: Tensor) -> Tensor:
+        """Images as people and metrics see them, from the generator's output."""
+        return images
+
+    def sample_inputs(
+        self, asked: Mapping[str, Sequence[Any]], n: int | None, generator: torch.Generator
+    ) -> dict[str, Any]:
+        """``sample``'s arguments for samples that a user asks for: noise and conditions.
+
+        Args:
+            asked: condition -> its values as plain numbers; ``labels`` are repeated up to n.
+            n: how many; by default one for each label, or 64.
+            generator: source of the noise.
+
+        Raises:
+            ValueError: for a condition that the model does not take, or a value out of its range.
+        """
+        known = {"labels"} if self.num_classes else set()
+        for name in asked.keys() - known:
+            raise ValueError(
+                f"This checkpoint's {type(self).__name__} takes no {name}: leave {name} out."
+            )
+        labels = asked.get("labels")
+        n = n or len(labels or [0] * 64)
+        inputs: dict[str, Any] = {"noise": self.draw_noise(n, generator)}
+        if self.num_classes:
+            labels = range(self.num_classes) if labels is None else labels
+            if not labels or not all(fits(label, int) for label in labels):
+                raise UnfitArgument("labels", f"is {labels}; it has to be whole numbers.")
+            inputs["labels"] = self._checked_labels(
+                n, torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
+            )
+        return inputs
+
+    def generated_images(
+        self,
+        n: int,
+        source: BatchSource,
+        generator: torch.Generator,
+        ema: bool = True,
+        chunk_size: int = 500,
+    ) -> Iterator[dict[str, Generated]]:
+        """See Sampled."""
+        inputs = self.sample_inputs({}, n, generator)
+        for begin in range(0, n, chunk_size):
+            chunk = {name: values[begin : begin + chunk_size] for name, values in inputs.items()}
+            images = self.sample(len(chunk["noise"]), **chunk, ema=ema)
+            yield self.by_domain(images, chunk.get("labels"))
+
+    def real_images(self, batch: Any) -> dict[str, Generated]:
+        """See Sampled."""
+        return self.by_domain(batch.image, batch.label if self.num_classes else None)
+
+    def by_domain(self, images: Tensor, labels: Tensor | None) -> dict[str, Generated]:
+        """A chunk for ``generated_images``, from what ``sample`` gave for these labels."""
+        return {"": Generated(images, labels)}
+
+    def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
+        """Noise, and labels of conditional models: ``sample``'s keyword arguments.
+
+        The first 8 vectors are the survey's fixed noise; conditional models show them, a column
+        each, under every class, the others 56 more.
+        """
+        noise = self.draw_noise(8 if self.num_classes else 64, generator)
+        if not self.num_classes:
+            return {"noise": noise}
+        labels = torch.arange(self.num_classes, device=self.device).repeat_interleave(8)
+        return {"noise": noise.repeat(self.num_classes, 1), "labels": labels}
+
+    def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
+        """See Sampled."""
+        return self.sample(len(inputs["noise"]), **inputs), 8
+
+    def real_grid(self, examples: Any) -> tuple[Tensor, int]:
+        """See Sampled."""
+        return examples.image[:64], 8
+
+    def _conditioned(self, network: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+        return network(x) if self.num_classes is None else network(x, label)
+
+    def _checked_labels(self, n: int, labels: Tensor | None) -> Tensor:
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError("This model is unconditional: it takes no labels.")
+            return torch.zeros(n, dtype=torch.int64)
+        if labels is None:
+            return torch.arange(n, device=self.device) % self.num_classes
+        if len(labels) != n:
+            raise UnfitArgument("labels", f"has {len(labels)} values for {n} images.")
+        for place in ((labels < 0) | (labels >= self.num_classes)).nonzero()[:1, 0].tolist():
+            raise UnfitArgument(
+                f"labels[{place}]",
+                f"is {shown(labels[place].item())}; labels have to be whole numbers from 0 to "
+                f"{self.num_classes - 1}.",
+            )
+        return labels.to(self.device)
+
+
+class ImageGAN(NoiseToImage):
+    """NoiseToImage with an adversarial loss on the discriminator's logits.
+
+    The discriminator sees real and generated images in one pass, or in two where it has batch
+    norm, which would mix them.
+
+    Args:
+        generator, discriminator: NoiseToImage's; the discriminator gives logits.
+        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        penalty: a name in gan_zoo.losses.GRADIENT_PENALTIES, a function like those, or None. It
+            needs a discriminator without batch norm that is not compiled.
+        lambda_gp: weight of the penalty.
+        penalty_interval: 1 adds the penalty to each discriminator loss; n > 1 makes it a phase of
+            its own in every n-th iteration, weighted n-fold (Karras et al. 2020, 1912.04958,
+            section 3.1).
+        options: NoiseToImage's.
+    """
+
+    @checked
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        loss: str | AdversarialLoss = "non_saturating",
+        penalty: str | Penalty | None = None,
+        lambda_gp: NonNegative = 10.0,
+        penalty_interval: Count = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, **options)
+        self.adversarial = adversarial_loss(loss)
+        self.penalty = gradient_penalty(penalty)
+        self.lambda_gp = lambda_gp
+        self.penalty_interval = penalty_interval
+        self._has_batch_norm = has_batch_norm(discriminator)
+        if self.penalty is not None:
+            _refuse_penalty(discriminator)
+
+    def phases(self) -> list[Phase]:
+        discriminator, generator = super().phases()
+        if self.penalty is None or self.penalty_interval == 1:
+            return [discriminator, generator]
+        lazy = Phase("penalty", "d", self.penalty_loss, self.penalty_interval)
+        return [discriminator, lazy, generator]
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        fake = fake.detach()
+        real_logits, fake_logits = on_both(
+            self.discriminate,
+            (batch.image, batch.label),
+            (fake, batch.label),
+            apart=self._has_batch_norm,
+        )
+        return self.discriminator_objective(batch, fake, real_logits, fake_logits)
+
+    def discriminator_objective(
+        self, batch: ImageBatch, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
+    ) -> Loss:
+        """The adversarial loss of these logits, and the penalty where it is due each iteration."""
+        loss = self.adversarial.discriminator(real_logits, fake_logits)
+        with torch.no_grad():
+            terms = {
+                "d_real": self.adversarial.output(real_logits),
+                "d_fake": self.adversarial.output(fake_logits),
+            }
+        if self.penalty is not None and self.penalty_interval == 1:
+            penalty, penalty_terms = self.penalty_loss(batch, fake)
+            loss, terms = loss + penalty, terms | penalty_terms
+        return loss, terms
+
+    def penalty_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The gradient penalty times lambda_gp and its interval; its terms are unweighted."""
+        if self.penalty is None:
+            raise ValueError("This model has no gradient penalty.")
+        value, norms = self.penalty(
+            lambda image: self.discriminate(image, batch.label), batch.image, fake.detach()
+        )
+        terms = {"penalty": value, "gradient_norm": norms}
+        return self.penalty_interval * self.lambda_gp * value, terms
+
+    def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        return self.adversarial.generator(self.discriminate(fake, batch.label)), {}
+
+    def certainty(self, terms: Mapping[str, float]) -> float | None:
+        return self.adversarial.certainty(terms)
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """D on held-out real images: below ``train/d_real`` where D knows those by heart."""
+        logits = self.discriminate(batch.image, batch.label)
+        value = self.adversarial.output(logits).mean()
+        self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
+
+
+def _refuse_penalty(discriminator: nn.Module) -> None:
+    if has_batch_norm(discriminator):
+        raise UnfitArgument(
+            "penalty",
+            "is taken on each image alone, and batch norm in the discriminator mixes the images of "
+            "a batch: drop the penalty (model.penalty=null), or the batch norm "
+            "(model.discriminator.norm=false).",
+        )
+    for module in discriminator.modules():
+        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl:
+            raise UnfitArgument(
+                "penalty",
+                "differentiates the discriminator twice, which torch.compile's inductor can't: "
+                "leave the discriminator uncompiled, or drop the penalty.",
+            )

@@ -1,0 +1,1 @@
+"""A run's folder: claimed, begun, resumed, checked, named and reported."""

@@ -1,0 +1,113 @@
+"""The configuration: where its files are, how it is composed, and what its names are made of."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from hydra.utils import get_class
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+import gan_zoo
+from gan_zoo.data import InMemoryDataModule
+
+VERSION_BASE = "1.3"
+_PACKAGE = Path(gan_zoo.__file__).parent
+# Beside the package in a checkout, within it where it was installed from a wheel.
+CONFIG_DIR = next(
+    (place for place in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if place.is_dir()),
+    _PACKAGE / "conf",
+)
+_LONGEST_NAME = 80
+
+
+def composed(
+    name: str, overrides: Sequence[str] = (), folder: Path | None = None, hydra: bool = False
+) -> DictConfig:
+    """A configuration as the command of that name would compose it.
+
+    Args:
+        name: of the primary file, such as "train".
+        overrides: as on the command line.
+        folder: what takes the place of the run's folder.
+        hydra: keep Hydra's own node.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_DIR), version_base=VERSION_BASE):
+        config = compose(name, overrides=list(overrides), return_hydra_config=hydra)
+    if folder is not None:
+        config.paths.output_dir = str(folder)
+    return config
+
+
+def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested dicts, dotted, with its value."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}", value
+            yield from dotted(value, f"{prefix}{key}.")
+
+
+def names_in(option: Any) -> list[str]:
+    """An option that is a name, a list of names, or null, as a list."""
+    return [str(name) for name in ([option] if isinstance(option, str) else option or [])]
+
+
+def constant_overrides(arguments: Sequence[str]) -> list[str]:
+    """The keys of a command line's overrides that sweep nothing."""
+    parser, constant = OverridesParser.create(), []
+    for argument in arguments:
+        try:
+            override = parser.parse_override(argument)
+        except OverrideParseException:
+            continue
+        if not override.is_sweep_override():
+            constant.append(override.input_line.partition("=")[0])
+    return constant
+
+
+@functools.cache
+def _available(kind: type[InMemoryDataModule], name: str, root: str, when_unavailable: str) -> str:
+    return kind.available(name, root, when_unavailable)
+
+
+def dataset_name(dataset: DictConfig) -> str:
+    """The name of what a run with this configuration trains on, a stand-in's if it falls back.
+
+    Looked up once a process.
+    """
+    # Where pictures' root is missing, it is said when they are read.
+    root = "" if OmegaConf.is_missing(dataset, "root") else str(dataset.get("root", ""))
+    kind = get_class(dataset._target_)
+    return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
+
+
+def dataset_title(dataset: DictConfig) -> str:
+    """What people call that: its name, and the task where there is one."""
+    return "_".join(filter(None, (dataset_name(dataset), dataset.get("task"))))
+
+
+def _job_name(overrides: ListConfig, constant: ListConfig, dataset: DictConfig) -> str:
+    """What a sweep's job differs in from the others, as a folder's name that needs no quoting."""
+    swept = [o for o in overrides if o.partition("=")[0] not in constant] or list(overrides)
+    words = [re.sub(r"[^\w.+-]+", "-", _short(override)).strip("-") for override in swept]
+    if dataset_name(dataset) != dataset.name:
+        words.append(dataset_title(dataset))
+    return "_".join(words)[:_LONGEST_NAME].rstrip("-_.") or "default"
+
+
+def _short(override: str) -> str:
+    """Without the group: model.optimizer_g.lr=0.1 as optimizer_g.lr=0.1."""
+    key, equals, value = override.lstrip("+~").partition("=")
+    return f"{key.partition('.')[2] or key}{equals}{value}"
+
+
+OmegaConf.register_new_resolver("dataset_title", dataset_title, replace=True)
+OmegaConf.register_new_resolver("job_name", _job_name, replace=True)

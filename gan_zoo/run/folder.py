@@ -1,0 +1,175 @@
+"""A run's folder: who may write to it, what is saved there, and what is left when a run ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from filelock import FileLock, Timeout
+
+from gan_zoo.training.checkpoints import DamagedCheckpoint, read_checkpoint, step_of
+
+log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+_SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+class RunFolder:
+    """The folder of a run, for one session.
+
+    Args:
+        path: the folder.
+        resumed: whether the session resumes the run that is there.
+        log_name: file name of the log that Hydra has begun there.
+
+    Attributes:
+        first_process: whether this process is the one that writes.
+        trainer: set once there is one.
+    """
+
+    def __init__(self, path: Path, resumed: bool, log_name: str) -> None:
+        self.path = path
+        self.resumed = resumed
+        self.first_process = os.environ.get("LOCAL_RANK", "0") == "0"
+        self.trainer: pl.Trainer | None = None
+        self._is_new = {file.name for file in path.iterdir()} <= {_LOCK, log_name}
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keeps the folder for this run alone, and in order whatever ends the run.
+
+        A run that is interrupted says how it is resumed. The folder of a new run that fails before
+        its first iteration is removed.
+
+        Raises:
+            ValueError: if another run is writing there, or a new one would mix with what is there.
+            SystemExit: after Ctrl-C or SIGTERM, with 128 and the signal's number.
+        """
+        lock = self._locked() if self.first_process else None
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            if not self.first_process:
+                # What ends the first process ends the others; they have nothing to add.
+                raise SystemExit(0) from interruption
+            if saved_in(self.path):
+                print(f"Interrupted. Resume with: {self.resume_command}")
+            elif self._is_new:
+                self.remove()
+            code = getattr(interruption, "code", None)
+            # Lightning itself exits with 1 on Ctrl-C.
+            raise SystemExit(code if code in _SIGNALS else _SIGNALS[0]) from interruption
+        except Exception as error:
+            if self.first_process:
+                self._keep_or_remove(error)
+            raise
+        finally:
+            if lock:
+                lock.release()
+
+    def _keep_or_remove(self, error: Exception) -> None:
+        if self.trainer and saved_in(self.path):
+            # A run that diverged would diverge again.
+            error.add_note(
+                f"The last good checkpoint is {shown(saved_in(self.path)[0])}."
+                if isinstance(error, ArithmeticError)
+                else f"What was saved is kept. Resume with: {self.resume_command}"
+            )
+        elif self._is_new and (self.trainer is None or self.trainer.global_step == 0):
+            self.remove()
+
+    def remove(self) -> None:
+        """Removes the folder, and lets go of the log in it."""
+        logging.shutdown()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def resume_command(self) -> str:
+        """What resumes the run."""
+        return f"python scripts/train.py resume={shown(self.path)}"
+
+    def _locked(self) -> FileLock:
+        holds_a_run = any((self.path / name).exists() for name in (".hydra", "checkpoints"))
+        # Loader processes of a killed run hold its lock until they notice that it has gone.
+        lock = FileLock(self.path / _LOCK, timeout=10 if self.resumed else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"'{shown(self.path)}' is in use by another run: wait for its end, or give another "
+                "hydra.run.dir."
+            ) from None
+        if holds_a_run and not self.resumed:
+            lock.release()
+            raise ValueError(
+                f"'{shown(self.path)}' holds a run already: resume={shown(self.path)} resumes it, "
+                "another hydra.run.dir begins a new one."
+            )
+        return lock
+
+
+def saved_in(folder: str | Path) -> list[Path]:
+    """A run folder's checkpoints to resume from, the latest first."""
+    checkpoints = Path(folder) / "checkpoints"
+    steps = sorted(checkpoints.glob("step-*.ckpt"), key=step_of, reverse=True)
+    return [p for p in (checkpoints / "last.ckpt", *steps) if p.is_file()]
+
+
+def find_checkpoint(path: str | Path, which: str = "last") -> tuple[Path, dict[str, Any]]:
+    """The file that a path means, and the checkpoint in it, on the CPU.
+
+    Args:
+        path: a checkpoint, or a run's folder.
+        which: of a folder, "last" for its latest checkpoint that is whole (damaged ones are warned
+            of), or "best" for its best.ckpt.
+
+    Raises:
+        ValueError: if there is none, if it is not one of this project's checkpoints, is damaged, or
+            holds what would run code.
+    """
+    path = Path(path)
+    if which == "best":
+        best = path / "checkpoints" / "best.ckpt"
+        if not best.is_file():
+            raise ValueError(
+                f"which=best: there is no '{best}'. A run's folder has it once its images have "
+                "been measured (callbacks.metrics); which=last takes the latest checkpoint."
+            )
+        return best, read_checkpoint(best)
+    files = saved_in(path) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        raise ValueError(
+            f"There is no checkpoint '{path}': give a run's folder (RUN_FOLDER), or a file in its "
+            "folder checkpoints."
+        )
+    damages: list[DamagedCheckpoint] = []
+    for file in files:
+        try:
+            checkpoint = read_checkpoint(file)
+        except DamagedCheckpoint as error:
+            damages.append(error)
+            continue
+        for damage in damages:
+            log.warning("%s '%s' is taken instead.", damage, file)
+        return file, checkpoint
+    if path.is_dir():
+        raise DamagedCheckpoint(
+            f"{damages[0]} No other checkpoint there is whole: the run has to begin again."
+        )
+    raise DamagedCheckpoint(
+        f"{damages[0]} A run's folder in its place takes its latest checkpoint that is whole."
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as it is shortest to type from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

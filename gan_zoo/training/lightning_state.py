@@ -1,0 +1,92 @@
+"""All that reaches into Lightning's own counters, so that one iteration is one step to it.
+
+Lightning counts each optimizer's step, and at several moments of a batch. Here ``global_step`` is
+the number of iterations that are over, however many optimizers step in one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.optim import Optimizer
+
+
+def is_logging_step(trainer: pl.Trainer) -> bool:
+    """Whether the running iteration's terms are logged: by the trainer's interval, or as the last.
+
+    In all other iterations nothing is read from the device, and nothing logged.
+    """
+    iteration = trainer.global_step + 1
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (every > 0 and iteration % every == 0) or iteration == trainer.max_steps
+
+
+def step_optimizer(trainer: pl.Trainer, optimizer: Optimizer) -> None:
+    """Steps an optimizer without counting it.
+
+    The strategy's own step serves precision plugins as a LightningOptimizer's does.
+    """
+    trainer.strategy.optimizer_step(optimizer, closure=_no_closure)
+
+
+def _no_closure() -> None:
+    """A manual step has run forward and backward by itself."""
+
+
+def loss_scale(trainer: pl.Trainer, optimizer: Optimizer) -> float:
+    """By what gradients are still multiplied when ``on_before_optimizer_step`` sees them.
+
+    1, but under float16, where a fused optimizer unscales the gradients within its own step.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        return scaler.get_scale()
+    return 1.0
+
+
+def count_iteration(trainer: pl.Trainer) -> None:
+    """Adds one to ``trainer.global_step``."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.increment_ready()
+    progress.increment_completed()
+
+
+def set_between_iterations(checkpoint: dict[str, Any], step: int, batches: int | float) -> None:
+    """Has a checkpoint say that ``step`` iterations are over, and that no other has begun.
+
+    Lightning saves its counts of epochs, batches and validations as they are at that moment of a
+    batch, and resumes differently from each of these moments. From here it always resumes with the
+    next iteration.
+
+    Args:
+        checkpoint: as Lightning fills it; changed in place.
+        step: iterations done.
+        batches: iterations to an epoch; where it is infinite nothing is changed.
+    """
+    if not math.isfinite(batches):
+        return
+    epochs, done = divmod(step, int(batches))
+    begun = epochs + (done > 0)
+
+    def both(**counts: int) -> dict[str, Any]:
+        return {"total": dict(counts), "current": dict(counts)}
+
+    # Within an epoch Lightning counts a batch as completed only when the next one begins.
+    left = int(done > 0)
+    batch_progress = both(ready=done, started=done, processed=done, completed=done - left)
+    batch_progress["total"] = {
+        "ready": step, "started": step, "processed": step, "completed": step - left,
+    }  # fmt: skip
+    checkpoint["epoch"] = epochs
+    checkpoint["loops"]["fit_loop"] |= {
+        "epoch_progress": both(ready=begun, started=begun, processed=epochs, completed=epochs),
+        "epoch_loop.batch_progress": {**batch_progress, "is_last_batch": False},
+        "epoch_loop.state_dict": {"_batches_that_stepped": step - left},
+        "epoch_loop.manual_optimization.optim_step_progress": both(ready=step, completed=step),
+        "epoch_loop.val_loop.batch_progress": {
+            **both(ready=0, started=0, processed=0, completed=0),
+            "is_last_batch": False,
+        },
+    }
