@@ -20,13 +20,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from gan_zoo.data import ImagePair, PointPair
 from gan_zoo.models.base import Loss, Phase
 from gan_zoo.models.translation import Translated, Translator
-from gan_zoo.ranges import Decay, Natural, NonNegative, refuse_unfit
+from gan_zoo.ranges import Natural, NonNegative, refuse_unfit
 
 
 class ImagePool:
@@ -70,29 +68,6 @@ class ImagePool:
         shown[positions] = self.images[places]
         self.images[places] = rest[positions]
         return torch.cat((kept, shown))
-
-
-class ConstantThenLinear(LambdaLR):
-    """The rate is constant at first and then falls linearly to 0 (1703.10593, section 7.1).
-
-    Args:
-        optimizer: whose rate.
-        constant_share: part of the iterations that is at the full rate (the paper's: half).
-        total_steps: iterations until 0.
-
-    Raises:
-        ValueError: for a share outside [0, 1), or without a number of iterations.
-    """
-
-    def __init__(self, optimizer: Optimizer, constant_share: float, total_steps: int) -> None:
-        refuse_unfit("model.scheduler.constant_share", constant_share, Decay)
-        if total_steps < 1:
-            raise ValueError(
-                "A rate that falls until the run's end needs trainer.max_steps; "
-                "model/scheduler=null keeps it."
-            )
-        falling = (1 - constant_share) * total_steps
-        super().__init__(optimizer, lambda n: min(1.0, max(0.0, (total_steps - n) / falling)))
 
 
 class CycleGAN(Translator):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from gan_zoo.data import CaptionBatch
 from gan_zoo.models.base import Loss, OptimizerFactory, Phase, eval_mode
 from gan_zoo.models.text_to_image import TextToImage
-from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.ranges import Share, refuse_unfit
 
 
@@ -143,7 +143,7 @@ class StackGAN(TextToImage):
             self.share_buffers()
             self._stage_one_shared = True
 
-    def generate(self, batch: CaptionBatch) -> Drawn:  # type: ignore[override]
+    def generate(self, batch: CaptionBatch) -> ScaleImages:  # type: ignore[override]
         noise = self.draw_noise(len(batch.image))
         if self.stage == 1:
             return self.draw([self.generator], noise, batch.caption)
@@ -153,12 +153,14 @@ class StackGAN(TextToImage):
             image = coarse(latent, batch.caption).images[0]
         return self.generator_2(image, eps, batch.caption)
 
-    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+    def draw(
+        self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None
+    ) -> ScaleImages:
         latent, eps = self._parts(noise)
-        coarse: Drawn = generators[0](latent, caption)
+        coarse: ScaleImages = generators[0](latent, caption)
         if len(generators) == 1:
             return coarse
-        fine: Drawn = generators[1](coarse.images[0], eps, caption)
+        fine: ScaleImages = generators[1](coarse.images[0], eps, caption)
         return fine._replace(images=(*coarse.images, *fine.images))
 
     def _parts(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,12 +176,12 @@ class StackGAN(TextToImage):
         stages = (self.discriminator, self.discriminator_2)
         return [cast(TextDiscriminator, stages[self.stage - 1])]
 
-    def discriminator_loss(self, batch: CaptionBatch, fake: Drawn) -> Loss:  # type: ignore[override]
+    def discriminator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         real, drawn = judge.features(batch.image), judge.features(fake.images[-1].detach())
         return self.matching(judge, real, drawn, batch)
 
-    def generator_loss(self, batch: CaptionBatch, fake: Drawn) -> Loss:  # type: ignore[override]
+    def generator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         kl, terms = self.kl(fake)
         logits = judge.fits(judge.features(fake.images[-1]), batch.caption)

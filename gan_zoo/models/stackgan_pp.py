@@ -30,7 +30,7 @@ from gan_zoo.data import CaptionBatch, ImageBatch
 from gan_zoo.losses import colour_consistency
 from gan_zoo.models.base import Loss
 from gan_zoo.models.text_to_image import TextToImage
-from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.ranges import NonNegative, refuse_unfit
 
 _ALPHA_WITHOUT_TEXT = 50.0
@@ -44,7 +44,7 @@ class StackGANPP(TextToImage):
     term.
 
     Args:
-        generator: (noise[, caption]) -> Drawn, with images at all scales.
+        generator: (noise[, caption]) -> ScaleImages, with images at all scales.
         discriminator: a TextDiscriminator for each scale, the coarsest first.
         lambda_colour: alpha above; None for the paper's 50 without text and 0 with it.
         options: TextToImage's.
@@ -62,10 +62,12 @@ class StackGANPP(TextToImage):
         refuse_unfit("model.lambda_colour", lambda_colour, NonNegative)
         self.lambda_colour = lambda_colour
 
-    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+    def draw(
+        self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None
+    ) -> ScaleImages:
         return generators[0](noise, caption)
 
-    def generate(self, batch: CaptionBatch | ImageBatch) -> Drawn:
+    def generate(self, batch: CaptionBatch | ImageBatch) -> ScaleImages:
         noise = self.draw_noise(len(batch.image))
         caption = batch.caption if isinstance(batch, CaptionBatch) else None
         return self.draw([self.generator], noise, caption)
@@ -73,7 +75,7 @@ class StackGANPP(TextToImage):
     def judges(self) -> list[TextDiscriminator]:
         return list(cast(Iterable[TextDiscriminator], self.discriminator))
 
-    def discriminator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
+    def discriminator_loss(self, batch: CaptionBatch | ImageBatch, fake: ScaleImages) -> Loss:
         losses, outputs = [], []
         for judge, image in zip(self.judges(), fake.images, strict=True):
             real = judge.features(batch.image)
@@ -95,7 +97,7 @@ class StackGANPP(TextToImage):
         joined = {name: torch.stack([terms[name] for terms in outputs]) for name in outputs[0]}
         return torch.stack(losses).sum(), joined
 
-    def generator_loss(self, batch: CaptionBatch | ImageBatch, fake: Drawn) -> Loss:
+    def generator_loss(self, batch: CaptionBatch | ImageBatch, fake: ScaleImages) -> Loss:
         total, terms = self.kl(fake)
         for judge, image in zip(self.judges(), fake.images, strict=True):
             features = judge.features(image)

@@ -16,8 +16,8 @@ from gan_zoo.data.base import BatchSource
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
 from gan_zoo.models.base import Generated, Loss, NoiseToImage, in_chunks
-from gan_zoo.networks.stackgan import Drawn, TextDiscriminator
 from gan_zoo.networks.text import TextEncoder, words_of
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.plotting import captioned, side_by_side, stacked
 from gan_zoo.ranges import Count, NonNegative, refuse_unfit
 
@@ -80,7 +80,9 @@ class TextToImage(NoiseToImage):
         """The networks that ``draw`` takes, their moving averages where asked for."""
         return [self.network("generator", ema)]
 
-    def draw(self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None) -> Drawn:
+    def draw(
+        self, generators: Sequence[nn.Module], noise: Tensor, caption: Tensor | None
+    ) -> ScaleImages:
         """All scales' images of noise and caption embeddings, the coarsest first."""
         raise NotImplementedError
 
@@ -95,7 +97,7 @@ class TextToImage(NoiseToImage):
         eps = torch.randn(n, self.augmentation_dim, generator=generator, device=device)
         return torch.cat([latent, eps.to(self.device)], 1)
 
-    def kl(self, drawn: Drawn) -> tuple[Tensor | float, dict[str, Tensor]]:
+    def kl(self, drawn: ScaleImages) -> tuple[Tensor | float, dict[str, Tensor]]:
         """lambda_kl times the KL divergence of the conditions, and the divergence as a term."""
         if drawn.mean is None or drawn.log_variance is None:
             return 0.0, {}
