@@ -1,14 +1,14 @@
 """Adversarial objectives and gradient penalties, as pure functions of tensors.
 
 Every objective takes *logits*: the discriminator's last linear output, of any shape, before any
-sigmoid. The players minimise what is returned, averaged over all elements.
+sigmoid. It returns the mean over all elements, which the players minimise.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
 
@@ -23,19 +23,34 @@ Named = TypeVar("Named")
 class AdversarialLoss(NamedTuple):
     """The two sides of one adversarial game.
 
+        loss = ADVERSARIAL_LOSSES["hinge"]
+        loss_d = loss.discriminator(critic(real), critic(fake.detach()))
+        loss_g = loss.generator(critic(fake))
+
     Attributes:
         discriminator: (real logits, fake logits) -> scalar that the discriminator minimises.
         generator: fake logits -> scalar that the generator minimises.
-        output: what the discriminator says of an image, given its logit: the probability that it
-            is real where the objective is a likelihood, else the score itself.
-        gap: the difference of the outputs for real and generated images of a discriminator that has
-            nothing left to learn; None where there is no end to it.
+        output: logits -> the discriminator's output for an image: the probability that it is real
+            where the objective is a likelihood, else the score itself.
+        gap: the difference between the outputs for real and generated images at which a
+            discriminator has nothing left to learn; None where it is unbounded.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
     gap: float | None = None
+
+    def certainty(self, terms: Mapping[str, float]) -> float | None:
+        """How far D tells real from generated images: 0 not at all, 1 with nothing left to learn.
+
+        Args:
+            terms: the outputs' means as ``d_real`` and ``d_fake``; without these, or without a gap,
+                the answer is None.
+        """
+        if self.gap is None or not {"d_real", "d_fake"} <= terms.keys():
+            return None
+        return (terms["d_real"] - terms["d_fake"]) / self.gap
 
 
 def _score(logits: Tensor) -> Tensor:
@@ -52,12 +67,12 @@ def binary_cross_entropy_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def minimax_g(fake: Tensor) -> Tensor:
-    """E[log(1 - D(G(z)))], the generator's part of eq. 1 of 1406.2661. Saturates for a sure D."""
+    """E[log(1 - D(G(z)))], G's part of eq. 1 of 1406.2661. Saturates where D is confident."""
     return -F.softplus(fake).mean()
 
 
 def non_saturating_g(fake: Tensor) -> Tensor:
-    """-E[log D(G(z))], which section 3 of 1406.2661 trains the generator with in practice."""
+    """-E[log D(G(z))], the objective that section 3 of 1406.2661 uses for G in practice."""
     return F.softplus(-fake).mean()
 
 
@@ -74,7 +89,7 @@ def least_squares_g(fake: Tensor) -> Tensor:
 def whole_least_squares_g(fake: Tensor) -> Tensor:
     """Zhu et al. 2017 (1703.10593), section 4: E[(D(G(x)) - 1)^2], not halved.
 
-    Their discriminator's objective is halved, so that it learns slower than the generators.
+    Their discriminator's objective is halved, so that it learns more slowly than the generators.
     """
     return (fake - 1).square().mean()
 
@@ -108,15 +123,15 @@ ADVERSARIAL_LOSSES = {
 
 
 def input_gradient_norms(critic: Critic, points: Tensor) -> Tensor:
-    """||grad_x critic(x)||_2 of each image alone, differentiable a second time.
+    """||grad_x critic(x)||_2 of each image, which can be differentiated again.
 
     Args:
-        critic: maps (B, ...) to one score or patch map an image; images must not influence each
-            other's scores (no batch norm), or the gradient is not one image's.
+        critic: maps (B, ...) to a score or a map of patch scores per image; images must not
+            influence each other's scores (no batch norm), or the gradients mix them.
         points: (B, ...) where to take the gradient.
 
     Returns:
-        (B,) Euclidean norms over all of an image's elements. 1e-12 under the root keeps the second
+        (B,) Euclidean norms over all elements of an image. 1e-12 under the root keeps the second
         derivative finite where the gradient vanishes.
     """
     points = points.detach().requires_grad_(True)
@@ -130,8 +145,8 @@ def wgan_gp(
 ) -> tuple[Tensor, Tensor]:
     """Gulrajani et al. 2017 (1704.00028), eq. 3, without lambda: E[(||grad D(x^)||_2 - 1)^2].
 
-    x^ = e x + (1 - e) G(z) with one e ~ U[0, 1] for each image. ``one_sided`` only penalises norms
-    above 1, E[max(0, ||grad D(x^)||_2 - 1)^2], the variant that the paper's section 4 mentions.
+    x^ = e x + (1 - e) G(z) with one e ~ U[0, 1] for each image. ``one_sided`` penalises norms above
+    1 alone, E[max(0, ||grad D(x^)||_2 - 1)^2], a variant that the paper's section 4 mentions.
     """
     epsilon = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
     norms = input_gradient_norms(critic, torch.lerp(fake.detach(), real, epsilon))
@@ -142,7 +157,7 @@ def wgan_gp(
 def r1(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Mescheder et al. 2018 (1801.04406), eq. 9, without gamma: E[||grad D(x)||^2] / 2, x real.
 
-    ``fake`` is taken and left alone, so that the penalties can stand in for each other.
+    ``fake`` is unused, and taken so that all penalties have the same signature.
     """
     norms = input_gradient_norms(critic, real)
     return 0.5 * norms.square().mean(), norms
@@ -152,14 +167,14 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Kodali et al. 2017 (1705.07215), without lambda: E[(||grad D(x + d)||_2 - 1)^2], x real.
 
     The paper's d is Gaussian with variance c = 10 on unscaled pixels; here, as in its authors'
-    code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch.
-    ``fake`` is taken and left alone, so that the penalties can stand in for each other.
+    code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch. ``fake`` is
+    unused, as in ``r1``.
     """
     norms = input_gradient_norms(critic, real + 0.5 * real.std() * torch.rand_like(real))
     return (norms - 1).square().mean(), norms
 
 
-# (critic, real images, fake images) -> (the penalty, the norms (B,) that it is made of).
+# (critic, real images, fake images) -> (penalty, gradient norms (B,) that it is computed from).
 Penalty = Callable[[Critic, Tensor, Tensor], tuple[Tensor, Tensor]]
 GRADIENT_PENALTIES: dict[str, Penalty] = {
     "wgan_gp": wgan_gp,
@@ -172,8 +187,8 @@ GRADIENT_PENALTIES: dict[str, Penalty] = {
 def categorical_information(logits: Tensor, code: Tensor) -> Tensor:
     """A lower bound in nats on I(c; x) of a uniform categorical code c and an image x.
 
-    Chen et al. 2016 (1606.03657), eq. 4: E[log Q(c | x)] + H(c), with H(c) = log K. It is 0 where
-    Q knows nothing, and at most log K.
+    Chen et al. 2016 (1606.03657), eq. 4: E[log Q(c | x)] + H(c), with H(c) = log K. It is 0 if Q is
+    uniform, and at most log K.
 
     Args:
         logits: (B, K) of Q(c | x).
@@ -197,16 +212,16 @@ def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Squared difference of batch means of a discriminator's features, averaged over its layers.
+    """Squared difference of batch means of a discriminator's features, summed over its layers.
 
-    Salimans et al. 2016 (1606.03498), section 3.1, as the authors of DiscoGAN (1703.05192) have it:
-    over each layer's features the mean is taken, not the sum.
+    Salimans et al. 2016 (1606.03498), section 3.1, in the form of DiscoGAN's authors' code
+    (1703.05192): averaged over each layer's features, and summed over the layers.
 
     Args:
         real, fake: of each layer, (B, ...).
     """
     gaps = [(r.mean(0) - f.mean(0)).square().mean() for r, f in zip(real, fake, strict=True)]
-    return torch.stack(gaps).mean()
+    return torch.stack(gaps).sum()
 
 
 def joint_embedding(
@@ -217,12 +232,12 @@ def joint_embedding(
     With F(v, t) the scalar product of an image's and a caption's embedding: the mean over images i
     and captions j that do not describe them of max(0, margin + F(v_i, t_j) - F(v_i, t_i)), plus
     that over captions i and such images j of max(0, margin + F(v_j, t_i) - F(v_i, t_i)). Their
-    batches have one image a class; here any may be in a batch.
+    batches have one image per class; here a batch may have any.
 
     Args:
         images, captions: (B, E); the i-th belong together.
         describes: (B, B) bool, whether caption j is true of image i.
-        margin: by how much the right score should be ahead.
+        margin: by how much the matching pair's score should exceed the others.
     """
     scores = images @ captions.T
     right = scores.diagonal()
@@ -235,8 +250,7 @@ def joint_embedding(
 def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mu, diag(sigma^2)) || N(0, I)) in nats, (B,), of mu and log sigma^2 (B, D).
 
-    StackGAN (1612.03242), eq. 2: summed over the dimensions, as the divergence is; the authors'
-    code averages over them.
+    StackGAN (1612.03242), eq. 2: summed over the dimensions; the authors' code averages over them.
     """
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
@@ -246,9 +260,9 @@ def colour_consistency(
 ) -> Tensor:
     """StackGAN++ (1710.10916), eq. 6 and 7: the colours of one image at two scales should agree.
 
-    The batch's mean of lambda_mean ||mu_f - mu_c||_2^2 + lambda_covariance ||S_f - S_c||_F^2, with
-    mu and S the mean and covariance of an image's pixels as vectors of C channels. The authors'
-    code averages over the elements of mu and S instead of summing.
+    The batch mean of lambda_mean ||mu_f - mu_c||_2^2 + lambda_covariance ||S_f - S_c||_F^2,
+    where mu and S are the mean and covariance of an image's pixels as vectors of C channels. The
+    authors' code averages over the elements of mu and S instead of summing.
 
     Args:
         finer, coarser: (B, C, H, W) and (B, C, H', W').

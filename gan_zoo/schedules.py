@@ -1,13 +1,86 @@
-"""Schedules."""
+"""Schedules that torch does not have: of rates and momentum, and of WGAN's critic."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Annotated
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from gan_zoo.ranges import Decay, NonNegative, Range, Steps, UnfitArgument, checked
 
 # The authors of WGAN: the critic warms up before the generator's first 25 steps and before every
 # 500th.
 _FIRST_WARM_STEPS = 25
 _WARM_EVERY = 500
+
+
+class MomentumSchedule(LRScheduler):
+    """SGD's schedule in the GAN and cGAN papers: the rate decays, the momentum rises.
+
+    In step t the rate is max(lr / decay^t, min_lr) and the momentum rises linearly from
+    ``momentum_start`` to ``momentum_end``, where it stays from step ``momentum_steps`` on.
+
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
+        schedule = MomentumSchedule(optimizer)
+
+    Args:
+        optimizer: an SGD with momentum; its own momentum is overwritten.
+        decay: divisor of the rate at each step (GAN's authors' code: 1.000004, cGAN: 1.00004).
+        min_lr: the rate's floor.
+        momentum_start, momentum_end: .5 and .7 in both papers.
+        momentum_steps: 250 epochs of 500 batches in the authors' code.
+    """
+
+    @checked
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decay: Annotated[float, Range(1)] = 1.000004,
+        min_lr: NonNegative = 1e-6,
+        momentum_start: Decay = 0.5,
+        momentum_end: Decay = 0.7,
+        momentum_steps: Steps = 125_000,
+    ) -> None:
+        self.decay = decay
+        self.min_lr = min_lr
+        self.momentum_start = momentum_start
+        self.momentum_end = momentum_end
+        self.momentum_steps = momentum_steps
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        risen = min(self.last_epoch / self.momentum_steps, 1.0)
+        for group in self.optimizer.param_groups:
+            group["momentum"] = (
+                self.momentum_start + (self.momentum_end - self.momentum_start) * risen
+            )
+        return [max(lr / self.decay**self.last_epoch, self.min_lr) for lr in self.base_lrs]
+
+
+class ConstantThenLinear(LambdaLR):
+    """The rate is constant at first and then falls linearly to 0 (CycleGAN: 1703.10593, 7.1).
+
+        schedule = ConstantThenLinear(optimizer, constant_share=0.5, total_steps=5000)
+
+    Args:
+        optimizer: whose rate.
+        constant_share: share of the iterations at the full rate (the paper: half).
+        total_steps: iterations until the rate is 0; 1 or more.
+    """
+
+    @checked
+    def __init__(self, optimizer: Optimizer, constant_share: Decay, total_steps: int) -> None:
+        if total_steps < 1:
+            raise UnfitArgument(
+                "total_steps",
+                f"is {total_steps}; a rate that falls until the end of the run needs its length "
+                "(trainer.max_steps has to be set, or model/scheduler=null taken).",
+            )
+        falling = (1 - constant_share) * total_steps
+        super().__init__(optimizer, lambda n: min(1.0, max(0.0, (total_steps - n) / falling)))
 
 
 def steps_after_warmup(iteration: int, n_critic: int, n_critic_warmup: int) -> int:

@@ -23,7 +23,7 @@ from gan_zoo.metrics.evaluator import (
     resize_rule,
     save_evaluator,
 )
-from gan_zoo.networks.evaluator import EvaluatorNetwork
+from gan_zoo.networks.classifier import EvaluatorNetwork
 from tests.test_metrics import RandomImages
 
 

@@ -14,6 +14,7 @@ from gan_zoo.losses import (
     adversarial_loss,
     categorical_information,
     dragan,
+    feature_matching,
     gaussian_information,
     gradient_penalty,
     input_gradient_norms,
@@ -175,6 +176,24 @@ def test_gaussian_information_is_the_density_over_the_uniform_one() -> None:
     uniform = torch.distributions.Uniform(-1.0, 1.0).log_prob(code)
     expected = (density - uniform).sum().item()
     assert gaussian_information(mean, std.log(), code).item() == pytest.approx(expected)
+
+
+def test_feature_matching_by_hand() -> None:
+    real = [torch.tensor([[0.0, 2.0], [2.0, 4.0]]), torch.tensor([[1.0]])]
+    fake = [torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([[4.0]])]
+    # Means 1 and 3 against 0 and 0: (1 + 9) / 2 = 5; 1 against 4: 9; 14 in all.
+    assert feature_matching(real, fake) == pytest.approx(14.0)
+
+
+def test_certainty_is_the_share_of_the_gap_that_is_reached() -> None:
+    hinge, wasserstein = ADVERSARIAL_LOSSES["hinge"], ADVERSARIAL_LOSSES["wasserstein"]
+    # Outputs of 1 and -1, whose gap is 2, leave the hinge nothing to learn.
+    assert hinge.discriminator(torch.ones(3), -torch.ones(3)) == 0
+    assert hinge.certainty({"d_real": 1.0, "d_fake": -1.0}) == 1
+    assert hinge.certainty({"d_real": 0.25, "d_fake": -0.25, "loss_d": 3.0}) == 0.25
+    assert ADVERSARIAL_LOSSES["minimax"].certainty({"d_real": 0.5, "d_fake": 0.5}) == 0
+    assert wasserstein.certainty({"d_real": 1.0, "d_fake": -1.0}) is None
+    assert hinge.certainty({"d_real": 1.0}) is None
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

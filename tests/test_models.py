@@ -13,7 +13,6 @@ from torch import nn
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models import BEGAN, CGAN, HDCGAN, WGAN, WGANGP, InfoGAN
-from gan_zoo.models.gan import MomentumSchedule
 from gan_zoo.models.wgan import generator_steps
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -70,19 +69,6 @@ def test_cgan_shows_a_row_a_digit_and_a_column_a_noise() -> None:
 def test_cgan_refuses_labels_out_of_range(labels: list[int]) -> None:
     with pytest.raises(ValueError, match="labels have to be 2 whole numbers from 0 to 9"):
         small_cgan().sample(2, labels=torch.tensor(labels))
-
-
-def test_the_2014_schedule() -> None:
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.5)
-    schedule = MomentumSchedule(optimizer, decay=2.0, min_lr=0.02, momentum_steps=4)
-    seen = []
-    for _ in range(6):
-        seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
-        optimizer.step()
-        schedule.step()
-    assert [lr for lr, _ in seen] == pytest.approx([0.1, 0.05, 0.025, 0.02, 0.02, 0.02])
-    assert [momentum for _, momentum in seen] == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.7])
 
 
 class Watch(pl.Callback):

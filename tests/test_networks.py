@@ -2,13 +2,172 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gan_zoo.networks import began, dcgan, infogan, mlp, wgan_gp
+from gan_zoo import networks
+from gan_zoo.networks import (
+    began,
+    classifier,
+    cogan,
+    cyclegan,
+    dcgan,
+    discogan,
+    infogan,
+    layers,
+    mlp,
+    stackgan,
+    stackgan_pp,
+    text_to_image,
+    wgan_gp,
+)
+from gan_zoo.ranges import UnfitArgument
 
 LABEL = torch.tensor([0, 1, 9])
+GREY = (3, 1, 28, 28)
+RGB = (3, 3, 32, 32)
+CAPTION = torch.randn(3, 64)
+FORWARD: Any = lambda network, *inputs: network(*inputs)  # noqa: E731
+
+
+def judged(network: nn.Module, image: Tensor) -> Any:
+    return network.judge(image)  # type: ignore[operator]
+
+
+def fits(network: nn.Module, image: Tensor) -> Tensor:
+    return network.fits(network.features(image), CAPTION)  # type: ignore[operator]
+
+
+def at_each_scale(trees: Any, image: Tensor) -> list[Tensor]:
+    return [tree.real(tree.features(image)) + fits(tree, image) for tree in trees]
+
+
+# (class, what it is given by, inputs, shapes of all that comes out); each built without arguments.
+DEFAULTS: list[tuple[type[nn.Module], Any, tuple[Any, ...], list[tuple[int, ...]]]] = [
+    (mlp.MLPGenerator, FORWARD, (torch.randn(3, 256),), [GREY]),
+    (mlp.MLPDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
+    (mlp.MaxoutDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
+    (mlp.ConditionalMLPGenerator, FORWARD, (torch.randn(3, 100), LABEL), [GREY]),
+    (mlp.ConditionalMaxoutDiscriminator, FORWARD, (torch.randn(GREY), LABEL), [(3, 1)]),
+    (dcgan.DCGANGenerator, FORWARD, (torch.randn(3, 100),), [GREY]),
+    (dcgan.DCGANDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
+    (dcgan.ConditionalMNISTGenerator, FORWARD, (torch.randn(3, 100), LABEL), [GREY]),
+    (dcgan.ConditionalMNISTDiscriminator, FORWARD, (torch.randn(GREY), LABEL), [(3, 1)]),
+    (infogan.InfoGANGenerator, FORWARD, (torch.randn(3, 62 + 10 + 2),), [GREY]),
+    (infogan.InfoGANDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
+    (wgan_gp.ConvGenerator, FORWARD, (torch.randn(3, 128),), [GREY]),
+    (wgan_gp.ConvCritic, FORWARD, (torch.randn(GREY),), [(3, 1)]),
+    (wgan_gp.ResNetGenerator, FORWARD, (torch.randn(3, 128),), [(3, 1, 32, 32)]),
+    (wgan_gp.ResNetCritic, FORWARD, (torch.randn(3, 1, 32, 32),), [(3, 1)]),
+    (cogan.CoupledGenerator, FORWARD, (torch.randn(3, 100),), [(3, 2, 1, 28, 28)]),
+    (cogan.CoupledDiscriminator, FORWARD, (torch.randn(3, 2, 1, 28, 28),), [(3, 2)]),
+    (began.BEGANDecoder, FORWARD, (torch.randn(3, 64),), [GREY]),
+    (began.BEGANAutoencoder, FORWARD, (torch.randn(GREY),), [GREY]),
+    (discogan.DiscoGANGenerator, FORWARD, (torch.randn(GREY),), [GREY]),
+    (discogan.DiscoGANDiscriminator, judged, (torch.randn(GREY),), [(3, 1), (3, 128, 7, 7)]),
+    (discogan.PointGenerator, FORWARD, (torch.randn(3, 2),), [(3, 2)]),
+    (discogan.PointDiscriminator, judged, (torch.randn(3, 2),), [(3, 1), *[(3, 128)] * 3]),
+    (cyclegan.ResidualGenerator, FORWARD, (torch.randn(GREY),), [GREY]),
+    (cyclegan.PatchDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1, 5, 5)]),
+    (text_to_image.ConditioningAugmentation, FORWARD, (CAPTION, torch.randn(3, 32)),
+     [(3, 32)] * 3),
+    (text_to_image.TextDiscriminator, fits, (torch.randn(RGB),), [(3, 1)]),
+    (stackgan.StageOneGenerator, FORWARD, (torch.randn(3, 132), CAPTION),
+     [(3, 3, 16, 16), (3, 32), (3, 32)]),
+    (stackgan.StageTwoGenerator, FORWARD, (torch.randn(3, 3, 16, 16), torch.randn(3, 32), CAPTION),
+     [RGB, (3, 32), (3, 32)]),
+    (stackgan_pp.TreeGenerator, FORWARD, (torch.randn(3, 132), CAPTION),
+     [(3, 3, 8, 8), (3, 3, 16, 16), RGB, (3, 32), (3, 32)]),
+    (stackgan_pp.TreeDiscriminators, at_each_scale, (torch.randn(RGB),), [(3, 1)] * 3),
+    (classifier.EvaluatorNetwork, FORWARD, (torch.randn(GREY),), [(3, 128), (3, 10)]),
+]  # fmt: skip
+
+
+def tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [t for part in value for t in tensors(part)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "use", "inputs", "shapes"), DEFAULTS, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_networks_are_built_without_arguments(
+    kind: type[nn.Module], use: Any, inputs: tuple[Any, ...], shapes: list[tuple[int, ...]]
+) -> None:
+    assert [tuple(t.shape) for t in tensors(use(kind(), *inputs))] == shapes
+
+
+def test_every_network_is_built_without_arguments_above() -> None:
+    modules = [
+        importlib.import_module(f"{networks.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(networks.__path__)
+        if info.name not in ("text", "layers")
+    ]
+    public = {
+        kind
+        for module in modules
+        for name, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, nn.Module) and kind.__module__ == module.__name__ and name[0] != "_"
+    }
+    assert public - {mlp.Maxout} == {kind for kind, *_ in DEFAULTS}
+
+
+def test_networks_import_no_papers_networks_but_their_familys() -> None:
+    for info in pkgutil.iter_modules(networks.__path__):
+        module = importlib.import_module(f"{networks.__name__}.{info.name}")
+        origins = {getattr(value, "__module__", "") for value in vars(module).values()}
+        imported = {o.rpartition(".")[2] for o in origins if str(o).startswith(networks.__name__)}
+        assert imported <= {info.name, "layers", "text_to_image"}
+
+
+def test_hdcgans_networks_are_dcgans_with_selu_and_a_telescope() -> None:
+    generator = dcgan.DCGANGenerator(activation=nn.SELU, zeta=2)
+    discriminator = dcgan.DCGANDiscriminator(activation=nn.SELU)
+    assert any(isinstance(module, nn.SELU) for module in generator.net)
+    assert discriminator(generator(torch.randn(3, 100))).shape == (3, 1)
+
+
+def test_stage_one_is_judged_at_its_own_size() -> None:
+    judge = text_to_image.TextDiscriminator(factor=2)
+    assert fits(judge, torch.randn(3, 3, 16, 16)).shape == (3, 1)
+
+
+def test_what_does_not_fit_is_refused_by_the_arguments_name() -> None:
+    for build, argument in (
+        (functools.partial(dcgan.DCGANGenerator, image_size=30), "image_size"),
+        (functools.partial(dcgan.ConditionalMNISTGenerator, image_size=30), "image_size"),
+        (functools.partial(dcgan.DCGANDiscriminator, base_channels=0), "base_channels"),
+        (functools.partial(infogan.InfoGANGenerator, categorical_codes=[1]), "categorical_codes"),
+        (functools.partial(wgan_gp.ConvCritic, image_size=4), "image_size"),
+        (functools.partial(wgan_gp.ResNetCritic, image_size=24), "image_size"),
+        (functools.partial(cogan.CoupledGenerator, image_size=9), "image_size"),
+        (functools.partial(cogan.CoupledDiscriminator, image_size=15), "image_size"),
+        (functools.partial(cogan.CoupledDiscriminator, shared_layers=4), "shared_layers"),
+        (functools.partial(cyclegan.PatchDiscriminator, layers=4), "layers"),
+        (functools.partial(discogan.DiscoGANGenerator, channels=None), "channels"),
+        (functools.partial(mlp.MLPGenerator, hidden=[0]), "hidden"),
+        (functools.partial(stackgan.StageOneGenerator, factor=3), "factor"),
+        # Not the coarse image's size, which nobody has given.
+        (functools.partial(stackgan.StageOneGenerator, image_size=36), "image_size is 36"),
+        (functools.partial(stackgan_pp.TreeDiscriminators, num_scales=4), "num_scales"),
+    ):
+        with pytest.raises(UnfitArgument, match=f"^{argument}"):
+            build()
+
+
+def test_labels_and_conditions_join_features_and_maps() -> None:
+    joined = layers.join_label(torch.zeros(3, 2), LABEL, 10)
+    assert joined.shape == (3, 12)
+    assert joined[:, 2:].argmax(1).tolist() == LABEL.tolist()
+    maps = layers.join_condition(torch.zeros(3, 2, 4, 5), CAPTION)
+    assert maps.shape == (3, 66, 4, 5)
+    assert torch.equal(maps[:, 2:, 3, 1], CAPTION)
 
 
 def parameters(network: nn.Module) -> int:

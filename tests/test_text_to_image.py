@@ -16,16 +16,11 @@ from torch import Tensor, nn
 from gan_zoo.data import CaptionBatch, ImageBatch, MNISTCaptionsDataModule
 from gan_zoo.losses import colour_consistency, joint_embedding, kl_from_standard_normal
 from gan_zoo.models import StackGAN, StackGANPP
-from gan_zoo.networks.stackgan import (
-    ConditioningAugmentation,
-    StageOneGenerator,
-    StageTwoGenerator,
-    TextDiscriminator,
-    TreeDiscriminators,
-    TreeGenerator,
-    scales,
-)
+from gan_zoo.networks.layers import scale_sizes
+from gan_zoo.networks.stackgan import StageOneGenerator, StageTwoGenerator
+from gan_zoo.networks.stackgan_pp import TreeDiscriminators, TreeGenerator
 from gan_zoo.networks.text import TextEncoder
+from gan_zoo.networks.text_to_image import ConditioningAugmentation, TextDiscriminator
 from gan_zoo.plotting import captioned, side_by_side, stacked
 from tests.conftest import fit, small
 
@@ -212,7 +207,7 @@ def test_stages_of_any_size(size: int, factor: int) -> None:
 def test_trees_of_any_size(size: int, count: int) -> None:
     generator = TreeGenerator(Z, E, C, 3, size, count, base_channels=2)
     images = generator(torch.randn(2, Z + C), torch.randn(2, E)).images
-    assert [image.shape[-1] for image in images] == scales(size, count)
+    assert [image.shape[-1] for image in images] == scale_sizes(size, count)
     judges = TreeDiscriminators(
         functools.partial(TextDiscriminator, 3, embedding_dim=None, base_channels=2), size, count
     )
@@ -226,7 +221,7 @@ def test_sizes_that_cannot_be_are_refused() -> None:
             StageOneGenerator(Z, E, C, 1, size, factor)
     for size, count in ((28, 3), (16, 3), (32, 1), (30, 3)):
         with pytest.raises(ValueError, match=f"{count} scales up to {size}"):
-            scales(size, count)
+            scale_sizes(size, count)
 
 
 def test_the_trees_scales_share_their_trunk() -> None:

@@ -24,7 +24,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report, silent
-from gan_zoo.networks.evaluator import SIDE, EvaluatorNetwork
+from gan_zoo.networks.classifier import SIDE, EvaluatorNetwork
 
 log = logging.getLogger(__name__)
 

@@ -28,12 +28,8 @@ from torch import Tensor, nn
 
 from gan_zoo.data.captions import CaptionBatch
 from gan_zoo.models.stages import TwoStages
-from gan_zoo.networks.stackgan import (
-    ScaleImages,
-    StageOneGenerator,
-    StageTwoGenerator,
-    TextDiscriminator,
-)
+from gan_zoo.networks.stackgan import StageOneGenerator, StageTwoGenerator
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.ranges import Count, checked
 from gan_zoo.training.averaging import eval_mode
 from gan_zoo.training.module import Loss

@@ -30,8 +30,8 @@ from gan_zoo.data.base import ImageBatch
 from gan_zoo.data.captions import CaptionBatch
 from gan_zoo.losses import colour_consistency
 from gan_zoo.models.text_to_image import TextToImage
-from gan_zoo.networks.stackgan import ScaleImages, TextDiscriminator
 from gan_zoo.networks.stackgan_pp import TreeDiscriminators, TreeGenerator
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.ranges import Count, NonNegative, checked
 from gan_zoo.training.module import Loss
 

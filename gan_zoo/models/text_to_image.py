@@ -17,7 +17,7 @@ from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_n
 from gan_zoo.models.noise_to_image import Noise, NoiseToImage, normal
 from gan_zoo.models.passes import in_chunks
 from gan_zoo.models.protocols import Generated
-from gan_zoo.networks.stackgan import ScaleImages, TextDiscriminator
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.networks.text import text_encoder_from, words_of
 from gan_zoo.plotting import captioned, side_by_side, stacked
 from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked

@@ -1,4 +1,4 @@
-"""BEGAN's networks (1703.10717, figure 1): a decoder that is the generator, and an auto-encoder.
+"""BEGAN's networks (1703.10717, figure 1): a decoder as the generator, and an auto-encoder.
 
 Convolutions 3x3 with ELU, in pairs; nearest-neighbour doubling, strided halving; no normalisation,
 no dropout, linear outputs.
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.networks.dcgan import halvings
-from gan_zoo.ranges import Count, Natural
+from gan_zoo.networks.layers import count_halvings
+from gan_zoo.ranges import Count, Natural, checked
 
 
 class _Layer(nn.Module):
-    """Convolution 3x3 and ELU; where the shapes agree, part of the input is carried past it."""
+    """Convolution 3x3 and ELU; where the shapes agree, part of the input bypasses it."""
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
@@ -30,22 +30,21 @@ class _Layer(nn.Module):
 
 
 class _Vanishing(nn.Module):
-    """Holds the part of a layer's input that is carried past it, from 1 down to 0 (section 3.5.1).
+    """Holds the share of a layer's input that bypasses it, from 1 down to 0 (section 3.5.1).
 
     Args:
-        vanishing_steps: iterations over which it falls; 0 for no residuals.
+        vanishing_steps: iterations over which the share falls; 0 for no residuals.
     """
 
     carry: Tensor
 
     def __init__(self, vanishing_steps: int) -> None:
         super().__init__()
-        if vanishing_steps < 0:
-            raise ValueError(f"vanishing_steps is {vanishing_steps}; it has to be 0 or more.")
         self.vanishing_steps = vanishing_steps
         self.register_buffer("carry", torch.tensor(float(vanishing_steps > 0)))
 
     def at_iteration(self, iteration: int) -> None:
+        """Sets the share for this training iteration."""
         if self.vanishing_steps:
             self.carry.fill_(max(0.0, 1 - iteration / self.vanishing_steps))
 
@@ -55,26 +54,26 @@ class _Vanishing(nn.Module):
 
 
 class BEGANDecoder(_Vanishing):
-    """FC to a small map of n channels; pairs of convolutions, doubled between, to the image.
+    """FC to a small map of n channels; pairs of convolutions, with doublings between, to the image.
+
+        images = BEGANDecoder()(torch.rand(16, 64) * 2 - 1)  # (16, 1, 28, 28)
 
     Args:
         latent_dim: length of the noise vector or of the hidden state h.
-        channels, image_size: shape of the images.
+        channels, image_size: shape of the images; a size of 4, 5, 6 or 7 times a power of two.
         base_channels: n (the paper: 128).
         skip: joins the first map, scaled up, to the maps after each doubling (the paper's skip
             connections).
-        vanishing_steps: the paper's vanishing residuals: the layers' inputs are carried past them
-            in a part that falls from 1 to 0 over these iterations (the paper: 16,000); 0 for none.
-
-    Raises:
-        ValueError: for an image size that can't be halved to 5 to 8 pixels; for negative steps.
+        vanishing_steps: the paper's vanishing residuals: a share of the layers' inputs bypasses
+            them, which falls from 1 to 0 over these iterations (the paper: 16,000); 0 for none.
     """
 
+    @checked
     def __init__(
         self,
-        latent_dim: Count,
-        channels: Count,
-        image_size: Count,
+        latent_dim: Count = 64,
+        channels: Count = 1,
+        image_size: Count = 28,
         base_channels: Count = 128,
         skip: bool = False,
         vanishing_steps: Natural = 0,
@@ -109,19 +108,20 @@ class BEGANAutoencoder(nn.Module):
 
     The encoder's channels grow by n with each halving (n, 2n, 3n, ...).
 
+        images = torch.rand(16, 1, 28, 28) * 2 - 1
+        error = (BEGANAutoencoder()(images) - images).abs().mean()  # L(x)
+
     Args:
         hidden_dim: length of the hidden state h (the paper: that of the noise).
-        rest: BEGANDecoder's.
-
-    Raises:
-        ValueError: as BEGANDecoder's.
+        others: BEGANDecoder's.
     """
 
+    @checked
     def __init__(
         self,
-        hidden_dim: Count,
-        channels: Count,
-        image_size: Count,
+        hidden_dim: Count = 64,
+        channels: Count = 1,
+        image_size: Count = 28,
         base_channels: Count = 128,
         skip: bool = False,
         vanishing_steps: Natural = 0,
@@ -147,12 +147,12 @@ class BEGANAutoencoder(nn.Module):
         return self.decoder(self.to_hidden(x))
 
     def at_iteration(self, iteration: int) -> None:
-        """Tells the vanishing residuals how far the run is."""
+        """Sets the vanishing residuals' share for this training iteration."""
         self.decoder.at_iteration(iteration)
 
 
 def _small_map(image_size: int) -> tuple[int, int]:
-    """How often the image is halved, and the side that it comes to: 5 to 8 pixels."""
-    count = halvings(image_size)
+    """How often the image is halved, and the side of the map that results: 5 to 8 pixels."""
+    count = count_halvings(image_size)
     count -= image_size >> count == 4
     return count, image_size >> count

@@ -7,119 +7,98 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.ranges import Count, Few, Share
-
-_MAX_FIRST_MAP = 4
-
-
-def _initialise(network: nn.Module) -> None:
-    """The authors' code: Xavier uniform of gain sqrt 2, biases .1."""
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.xavier_uniform_(module.weight, math.sqrt(2))
-            if module.bias is not None:
-                nn.init.constant_(module.bias, 0.1)
+from gan_zoo.networks.layers import Weighted, batch_normed, initialise, sizes_up_to
+from gan_zoo.ranges import Count, Few, Range, Share, UnfitArgument, checked
 
 
-def _check_shared(shared_layers: int, layers: int, network: str) -> None:
-    if not 0 <= shared_layers < layers:
-        raise ValueError(
-            f"model.{network}.shared_layers is {shared_layers}; of {layers} layers 0 to "
-            f"{layers - 1} can be shared."
-        )
+def _xavier(layer: Weighted) -> None:
+    """The authors' code: Xavier uniform of gain sqrt 2."""
+    nn.init.xavier_uniform_(layer.weight, math.sqrt(2))
 
 
 class CoupledGenerator(nn.Module):
-    """Noise -> a pair of images: the layers near the noise are shared, the rest is each domain's.
+    """Noise -> a pair of images: the layers near the noise are shared, each domain has its others.
 
-    The noise becomes a 4 x 4 map, which transposed 3 x 3 convolutions of stride 2 bring to the
+    The noise becomes a 4 x 4 map, which transposed 3 x 3 convolutions of stride 2 enlarge to the
     image's size less 3 (at 28 pixels: 4, 7, 13, 25), halving the channels; a 6 x 6 one makes the
-    image. Batch norm without scale and shift, PReLU; tanh stands in for the code's sigmoid on
-    [0, 1].
+    image. Batch norm without scale and shift, PReLU; tanh replaces the code's sigmoid on [0, 1].
+
+        pairs = CoupledGenerator()(torch.randn(16, 100))  # (16, 2, 1, 28, 28)
 
     Args:
         latent_dim: length of the noise vector.
-        channels, image_size: shape of the images, 10 pixels or more.
+        channels, image_size: shape of the images.
         base_channels: channels of the last hidden map (the authors': 128).
-        shared_layers: how many layers from the noise on are shared; None for all but the last, as
-            in the paper.
-
-    Raises:
-        ValueError: for an image too small, or a number of shared layers that can't be.
+        shared_layers: how many layers are shared, counted from the noise; the last can't be.
+            None for all but the last, as in the paper.
     """
 
+    @checked
     def __init__(
         self,
-        latent_dim: Count,
-        channels: Count,
-        image_size: Count,
+        latent_dim: Count = 100,
+        channels: Count = 1,
+        image_size: Annotated[int, Range(10, 10**6)] = 28,
         base_channels: Count = 128,
         shared_layers: Few | None = None,
     ) -> None:
         super().__init__()
-        if image_size < 10:
-            raise ValueError(
-                f"dataset.image_size is {image_size}; CoGAN's generator makes images of 10 pixels "
-                "or more."
-            )
-        sizes = [image_size - 3]
-        while sizes[0] > _MAX_FIRST_MAP:
-            sizes.insert(0, -(-sizes[0] // 2))
+        sizes = sizes_up_to(image_size - 3)
         widths = [base_channels << n for n in reversed(range(len(sizes)))]
 
         def first() -> nn.Module:
+            project = nn.ConvTranspose2d(latent_dim, widths[0], sizes[0])
             return nn.Sequential(
-                nn.Unflatten(1, (latent_dim, 1, 1)),
-                nn.ConvTranspose2d(latent_dim, widths[0], sizes[0]),
-                *_normed(widths[0]),
+                nn.Unflatten(1, (latent_dim, 1, 1)), *batch_normed(project, nn.PReLU(), False)
             )
 
-        def doubling(layer: int) -> nn.Module:
-            odd = 2 * sizes[layer - 1] - 1
-            return nn.Sequential(
-                nn.ConvTranspose2d(
-                    widths[layer - 1], widths[layer], 3, 2, 1, output_padding=sizes[layer] - odd
-                ),
-                *_normed(widths[layer]),
+        def enlarging(layer: int) -> nn.Module:
+            padding = sizes[layer] - (2 * sizes[layer - 1] - 1)
+            enlarge = nn.ConvTranspose2d(
+                widths[layer - 1], widths[layer], 3, 2, 1, output_padding=padding
             )
+            return nn.Sequential(*batch_normed(enlarge, nn.PReLU(), False))
 
         def last() -> nn.Module:
             return nn.Sequential(nn.ConvTranspose2d(widths[-1], channels, 6, 1, 1), nn.Tanh())
 
         makers: list[Callable[[], nn.Module]] = [
             first,
-            *(lambda layer=n: doubling(layer) for n in range(1, len(sizes))),
+            *(lambda layer=n: enlarging(layer) for n in range(1, len(sizes))),
             last,
         ]
         shared = len(makers) - 1 if shared_layers is None else shared_layers
-        _check_shared(shared, len(makers), "generator")
+        if shared >= len(makers):
+            raise UnfitArgument(
+                "shared_layers",
+                f"is {shared}; of {len(makers)} layers 0 to {len(makers) - 1} can be shared.",
+            )
         self.shared = nn.Sequential(*(make() for make in makers[:shared]))
         self.private = nn.ModuleList(
             nn.Sequential(*(make() for make in makers[shared:])) for _ in range(2)
         )
-        _initialise(self)
+        initialise(self, _xavier, bias=0.1)
 
     def forward(self, noise: Tensor) -> Tensor:
         hidden = self.shared(noise)
         return torch.stack([branch(hidden) for branch in self.private], 1)
 
 
-def _normed(width: int) -> list[nn.Module]:
-    return [nn.BatchNorm2d(width, affine=False), nn.PReLU()]
-
-
 class CoupledDiscriminator(nn.Module):
     """A pair of images -> a logit each: the layers near the logit are shared.
 
-    As LeNet: convolution 5 x 5, maximum, convolution 5 x 5, maximum, FC with PReLU, logit. One
-    logit says the same as the authors' softmax over two.
+    As LeNet: convolution 5 x 5, max pooling, convolution 5 x 5, max pooling, FC with PReLU, logit.
+    One logit is equivalent to the authors' softmax over two.
+
+        logits = CoupledDiscriminator()(torch.rand(16, 2, 1, 28, 28))  # (16, 2)
 
     Args:
-        channels, image_size: shape of the images, 16 pixels or more.
+        channels, image_size: shape of the images.
         base_channels: channels of the first convolution (the authors': 20); the second has 2.5
             times as many.
         fc_units: length of the features.
@@ -127,27 +106,20 @@ class CoupledDiscriminator(nn.Module):
         shared_layers: how many of the 4 layers, counted from the logit, are shared.
 
     Attributes:
-        fc_units: length of the features that ``features`` gives.
-
-    Raises:
-        ValueError: for an image too small, or a number of shared layers that can't be.
+        fc_units: length of the features that ``features`` returns.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: Annotated[int, Range(16, 10**6)] = 28,
         base_channels: Count = 20,
         fc_units: Count = 500,
         dropout: Share = 0.0,
-        shared_layers: Few = 3,
+        shared_layers: Annotated[int, Range(0, 3)] = 3,
     ) -> None:
         super().__init__()
-        if image_size < 16:
-            raise ValueError(
-                f"dataset.image_size is {image_size}; CoGAN's discriminator sees images of 16 "
-                "pixels or more."
-            )
         self.fc_units = fc_units
         side, wider = ((image_size - 4) // 2 - 4) // 2, base_channels * 5 // 2
 
@@ -161,19 +133,14 @@ class CoupledDiscriminator(nn.Module):
             layers = [nn.Linear(wider * side**2, fc_units), nn.PReLU(), nn.Dropout(dropout)]
             return nn.Sequential(*(layers if dropout else layers[:2]))
 
-        makers: list[Callable[[], nn.Module]] = [
-            first,
-            second,
-            third,
-            lambda: nn.Linear(fc_units, 1),
-        ]
-        _check_shared(shared_layers, len(makers), "discriminator")
+        makers: list[Callable[[], nn.Module]] = [first, second, third]
+        makers.append(lambda: nn.Linear(fc_units, 1))
         private = len(makers) - shared_layers
         *body, self.to_logit = (
             _Coupled(make, shared=layer >= private) for layer, make in enumerate(makers)
         )
         self.body = nn.Sequential(*body)
-        _initialise(self)
+        initialise(self, _xavier, bias=0.1)
 
     def forward(self, pair: Tensor) -> Tensor:
         return self.logits(self.features(pair))

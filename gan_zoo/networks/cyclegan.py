@@ -1,18 +1,18 @@
 """CycleGAN's networks (1703.10593, section 7.2): residual generators and patch discriminators.
 
 Generators map images (B, C, H, W) to images in [-1, 1] of the same shape, discriminators to maps of
-logits, one for each patch. Both are convolutional throughout and take any size, generators any
-multiple of 4.
+logits, one for each patch. Both are fully convolutional: discriminators take images of any size,
+generators of any multiple of 4.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gan_zoo.networks.dcgan import initialise
-from gan_zoo.ranges import Count, Few
+from gan_zoo.networks.layers import Residual, initialise_normal, leaky_relu
+from gan_zoo.ranges import Count, Few, UnfitArgument, checked
 
-# From how many pixels on the paper's own widths and depths are meant.
+# From this side on, the paper's own widths and depths are the defaults.
 _PICTURES = 64
 
 
@@ -23,32 +23,33 @@ def _base_channels(asked: int | None, image_size: int) -> int:
 class ResidualGenerator(nn.Module):
     """Down by 4, through residual blocks, up by 4, with instance norm and reflected borders.
 
-    c7s1-n, d2n, d4n, R4n times blocks, u2n, un, c7s1-channels in the paper's letters, with n =
+    c7s1-n, d2n, d4n, R4n times blocks, u2n, un, c7s1-channels in the paper's notation, with n =
     base_channels.
+
+        images_b = ResidualGenerator(channels=3, image_size=128)(images_a)  # (B, 3, 128, 128)
 
     Args:
         channels: of the images.
-        image_size: side in pixels; a multiple of 4. It decides what is None below.
+        image_size: side in pixels, a multiple of 4 from 12 on. It decides the defaults below.
         base_channels: n; None for the paper's 64, or 16 under 64 pixels.
         blocks: residual blocks; None for the paper's 9 from 256 pixels on and 6 below, or 3 under
             64 pixels.
-
-    Raises:
-        ValueError: for a size that is no multiple of 4, or under 12.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: Count = 28,
         base_channels: Count | None = None,
         blocks: Few | None = None,
     ) -> None:
         super().__init__()
         if image_size % 4 or image_size < 12:
-            raise ValueError(
-                f"CycleGAN's generator halves images twice: dataset.image_size={image_size} is no "
-                "multiple of 4 from 12 on (28, 128 or 256, say)."
+            raise UnfitArgument(
+                "image_size",
+                f"is {image_size}; it has to be a multiple of 4 from 12 on (28, 128 or 256, say), "
+                "as CycleGAN's generator halves images twice.",
             )
         n = _base_channels(base_channels, image_size)
         if blocks is None:
@@ -61,7 +62,7 @@ class ResidualGenerator(nn.Module):
             *_normed(2 * n),
             nn.Conv2d(2 * n, 4 * n, 3, 2, 1),
             *_normed(4 * n),
-            *(_Residual(4 * n) for _ in range(blocks)),
+            *(_residual(4 * n) for _ in range(blocks)),
             nn.ConvTranspose2d(4 * n, 2 * n, 3, 2, 1, output_padding=1),
             *_normed(2 * n),
             nn.ConvTranspose2d(2 * n, n, 3, 2, 1, output_padding=1),
@@ -71,26 +72,21 @@ class ResidualGenerator(nn.Module):
             nn.Tanh(),
         ]
         self.net = nn.Sequential(*layers)
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)
 
 
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3),
-            *_normed(width),
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3),
-            nn.InstanceNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.net(x)
+def _residual(width: int) -> Residual:
+    return Residual(
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, width, 3),
+        *_normed(width),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, width, 3),
+        nn.InstanceNorm2d(width),
+    )
 
 
 def _normed(width: int) -> list[nn.Module]:
@@ -103,22 +99,23 @@ class PatchDiscriminator(nn.Module):
     Convolutions 4 x 4 with LeakyReLU(.2): ``layers`` of stride 2, then one of stride 1 and the one
     that makes the logits; instance norm in all but the first and the last.
 
+        logits = PatchDiscriminator(channels=3, image_size=128)(images)  # (B, 1, 14, 14)
+
     Args:
         channels: of the images.
-        image_size: side in pixels. It decides what is None below.
+        image_size: side in pixels. It decides the defaults below.
         base_channels: channels of the first layer, doubled up to eightfold; None for the paper's
             64, or 16 under 64 pixels.
         layers: strided layers; patches are 16 pixels wide with 1, 34 with 2, 70 with 3, 142 with
-            4. None for the paper's 3, or 2 under 64 pixels.
-
-    Raises:
-        ValueError: for layers that leave nothing of the image.
+            4. They have to leave 3 pixels of the image. None for the paper's 3, or 2 under 64
+            pixels.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: Count = 28,
         base_channels: Count | None = None,
         layers: Few | None = None,
     ) -> None:
@@ -126,22 +123,22 @@ class PatchDiscriminator(nn.Module):
         n = _base_channels(base_channels, image_size)
         layers = layers or (2 if image_size < _PICTURES else 3)
         if image_size >> layers < 3:
-            raise ValueError(
-                f"{layers} strided layers leave too little of {image_size} pixels: "
-                "model.discriminator.layers has to be lower."
+            raise UnfitArgument(
+                "layers",
+                f"is {layers}; that many strided layers leave too little of {image_size} pixels.",
             )
-        net: list[nn.Module] = [nn.Conv2d(channels, n, 4, 2, 1), nn.LeakyReLU(0.2)]
+        net: list[nn.Module] = [nn.Conv2d(channels, n, 4, 2, 1), leaky_relu()]
         width = n
         for layer in range(1, layers + 1):
             wider = min(2 * width, 8 * n)
             net += [
                 nn.Conv2d(width, wider, 4, 2 if layer < layers else 1, 1),
                 nn.InstanceNorm2d(wider),
-                nn.LeakyReLU(0.2),
+                leaky_relu(),
             ]
             width = wider
         self.net = nn.Sequential(*net, nn.Conv2d(width, 1, 4, 1, 1))
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)

@@ -1,90 +1,88 @@
 """DiscoGAN's networks (1703.05192, its authors' code): auto-encoder generators, DCGAN-like critics.
 
 Generators map images (B, C, H, W) to images in [-1, 1], or points (B, 2) to points; discriminators
-map either to logits (B, 1). Discriminators also tell what is inside them, for feature matching.
+map either to logits (B, 1), and also return their hidden features, for feature matching.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gan_zoo.networks.dcgan import halvings, initialise
-from gan_zoo.ranges import Count
+from gan_zoo.networks.layers import (
+    batch_normed,
+    count_halvings,
+    doubling,
+    halving_blocks,
+    initialise_normal,
+    leaky_relu,
+)
+from gan_zoo.ranges import Count, UnfitArgument, checked
 
 
-def _check_images(channels: int | None) -> None:
-    if channels is None:
-        raise ValueError(
-            "These networks are for images, and this dataset has points: experiment=discogan_toy "
-            "has networks for those."
+def _image_shape(channels: int | None, image_size: int | None) -> tuple[int, int]:
+    if channels is None or image_size is None:
+        raise UnfitArgument(
+            "channels",
+            "is null, as for data that are points, and these networks are for images "
+            "(experiment=discogan_toy has networks for points).",
         )
+    return channels, image_size
 
 
 class DiscoGANGenerator(nn.Module):
     """Strided convolutions 4 x 4 down to a small map, transposed ones back up to the image.
 
     LeakyReLU(.2) on the way down, ReLU on the way up, batch norm in all but the first and the last
-    layer. tanh stands in for the code's sigmoid on [0, 1].
+    layer. tanh replaces the code's sigmoid on [0, 1].
+
+        images_b = DiscoGANGenerator(channels=3, image_size=64)(images_a)  # (B, 3, 64, 64)
 
     Args:
-        channels, image_size: shape of the images.
+        channels, image_size: shape of the images; a size of 4, 5, 6 or 7 times a power of two.
+            None, as for data that are points, is refused.
         base_channels: channels of the first map; they double with each halving (the authors': 64).
         bottleneck: channels of a further layer that reduces the small map to one point (the
             authors' option has 100); None for none.
-
-    Raises:
-        ValueError: for an image size that strided layers can't halve evenly, or for points.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count | None = 1,
+        image_size: Count | None = 28,
         base_channels: Count = 64,
         bottleneck: Count | None = None,
     ) -> None:
         super().__init__()
-        _check_images(channels)
-        count = halvings(image_size)
-        widths = [base_channels << n for n in range(count)]
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
-        for narrow, wide in itertools.pairwise(widths):
-            layers += [
-                nn.Conv2d(narrow, wide, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.LeakyReLU(0.2),
-            ]
+        channels, image_size = _image_shape(channels, image_size)
+        count = count_halvings(image_size)
+        widths = [base_channels << n for n in reversed(range(count))]
+        layers = list(itertools.chain(*halving_blocks(channels, base_channels, count)))
         if bottleneck:
-            layers += [
-                nn.Conv2d(widths[-1], bottleneck, image_size >> count, bias=False),
-                nn.BatchNorm2d(bottleneck),
-                nn.LeakyReLU(0.2),
-                nn.ConvTranspose2d(bottleneck, widths[-1], image_size >> count, bias=False),
-                nn.BatchNorm2d(widths[-1]),
-                nn.ReLU(),
-            ]
-        for wide, narrow in itertools.pairwise(reversed(widths)):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.ReLU(),
-            ]
-        layers += [nn.ConvTranspose2d(widths[0], channels, 4, 2, 1), nn.Tanh()]
+            wide, side = widths[0], image_size >> count
+            down = nn.Conv2d(wide, bottleneck, side, bias=False)
+            layers += batch_normed(down, leaky_relu())
+            up = nn.ConvTranspose2d(bottleneck, wide, side, bias=False)
+            layers += batch_normed(up, nn.ReLU())
+        for wide, narrow in itertools.pairwise(widths):
+            layers += batch_normed(doubling(wide, narrow, 4, bias=False), nn.ReLU())
+        layers += [doubling(base_channels, channels, 4, bias=True), nn.Tanh()]
         self.net = nn.Sequential(*layers)
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)
 
 
 class _FeatureDiscriminator(nn.Module):
-    """Blocks in a row; the last makes the logits.
+    """Blocks in a row, of which the last makes the logits.
 
     Args:
         blocks: the layers.
-        matched: which of the blocks' outputs feature matching compares.
+        matched: which of the hidden blocks' outputs feature matching compares.
     """
 
     def __init__(self, blocks: list[nn.Module], matched: slice) -> None:
@@ -96,7 +94,7 @@ class _FeatureDiscriminator(nn.Module):
         return self.judge(x)[0]
 
     def judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits (B, 1), and the outputs of the hidden blocks that are to be matched."""
+        """The logits (B, 1), and the hidden features that feature matching compares."""
         hidden = []
         for block in self.blocks:
             x = block(x)
@@ -107,36 +105,36 @@ class _FeatureDiscriminator(nn.Module):
 class DiscoGANDiscriminator(_FeatureDiscriminator):
     """Strided convolutions 4 x 4 with LeakyReLU(.2), batch norm from the second on, and a logit.
 
-    Args and errors: as DiscoGANGenerator's. Features are those of the second layer on.
+    The features are those of the second layer and all after it.
+
+        logits, features = DiscoGANDiscriminator().judge(torch.rand(16, 1, 28, 28))
+
+    Args: as DiscoGANGenerator's.
     """
 
-    def __init__(self, channels: Count, image_size: Count, base_channels: Count = 64) -> None:
-        _check_images(channels)
-        count = halvings(image_size)
-        blocks: list[nn.Module] = []
-        width = channels
-        for layer in range(count):
-            wider = base_channels << layer
-            norm = [nn.BatchNorm2d(wider)] if layer else []
-            blocks.append(
-                nn.Sequential(
-                    nn.Conv2d(width, wider, 4, 2, 1, bias=not layer), *norm, nn.LeakyReLU(0.2)
-                )
-            )
-            width = wider
-        blocks.append(nn.Sequential(nn.Conv2d(width, 1, image_size >> count), nn.Flatten()))
-        super().__init__(blocks, slice(1, None))
-        initialise(self)
+    @checked
+    def __init__(
+        self, channels: Count | None = 1, image_size: Count | None = 28, base_channels: Count = 64
+    ) -> None:
+        channels, image_size = _image_shape(channels, image_size)
+        count = count_halvings(image_size)
+        blocks = [nn.Sequential(*b) for b in halving_blocks(channels, base_channels, count)]
+        to_logit = nn.Conv2d(base_channels << (count - 1), 1, image_size >> count)
+        super().__init__([*blocks, nn.Sequential(to_logit, nn.Flatten())], slice(1, None))
+        initialise_normal(self)
 
 
 class PointGenerator(nn.Module):
     """Points (B, 2) to points, through ReLU layers.
 
+        points_b = PointGenerator()(torch.randn(16, 2))  # (16, 2)
+
     Args:
-        hidden: units of each hidden layer.
+        hidden: widths of the hidden layers.
     """
 
-    def __init__(self, hidden: list[Count]) -> None:
+    @checked
+    def __init__(self, hidden: Sequence[Count] = (128, 128, 128)) -> None:
         super().__init__()
         self.net = nn.Sequential(*_dense(hidden, 2))
 
@@ -147,18 +145,18 @@ class PointGenerator(nn.Module):
 class PointDiscriminator(_FeatureDiscriminator):
     """Points (B, 2) to a logit, through ReLU layers, all of which are features.
 
+        logits, features = PointDiscriminator().judge(torch.randn(16, 2))
+
     Args:
-        hidden: units of each hidden layer.
+        hidden: widths of the hidden layers.
     """
 
-    def __init__(self, hidden: list[Count]) -> None:
+    @checked
+    def __init__(self, hidden: Sequence[Count] = (128, 128, 128)) -> None:
         super().__init__(_dense(hidden, 1), slice(None))
 
 
-def _dense(hidden: list[int], features_out: int) -> list[nn.Module]:
+def _dense(hidden: Sequence[int], features_out: int) -> list[nn.Module]:
     widths = [2, *hidden]
-    blocks: list[nn.Module] = [
-        nn.Sequential(nn.Linear(narrow, wide), nn.ReLU())
-        for narrow, wide in itertools.pairwise(widths)
-    ]
+    blocks = [nn.Sequential(nn.Linear(n, m), nn.ReLU()) for n, m in itertools.pairwise(widths)]
     return [*blocks, nn.Linear(widths[-1], features_out)]

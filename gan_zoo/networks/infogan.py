@@ -1,4 +1,4 @@
-"""InfoGAN's networks for MNIST (1606.03657, Table 1 of appendix C.1), at widths to choose."""
+"""InfoGAN's networks for MNIST (1606.03657, Table 1 of appendix C.1)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.networks.dcgan import initialise, quarter
-from gan_zoo.ranges import Count, Range
+from gan_zoo.networks.layers import batch_normed, doubling, initialise_normal, quarter_size
+from gan_zoo.ranges import Count, Range, checked
 
 # How many categories a code has, and how many codes there are.
 Categories = Annotated[int, Range(2, 10**6)]
-Codes = Annotated[int, Range(0, 1000)]
-
-
-def _code_length(categorical_codes: Sequence[int], continuous_codes: int) -> int:
-    return sum(categorical_codes) + continuous_codes
+CodeCount = Annotated[int, Range(0, 1000)]
 
 
 class Posterior(NamedTuple):
@@ -36,48 +32,44 @@ class Posterior(NamedTuple):
 class InfoGANGenerator(nn.Module):
     """FC -> FC to a quarter-size map -> two transposed convolutions 4x4 that double it; tanh.
 
-    ReLU and batch norm in all layers but the last. tanh stands in for the code's sigmoid on [0, 1].
+    ReLU and batch norm in all layers but the last. tanh replaces the code's sigmoid on [0, 1].
+
+        codes = torch.cat([F.one_hot(torch.arange(10)), torch.zeros(10, 2)], 1)
+        images = InfoGANGenerator()(torch.cat([torch.randn(10, 62), codes], 1))  # (10, 1, 28, 28)
 
     Args:
         latent_dim: length of the noise vector, without the codes.
-        categorical_codes, continuous_codes: the codes that follow the noise: categories of each,
-            and how many.
-        channels, image_size: shape of the images; the size has to be a multiple of 4.
-        base_channels: channels of the last hidden map (the paper: 64); the one before has twice.
+        categorical_codes, continuous_codes: the codes that follow the noise: the number of
+            categories of each, and the number of continuous ones.
+        channels, image_size: shape of the images; a size that is a multiple of 4.
+        base_channels: channels of the last hidden map (the paper: 64); the one before has twice
+            as many.
         fc_units: width of the first layer (the paper: 1024).
-
-    Raises:
-        ValueError: for an image size that is not a multiple of 4.
     """
 
+    @checked
     def __init__(
         self,
-        latent_dim: Count,
-        categorical_codes: Sequence[Categories],
-        continuous_codes: Codes,
-        channels: Count,
-        image_size: Count,
+        latent_dim: Count = 62,
+        categorical_codes: Sequence[Categories] = (10,),
+        continuous_codes: CodeCount = 2,
+        channels: Count = 1,
+        image_size: Count = 28,
         base_channels: Count = 64,
         fc_units: Count = 1024,
     ) -> None:
         super().__init__()
-        size, width = quarter(image_size), 2 * base_channels
-        features = latent_dim + _code_length(categorical_codes, continuous_codes)
+        size, width = quarter_size(image_size), 2 * base_channels
+        features = latent_dim + sum(categorical_codes) + continuous_codes
         self.net = nn.Sequential(
-            nn.Linear(features, fc_units, bias=False),
-            nn.BatchNorm1d(fc_units),
-            nn.ReLU(),
-            nn.Linear(fc_units, width * size**2, bias=False),
-            nn.BatchNorm1d(width * size**2),
-            nn.ReLU(),
+            *batch_normed(nn.Linear(features, fc_units, bias=False), nn.ReLU()),
+            *batch_normed(nn.Linear(fc_units, width * size**2, bias=False), nn.ReLU()),
             nn.Unflatten(1, (width, size, size)),
-            nn.ConvTranspose2d(width, base_channels, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(base_channels),
-            nn.ReLU(),
-            nn.ConvTranspose2d(base_channels, channels, 4, 2, 1),
+            *batch_normed(doubling(width, base_channels, 4, bias=False), nn.ReLU()),
+            doubling(base_channels, channels, 4, bias=True),
             nn.Tanh(),
         )
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.net(latent)
@@ -88,25 +80,27 @@ class InfoGANDiscriminator(nn.Module):
 
     LeakyReLU; batch norm in all layers but the first and the two outputs.
 
+        logits, posterior = InfoGANDiscriminator().recognise(torch.rand(16, 1, 28, 28))
+        posterior.logits[0]  # (16, 10), of Q(c | x) for the first code
+
     Args:
-        categorical_codes, continuous_codes: what Q reads: categories of each code, and how many.
-        channels, image_size: shape of the images; the size has to be a multiple of 4.
+        categorical_codes, continuous_codes: the codes that Q reads, as InfoGANGenerator's.
+        channels, image_size: shape of the images; a size that is a multiple of 4.
         base_channels: channels of the first map (the paper: 64); the second has twice as many.
         fc_units, q_units: widths of the shared FC layer and of Q's own (the paper: 1024 and 128).
         negative_slope: of LeakyReLU (the paper: .1; its code: .01).
-        norm: False leaves the batch norm out, as a gradient penalty asks.
-        fixed_std: Q's standard deviations are 1, as in the authors' code; False has Q give them.
-
-    Raises:
-        ValueError: for an image size that is not a multiple of 4.
+        norm: False leaves the batch norm out, as a gradient penalty requires.
+        fixed_std: True fixes Q's standard deviations at 1, as the authors' code does; False has Q
+            estimate them.
     """
 
+    @checked
     def __init__(
         self,
-        categorical_codes: Sequence[Categories],
-        continuous_codes: Codes,
-        channels: Count,
-        image_size: Count,
+        categorical_codes: Sequence[Categories] = (10,),
+        continuous_codes: CodeCount = 2,
+        channels: Count = 1,
+        image_size: Count = 28,
         base_channels: Count = 64,
         fc_units: Count = 1024,
         q_units: Count = 128,
@@ -115,30 +109,28 @@ class InfoGANDiscriminator(nn.Module):
         fixed_std: bool = False,
     ) -> None:
         super().__init__()
-        size, width = quarter(image_size), 2 * base_channels
+        size, width = quarter_size(image_size), 2 * base_channels
         self.categorical_codes = tuple(categorical_codes)
         self.continuous_codes = continuous_codes
         self.fixed_std = fixed_std
 
-        def normed(layer: nn.Module, normalisation: nn.Module) -> list[nn.Module]:
-            return [layer, *([normalisation] if norm else []), nn.LeakyReLU(negative_slope)]
+        def block(layer: nn.Linear | nn.Conv2d) -> list[nn.Module]:
+            activation = nn.LeakyReLU(negative_slope)
+            return batch_normed(layer, activation) if norm else [layer, activation]
 
         self.body = nn.Sequential(
             nn.Conv2d(channels, base_channels, 4, 2, 1),
             nn.LeakyReLU(negative_slope),
-            *normed(nn.Conv2d(base_channels, width, 4, 2, 1, bias=not norm), nn.BatchNorm2d(width)),
+            *block(nn.Conv2d(base_channels, width, 4, 2, 1, bias=not norm)),
             nn.Flatten(),
-            *normed(nn.Linear(width * size**2, fc_units, bias=not norm), nn.BatchNorm1d(fc_units)),
+            *block(nn.Linear(width * size**2, fc_units, bias=not norm)),
         )
         self.to_logit = nn.Linear(fc_units, 1)
-        outputs = _code_length(
-            categorical_codes, continuous_codes if fixed_std else 2 * continuous_codes
-        )
+        outputs = sum(categorical_codes) + continuous_codes * (1 if fixed_std else 2)
         self.q = nn.Sequential(
-            *normed(nn.Linear(fc_units, q_units, bias=not norm), nn.BatchNorm1d(q_units)),
-            nn.Linear(q_units, outputs),
+            *block(nn.Linear(fc_units, q_units, bias=not norm)), nn.Linear(q_units, outputs)
         )
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.to_logit(self.body(image))

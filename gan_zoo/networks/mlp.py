@@ -1,7 +1,7 @@
-"""Fully connected networks: the survey's simple GAN and the nets of the GAN and cGAN papers.
+"""Fully connected networks: the survey's simple GAN, and those of the GAN and cGAN papers.
 
 Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
-logits (B, 1). The conditional ones take class labels (B,) int64 beside them.
+logits (B, 1). The conditional ones also take class labels (B,) int64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.ranges import Count, Positive, Share
+from gan_zoo.networks.layers import batch_normed, initialise_uniform
+from gan_zoo.ranges import Count, Positive, Share, checked
 
 
 def _layers(
@@ -24,42 +25,40 @@ def _layers(
 ) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in hidden:
-        layers.append(nn.Linear(features, width, bias=not norm))
-        if norm:
-            layers.append(nn.BatchNorm1d(width))
-        layers.append(activation)
+        layer = nn.Linear(features, width, bias=not norm)
+        layers += batch_normed(layer, activation) if norm else [layer, activation]
         if dropout:
             layers.append(nn.Dropout(dropout))
         features = width
     return layers
 
 
-def _uniform_weights(network: nn.Module, bound: float) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+def _to_image(features: int, channels: int, image_size: int) -> list[nn.Module]:
+    shape = (channels, image_size, image_size)
+    return [nn.Linear(features, channels * image_size**2), nn.Tanh(), nn.Unflatten(1, shape)]
 
 
 class MLPGenerator(nn.Module):
     """The survey's simple generator: LeakyReLU layers that widen, tanh at the end.
 
+        images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
+
     Args:
         latent_dim: length of the noise vector.
-        channels, image_size: shape of the images, (channels, image_size, image_size).
+        channels, image_size: shape of the images.
         hidden: widths of the hidden layers.
         negative_slope: slope of the LeakyReLU; 0 makes it a ReLU.
-        norm: batch norm in the hidden layers; without it the generator tends to few digits.
-        weight_range: draw the weights from U(-weight_range, weight_range) with zero biases, as the
-            2014 nets do; None keeps torch's own initialisation.
+        norm: batch norm in the hidden layers; without it the generator tends to make few digits.
+        weight_range: initialises weights from U(-weight_range, weight_range), and biases at 0, as
+            the 2014 networks do; None keeps torch's own initialisation.
     """
 
+    @checked
     def __init__(
         self,
-        latent_dim: Count,
-        channels: Count,
-        image_size: Count,
+        latent_dim: Count = 256,
+        channels: Count = 1,
+        image_size: Count = 28,
         hidden: Sequence[Count] = (256, 512, 1024),
         negative_slope: float = 0.2,
         norm: bool = True,
@@ -68,12 +67,9 @@ class MLPGenerator(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope), norm),
-            nn.Linear([latent_dim, *hidden][-1], channels * image_size**2),
-            nn.Tanh(),
-            nn.Unflatten(1, (channels, image_size, image_size)),
+            *_to_image([latent_dim, *hidden][-1], channels, image_size),
         )
-        if weight_range is not None:
-            _uniform_weights(self, weight_range)
+        initialise_uniform(self, weight_range)
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.net(noise)
@@ -82,6 +78,8 @@ class MLPGenerator(nn.Module):
 class MLPDiscriminator(nn.Module):
     """The survey's simple discriminator: LeakyReLU layers that narrow, each followed by dropout.
 
+        logits = MLPDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
+
     Args:
         channels, image_size: shape of the images.
         hidden: widths of the hidden layers.
@@ -89,10 +87,11 @@ class MLPDiscriminator(nn.Module):
         dropout: probability that a hidden unit is dropped in training.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: Count = 28,
         hidden: Sequence[Count] = (1024, 512, 256),
         negative_slope: float = 0.2,
         dropout: Share = 0.3,
@@ -110,15 +109,18 @@ class MLPDiscriminator(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Goodfellow et al. 2013 (1302.4389), eq. 1: each unit is the largest of some linear pieces.
+    """Goodfellow et al. 2013 (1302.4389), eq. 1: each unit is the maximum of several linear pieces.
+
+        hidden = Maxout(784, units=240, pieces=5)(torch.rand(16, 784))  # (16, 240)
 
     Args:
         in_features: length of the input.
         units: length of the output.
-        pieces: linear pieces to each unit.
+        pieces: linear pieces of each unit.
     """
 
-    def __init__(self, in_features: int, units: Count, pieces: Count) -> None:
+    @checked
+    def __init__(self, in_features: Count, units: Count = 240, pieces: Count = 5) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, units * pieces)
         self.shape = (units, pieces)
@@ -133,19 +135,22 @@ class MaxoutDiscriminator(nn.Module):
     1406.2661 says maxout with dropout; the sizes are in its authors' code: two layers of 240 units
     of 5 pieces, dropout .2 on the image and .5 on both layers.
 
+        logits = MaxoutDiscriminator(unit_range=True, weight_range=0.005)(torch.rand(16, 1, 28, 28))
+
     Args:
         channels, image_size: shape of the images.
         units, pieces: of each maxout layer.
         input_dropout, dropout: probabilities to drop a pixel, and a hidden unit.
-        unit_range: show the network pixels in [0, 1], as the paper's were: smaller inputs, and a
-            pixel dropped becomes background instead of grey.
+        unit_range: rescales pixels to [0, 1], as the paper has them: smaller inputs, and a dropped
+            pixel becomes background instead of grey.
         weight_range: as in MLPGenerator; the authors' is .005.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: Count = 28,
         units: Count = 240,
         pieces: Count = 5,
         input_dropout: Share = 0.2,
@@ -164,8 +169,7 @@ class MaxoutDiscriminator(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(units, 1),
         )
-        if weight_range is not None:
-            _uniform_weights(self, weight_range)
+        initialise_uniform(self, weight_range)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net((image + 1) / 2 if self.unit_range else image)
@@ -174,26 +178,29 @@ class MaxoutDiscriminator(nn.Module):
 class ConditionalMLPGenerator(nn.Module):
     """The generator of the conditional GAN paper (1411.1784, section 4.1).
 
-    Noise and one-hot label pass through ReLU layers of their own (200 and 1,000 units), are joined
-    in a ReLU layer of 1,200 and become an image. The paper ends in a sigmoid on [0, 1]; tanh on
-    [-1, 1] is the same function of half the logit, rescaled.
+    Noise and one-hot label each pass through a ReLU layer of their own (200 and 1,000 units); a
+    ReLU layer of 1,200 units joins them, and a linear one makes the image. The paper ends in a
+    sigmoid on [0, 1]; tanh on [-1, 1] is the same function of half the logit, rescaled.
+
+        digits = ConditionalMLPGenerator()(torch.rand(10, 100), torch.arange(10))  # (10, 1, 28, 28)
 
     Args:
         latent_dim, num_classes: lengths of the noise vector and of the one-hot label.
         channels, image_size: shape of the images.
         noise_units, label_units, joint_units: widths of the three hidden layers.
-        norm: batch norm in the noise's and the joint layer, so that noise and label set out
-            equally loud. The paper has none; without it, Adam leads to one image a class.
+        norm: batch norm in the noise's and the joint layer, so that noise and label start with
+            equal influence. The paper has none; without it, Adam leads to one image per class.
         dropout: probability that a hidden unit is dropped in training (the paper: .5).
         weight_range: as in MLPGenerator.
     """
 
+    @checked
     def __init__(
         self,
-        latent_dim: Count,
-        num_classes: Count,
-        channels: Count,
-        image_size: Count,
+        latent_dim: Count = 100,
+        num_classes: Count = 10,
+        channels: Count = 1,
+        image_size: Count = 28,
         noise_units: Count = 200,
         label_units: Count = 1000,
         joint_units: Count = 1200,
@@ -211,12 +218,9 @@ class ConditionalMLPGenerator(nn.Module):
         )
         self.joint = nn.Sequential(
             *_layers(noise_units + label_units, [joint_units], nn.ReLU(), norm, dropout),
-            nn.Linear(joint_units, channels * image_size**2),
-            nn.Tanh(),
-            nn.Unflatten(1, (channels, image_size, image_size)),
+            *_to_image(joint_units, channels, image_size),
         )
-        if weight_range is not None:
-            _uniform_weights(self, weight_range)
+        initialise_uniform(self, weight_range)
 
     def forward(self, noise: Tensor, label: Tensor) -> Tensor:
         one_hot = F.one_hot(label, self.num_classes).to(noise.dtype)
@@ -226,8 +230,10 @@ class ConditionalMLPGenerator(nn.Module):
 class ConditionalMaxoutDiscriminator(nn.Module):
     """The discriminator of the conditional GAN paper (1411.1784, section 4.1).
 
-    Image and one-hot label pass through maxout layers of their own (240 units of 5 pieces, 50 of
-    5), are joined in a maxout layer of 240 units of 4 pieces and become a logit.
+    Image and one-hot label each pass through a maxout layer of their own (240 units of 5 pieces, 50
+    of 5); a maxout layer of 240 units of 4 pieces joins them, and a linear one makes the logit.
+
+        logits = ConditionalMaxoutDiscriminator()(torch.rand(10, 1, 28, 28), torch.arange(10))
 
     Args:
         num_classes: length of the one-hot label.
@@ -238,11 +244,12 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         weight_range: as in MLPGenerator.
     """
 
+    @checked
     def __init__(
         self,
-        num_classes: Count,
-        channels: Count,
-        image_size: Count,
+        num_classes: Count = 10,
+        channels: Count = 1,
+        image_size: Count = 28,
         image_units: Count = 240,
         label_units: Count = 50,
         joint_units: Count = 240,
@@ -259,8 +266,8 @@ class ConditionalMaxoutDiscriminator(nn.Module):
             nn.Dropout(dropout),
         )
         embedding = Maxout(num_classes, label_units, pieces=5)
-        # A one-hot vector has one input that is not 0. Initialised as for ten, the label would
-        # be too faint beside the image for the discriminator to learn what it means.
+        # A one-hot vector has one input that is not 0. With torch's initialisation, which expects
+        # num_classes of them, the label has too little influence beside the image to be learnt.
         nn.init.normal_(embedding.linear.weight)
         self.label_branch = nn.Sequential(embedding, nn.Dropout(dropout))
         self.joint = nn.Sequential(
@@ -268,8 +275,7 @@ class ConditionalMaxoutDiscriminator(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(joint_units, 1),
         )
-        if weight_range is not None:
-            _uniform_weights(self, weight_range)
+        initialise_uniform(self, weight_range)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         one_hot = F.one_hot(label, self.num_classes).to(image.dtype)

@@ -1,88 +1,68 @@
 """The networks of WGAN-GP (1704.00028): its code's MNIST pair, and the residual pair of appendix F.
 
 Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; critics map images to scores
-(B, 1). No critic has batch norm, which a gradient penalty rules out.
+(B, 1). No critic has batch norm: a gradient penalty needs each image's score to be its own.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.ranges import Count
+from gan_zoo.networks.layers import Crop, Weighted, doubling, initialise, sizes_up_to
+from gan_zoo.ranges import Count, Range, UnfitArgument, checked
+
+# Sides of images from which at least one layer doubles or halves a map.
+_ImageSize = Annotated[int, Range(5, 10**6)]
 
 
-def _sizes(image_size: int) -> list[int]:
-    """The maps' sides from at most 4 up to the image's, each half of the next, rounded up."""
-    sizes = [image_size]
-    while sizes[0] > 4:
-        sizes.insert(0, -(-sizes[0] // 2))
-    if len(sizes) < 2:
-        raise ValueError(
-            f"dataset.image_size is {image_size}; it has to be 5 or more for these networks."
-        )
-    return sizes
+def _he_uniform(layer: Weighted) -> None:
+    """He et al. 2015 (1502.01852), uniform, as in the authors' code.
 
-
-def _initialise(network: nn.Module) -> None:
-    """He et al. 2015 (1502.01852), uniform, zero biases, as the authors' code has it.
-
-    For strided layers the fans take the stride into account; a transposed convolution's output
-    gathers the input through a quarter of its filter.
+    For strided layers the fans take the stride into account: only a quarter of a transposed
+    convolution's filter contributes to one place of its output.
     """
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            fan_in, fan_out = module.weight.shape[1], module.weight.shape[0]
-            if not isinstance(module, nn.Linear):
-                area, stride = math.prod(module.kernel_size), math.prod(module.stride)
-                fan_in, fan_out = module.in_channels * area, module.out_channels * area
-                if isinstance(module, nn.ConvTranspose2d):
-                    fan_in //= stride
-                else:
-                    fan_out //= stride
-            bound = math.sqrt(3 * 4 / (fan_in + fan_out))
-            nn.init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-class _Crop(nn.Module):
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, image: Tensor) -> Tensor:
-        return image[:, :, : self.size, : self.size]
+    fan_in, fan_out = layer.weight.shape[1], layer.weight.shape[0]
+    if not isinstance(layer, nn.Linear):
+        area, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
+        fan_in, fan_out = layer.in_channels * area, layer.out_channels * area
+        if isinstance(layer, nn.ConvTranspose2d):
+            fan_in //= stride
+        else:
+            fan_out //= stride
+    bound = math.sqrt(3 * 4 / (fan_in + fan_out))
+    nn.init.uniform_(layer.weight, -bound, bound)
 
 
 class ConvGenerator(nn.Module):
     """The MNIST generator of the authors' code: FC to a 4x4 map, doubled by convolutions 5x5.
 
-    A map that would outgrow its place is cropped (28 pixels: 4, 8 cropped to 7, 14, 28). ReLU;
-    tanh stands in for the code's sigmoid on [0, 1].
+    Where twice a map's side is more than is needed, it is cropped (28 pixels: 4, 8 cropped to 7,
+    14, 28). ReLU; tanh replaces the code's sigmoid on [0, 1].
+
+        images = ConvGenerator()(torch.randn(16, 128))  # (16, 1, 28, 28)
 
     Args:
         latent_dim: length of the noise vector (the code: 128).
         channels, image_size: shape of the images.
         base_channels: channels of the last hidden map (the code's DIM, 64); they double downwards.
-        norm: batch norm, which the code has in none but its clipping mode.
-
-    Raises:
-        ValueError: for images under 5 pixels.
+        norm: batch norm, which the code has in its clipping mode alone.
     """
 
+    @checked
     def __init__(
         self,
-        latent_dim: Count,
-        channels: Count,
-        image_size: Count,
+        latent_dim: Count = 128,
+        channels: Count = 1,
+        image_size: _ImageSize = 28,
         base_channels: Count = 64,
         norm: bool = False,
     ) -> None:
         super().__init__()
-        first, *sizes = _sizes(image_size)
+        first, *sizes = sizes_up_to(image_size)
         width = base_channels << (len(sizes) - 1)
         layers: list[nn.Module] = [
             nn.Linear(latent_dim, width * first**2),
@@ -91,16 +71,11 @@ class ConvGenerator(nn.Module):
         for size in sizes:
             if norm:
                 layers.append(nn.BatchNorm2d(width))
-            last = size == image_size
-            width_out = channels if last else width // 2
-            layers += [
-                nn.ReLU(),
-                nn.ConvTranspose2d(width, width_out, 5, 2, 2, output_padding=1),
-                _Crop(size),
-            ]
+            width_out = channels if size == image_size else width // 2
+            layers += [nn.ReLU(), doubling(width, width_out, 5, bias=True), Crop(size)]
             width = width_out
         self.net = nn.Sequential(*layers, nn.Tanh())
-        _initialise(self)
+        initialise(self, _he_uniform)
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.net(noise)
@@ -111,25 +86,25 @@ class ConvCritic(nn.Module):
 
     LeakyReLU(.2).
 
+        scores = ConvCritic()(torch.rand(16, 1, 28, 28))  # (16, 1)
+
     Args:
         channels, image_size: shape of the images.
         base_channels: channels of the first map (the code's DIM, 64); they double with each.
-        layer_norm: layer norm after all convolutions but the first, the paper's stand-in for batch
-            norm.
-
-    Raises:
-        ValueError: for images under 5 pixels.
+        layer_norm: layer norm after all convolutions but the first, which the paper recommends in
+            place of batch norm.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: _ImageSize = 28,
         base_channels: Count = 64,
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        *sizes, _ = _sizes(image_size)
+        *sizes, _ = sizes_up_to(image_size)
         layers: list[nn.Module] = []
         width_in = channels
         for layer, size in enumerate(reversed(sizes)):
@@ -140,19 +115,21 @@ class ConvCritic(nn.Module):
             layers.append(nn.LeakyReLU(0.2))
             width_in = width
         self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width_in * sizes[0] ** 2, 1))
-        _initialise(self)
+        initialise(self, _he_uniform)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)
 
 
 class _ResidualBlock(nn.Module):
-    """Norm, ReLU, convolution 3x3, twice; the sum with its input; resized by ``scale``.
+    """Norm, ReLU, convolution 3x3, twice, added to the input; resized by ``scale``.
 
     Args:
+        width_in, width: channels of the input and the output.
+        size: side of the input.
         scale: 2 doubles the map before the first convolution, .5 halves it after the second.
-        norm: makes a norm of (channels, size), or None.
-        first: the image comes in, so it begins with a convolution, without norm and ReLU.
+        norm: nn.LayerNorm, nn.BatchNorm2d, or None.
+        first: the input is the image, so that the block begins with a convolution.
     """
 
     def __init__(
@@ -194,9 +171,10 @@ def _normed(norm: type[nn.Module] | None, width: int, size: int) -> list[nn.Modu
 def _doublings(image_size: int) -> int:
     doublings = (image_size // 4).bit_length() - 1
     if image_size < 16 or image_size != 4 << doublings:
-        raise ValueError(
-            f"The residual nets can't make images of {image_size} pixels: the size has to be 4 "
-            "times a power of two, 16 or more (dataset.image_size=32, say)."
+        raise UnfitArgument(
+            "image_size",
+            f"is {image_size}; the residual networks can't make images of {image_size} pixels, but "
+            "of 4 times a power of two, 16 or more (dataset.image_size=32, say).",
         )
     return doublings
 
@@ -204,17 +182,21 @@ def _doublings(image_size: int) -> int:
 class ResNetGenerator(nn.Module):
     """The residual generator of appendix F: FC to 4x4, blocks that double, norm, ReLU, convolution.
 
+        images = ResNetGenerator(channels=3)(torch.randn(16, 128))  # (16, 3, 32, 32)
+
     Args:
         latent_dim: length of the noise vector (the paper: 128).
-        channels, image_size: shape of the images.
+        channels, image_size: shape of the images; a size of 4 times a power of two, 16 or more.
         base_channels: channels of every map (the paper, CIFAR-10: 128).
-
-    Raises:
-        ValueError: for an image size that is not 4 times a power of two, 16 or more.
     """
 
+    @checked
     def __init__(
-        self, latent_dim: Count, channels: Count, image_size: Count, base_channels: Count = 128
+        self,
+        latent_dim: Count = 128,
+        channels: Count = 1,
+        image_size: Count = 32,
+        base_channels: Count = 128,
     ) -> None:
         super().__init__()
         width = base_channels
@@ -230,7 +212,7 @@ class ResNetGenerator(nn.Module):
             nn.Conv2d(width, channels, 3, padding=1),
             nn.Tanh(),
         )
-        _initialise(self)
+        initialise(self, _he_uniform)
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.net(noise)
@@ -239,19 +221,19 @@ class ResNetGenerator(nn.Module):
 class ResNetCritic(nn.Module):
     """The residual critic of appendix F: blocks that halve to 8x8, two more, mean over the map, FC.
 
+        scores = ResNetCritic(channels=3)(torch.rand(16, 3, 32, 32))  # (16, 1)
+
     Args:
-        channels, image_size: shape of the images.
+        channels, image_size: shape of the images; a size of 4 times a power of two, 16 or more.
         base_channels: channels of every map (the paper, CIFAR-10: 128).
         layer_norm: layer norm in all blocks but the first.
-
-    Raises:
-        ValueError: as ResNetGenerator's.
     """
 
+    @checked
     def __init__(
         self,
-        channels: Count,
-        image_size: Count,
+        channels: Count = 1,
+        image_size: Count = 32,
         base_channels: Count = 128,
         layer_norm: bool = False,
     ) -> None:
@@ -270,7 +252,7 @@ class ResNetCritic(nn.Module):
             nn.Flatten(),
             nn.Linear(width, 1),
         )
-        _initialise(self)
+        initialise(self, _he_uniform)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)

@@ -1,9 +1,12 @@
-"""The classifier whose features generated images are measured in."""
+"""The classifier whose features and logits the metrics compare images by."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from gan_zoo.networks.layers import batch_normed
+from gan_zoo.ranges import Count, checked
 
 # Side of the images that it sees.
 SIDE = 28
@@ -14,7 +17,9 @@ class EvaluatorNetwork(nn.Module):
 
     The features are the last hidden layer's before its ReLU, standardised: over the training set
     each has mean 0 and variance 1, so that no unit outweighs the others by its scale. (After the
-    ReLU some units hardly ever fire; standardised, these alone decide the distances.)
+    ReLU some units are almost always 0; once standardised, these alone would decide the distances.)
+
+        features, logits = EvaluatorNetwork().eval()(torch.rand(16, 1, 28, 28) * 2 - 1)
 
     Args:
         channels: of the images.
@@ -24,15 +29,16 @@ class EvaluatorNetwork(nn.Module):
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    @checked
+    def __init__(self, channels: Count = 1, num_classes: Count = 10) -> None:
         super().__init__()
         self.channels = channels
         self.num_classes = num_classes
         self.body = nn.Sequential(
-            *_convolution(channels, 32, 5, 2),
-            *_convolution(32, 64, 3, 1),
+            *batch_normed(nn.Conv2d(channels, 32, 5, 2, 2, bias=False), nn.ReLU()),
+            *batch_normed(nn.Conv2d(32, 64, 3, 1, 1, bias=False), nn.ReLU()),
             nn.MaxPool2d(2),
-            *_convolution(64, 64, 3, 1),
+            *batch_normed(nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.ReLU()),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(64 * 9, 128),
@@ -44,11 +50,3 @@ class EvaluatorNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.body(images)
         return (hidden - self.feature_mean) / self.feature_std, self.head(hidden)
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    ]

@@ -1,0 +1,218 @@
+"""What several networks share: blocks, conditioning, initialisation and the sizes of maps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_zoo.ranges import UnfitArgument
+
+Activation = Callable[[], nn.Module]
+Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+leaky_relu = functools.partial(nn.LeakyReLU, 0.2)
+
+
+def batch_normed(layer: Weighted, activation: nn.Module, affine: bool = True) -> list[nn.Module]:
+    """The layer, batch norm of its outputs (with scale and shift if ``affine``), an activation."""
+    if isinstance(layer, nn.Linear):
+        return [layer, nn.BatchNorm1d(layer.out_features, affine=affine), activation]
+    return [layer, nn.BatchNorm2d(layer.out_channels, affine=affine), activation]
+
+
+def doubling(width_in: int, width: int, kernel_size: int, bias: bool) -> nn.ConvTranspose2d:
+    """A transposed convolution that exactly doubles a map's sides."""
+    padding = (kernel_size - 1) // 2
+    return nn.ConvTranspose2d(
+        width_in, width, kernel_size, 2, padding, output_padding=kernel_size % 2, bias=bias
+    )
+
+
+def halving_blocks(
+    channels: int,
+    base_channels: int,
+    count: int,
+    kernel_size: int = 4,
+    norm: bool = True,
+    norm_first: bool = False,
+    activation: Activation = leaky_relu,
+) -> list[list[nn.Module]]:
+    """Blocks of a strided convolution, batch norm and an activation; each halves a map's sides.
+
+    Args:
+        channels: of the input.
+        base_channels: channels after the first block; they double with each further one.
+        count: number of blocks.
+        kernel_size: of the convolutions.
+        norm: batch norm, in place of the convolution's bias, in all blocks but the first.
+        norm_first: in the first block too.
+        activation: makes a block's activation.
+    """
+    blocks, width_in = [], channels
+    for level in range(count):
+        width, normed = base_channels << level, norm and (norm_first or level > 0)
+        layer = nn.Conv2d(width_in, width, kernel_size, 2, (kernel_size - 1) // 2, bias=not normed)
+        blocks.append(batch_normed(layer, activation()) if normed else [layer, activation()])
+        width_in = width
+    return blocks
+
+
+class Residual(nn.Module):
+    """``activation(x + net(x))``, with ``net`` the given layers in a row."""
+
+    def __init__(self, *layers: nn.Module, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*layers)
+        self.activation = activation or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(x + self.net(x))
+
+
+class Crop(nn.Module):
+    """Keeps the top left ``size`` x ``size`` pixels of a map."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[:, :, : self.size, : self.size]
+
+
+def join_condition(x: Tensor, condition: Tensor) -> Tensor:
+    """Features (B, W) or maps (B, W, H, W') with a condition (B, D) after their W channels.
+
+    On maps the condition is repeated at every place.
+    """
+    if x.dim() == 4:
+        condition = condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, condition], 1)
+
+
+def join_label(x: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """``join_condition`` with labels (B,) int64 as one-hot vectors of ``num_classes`` values."""
+    return join_condition(x, F.one_hot(label, num_classes).to(x.dtype))
+
+
+def initialise(
+    network: nn.Module,
+    weights: Callable[[Weighted], object],
+    bias: float = 0.0,
+    norms: tuple[type[nn.Module], ...] = (),
+) -> None:
+    """Initialises all linear and convolutional layers, in the order in which they are registered.
+
+    Args:
+        network: whose layers.
+        weights: initialises the weights of one layer.
+        bias: value of all biases.
+        norms: classes of batch norm whose scales are drawn from N(1, .02), with shifts 0.
+    """
+    for module in network.modules():
+        if isinstance(module, Weighted):
+            weights(module)
+            if module.bias is not None:
+                nn.init.constant_(module.bias, bias)
+        elif isinstance(module, norms) and module.affine:
+            nn.init.normal_(module.weight, 1.0, 0.02)  # type: ignore[arg-type]
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+def initialise_normal(network: nn.Module) -> None:
+    """DCGAN (1511.06434, section 4): weights ~ N(0, .02), BatchNorm2d's scales ~ N(1, .02)."""
+    initialise(
+        network, lambda layer: nn.init.normal_(layer.weight, 0.0, 0.02), norms=(nn.BatchNorm2d,)
+    )
+
+
+def initialise_uniform(network: nn.Module, bound: float | None) -> None:
+    """The 2014 networks: weights ~ U(-bound, bound); None leaves the network as it is."""
+    if bound is not None:
+        initialise(network, lambda layer: nn.init.uniform_(layer.weight, -bound, bound))
+
+
+def initialise_orthogonal(network: nn.Module) -> None:
+    """StackGAN++'s authors' code: orthogonal weights, all batch norm's scales ~ N(1, .02)."""
+    initialise(
+        network,
+        lambda layer: nn.init.orthogonal_(layer.weight),
+        norms=(nn.BatchNorm1d, nn.BatchNorm2d),
+    )
+
+
+def count_halvings(image_size: int) -> int:
+    """How many stride-2 layers reduce ``image_size`` pixels to a map of 4 to 7.
+
+    Raises:
+        UnfitArgument: if the size is not 4, 5, 6 or 7 times a power of two, 8 or more.
+    """
+    size, count = image_size, 0
+    while size > 7 and size % 2 == 0:
+        size, count = size // 2, count + 1
+    if not (4 <= size <= 7 and count):
+        fit = (size << level for size in (4, 5, 6, 7) for level in range(1, 9))
+        near = min(fit, key=lambda size: abs(size - image_size))
+        raise UnfitArgument(
+            "image_size",
+            f"is {image_size} pixels; it has to be 4, 5, 6 or 7 times a power of two for strided "
+            f"layers (28, 32, 64 or 128, say; the nearest is {near}).",
+        )
+    return count
+
+
+def quarter_size(image_size: int) -> int:
+    """A quarter of the image's side, for networks that halve or double a map twice.
+
+    Raises:
+        UnfitArgument: for an image size that is not a multiple of 4.
+    """
+    if image_size % 4:
+        raise UnfitArgument(
+            "image_size",
+            f"is {image_size} pixels; it has to be a multiple of 4 (28 or 32, say), as these "
+            "networks halve or double a map twice.",
+        )
+    return image_size // 4
+
+
+def sizes_up_to(size: int) -> list[int]:
+    """Sides of maps from at most 4 up to ``size``, each half of the next, rounded up."""
+    sizes = [size]
+    while sizes[0] > 4:
+        sizes.insert(0, -(-sizes[0] // 2))
+    return sizes
+
+
+def coarse_size(image_size: int, factor: int) -> int:
+    """The side of an image that is ``factor`` times as small, as in StackGAN's Stage I.
+
+    Raises:
+        UnfitArgument: unless the factor is a power of two that leaves 8 pixels or more.
+    """
+    if factor < 2 or factor & (factor - 1) or image_size % factor or image_size // factor < 8:
+        raise UnfitArgument(
+            "factor",
+            f"is {factor}; it has to be a power of two that divides the image's {image_size} "
+            "pixels and leaves 8 or more.",
+        )
+    return image_size // factor
+
+
+def scale_sizes(image_size: int, num_scales: int) -> list[int]:
+    """The sides of StackGAN++'s images, the coarsest first, each half of the next.
+
+    Raises:
+        UnfitArgument: if there are fewer than 2, or the coarsest has fewer than 8 pixels.
+    """
+    if num_scales < 2 or image_size >> (num_scales - 1) < 8 or image_size % 2 ** (num_scales - 1):
+        raise UnfitArgument(
+            "num_scales",
+            f"is {num_scales}; there can't be {num_scales} scales up to {image_size} pixels, as "
+            "there have to be 2 or more, each half of the next, and the coarsest has at least 8 "
+            "pixels (num_scales=3 with image_size=32, say).",
+        )
+    return [image_size >> scale for scale in reversed(range(num_scales))]

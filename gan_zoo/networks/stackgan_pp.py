@@ -1,0 +1,161 @@
+"""The networks of StackGAN++ (1710.10916): a tree of generators, with a discriminator per scale.
+
+What they take and return is described in ``text_to_image``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gan_zoo.networks.layers import (
+    Residual,
+    batch_normed,
+    count_halvings,
+    initialise_orthogonal,
+    join_condition,
+    scale_sizes,
+)
+from gan_zoo.networks.text_to_image import (
+    ConditioningAugmentation,
+    ScaleImages,
+    TextDiscriminator,
+)
+from gan_zoo.ranges import Count, Few, checked
+
+
+def _gated(width_in: int, width: int) -> nn.Sequential:
+    layer = nn.Conv2d(width_in, 2 * width, 3, 1, 1, bias=False)
+    return nn.Sequential(*batch_normed(layer, nn.GLU(1)))
+
+
+def _gated_doubled(width_in: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Upsample(scale_factor=2), _gated(width_in, width))
+
+
+def _residual(width: int) -> Residual:
+    last = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+    return Residual(*_gated(width, width), last, nn.BatchNorm2d(width))
+
+
+_discriminator = functools.partial(
+    TextDiscriminator, unconditional=True, joint_kernel_size=3, orthogonal=True
+)
+
+
+def _image_head(width: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.Tanh())
+
+
+class TreeGenerator(nn.Module):
+    """StackGAN++'s generator: one trunk of hidden maps that branches into an image at each scale.
+
+    h_0 is made of noise and condition, h_i of h_(i-1) and the condition, twice as large; each scale
+    has a 3x3 convolution and tanh to its image. Gated linear units throughout.
+
+        noise, caption = torch.randn(16, 100 + 32), torch.randn(16, 64)
+        images = TreeGenerator()(noise, caption).images  # of 8, 16 and 32 pixels
+
+    Args:
+        latent_dim: length of z; with text the noise is (B, latent_dim + condition_dim).
+        embedding_dim: of the captions; None without text.
+        condition_dim, augment: as ConditioningAugmentation's.
+        channels, image_size: shape of the finest images.
+        num_scales: 2 or more, each twice as large as the one before; the coarsest has 8 pixels or
+            more.
+        base_channels: channels of the finest hidden map; they double towards the coarser ones.
+        residual_blocks: between two scales (the authors': 2).
+    """
+
+    @checked
+    def __init__(
+        self,
+        latent_dim: Count = 100,
+        embedding_dim: Count | None = 64,
+        condition_dim: Count = 32,
+        channels: Count = 3,
+        image_size: Count = 32,
+        num_scales: Few = 3,
+        base_channels: Count = 16,
+        residual_blocks: Few = 2,
+        augment: bool = True,
+    ) -> None:
+        super().__init__()
+        coarsest = scale_sizes(image_size, num_scales)[0]
+        doublings = count_halvings(image_size) - (num_scales - 1)
+        first = coarsest >> doublings
+        self.latent_dim = latent_dim
+        self.condition = None
+        if embedding_dim is None:
+            condition_dim = 0
+        else:
+            self.condition = ConditioningAugmentation(
+                embedding_dim, condition_dim, augment, gated=True
+            )
+        width = base_channels << (num_scales - 1)
+        inner = width << doublings
+        to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
+        self.trunk = nn.ModuleList(
+            [
+                nn.Sequential(
+                    *batch_normed(to_map, nn.GLU(1)),
+                    nn.Unflatten(1, (inner, first, first)),
+                    *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
+                )
+            ]
+        )
+        self.to_image = nn.ModuleList([_image_head(width, channels)])
+        for _ in range(num_scales - 1):
+            self.trunk.append(
+                nn.Sequential(
+                    _gated(width + condition_dim, width),
+                    *(_residual(width) for _ in range(residual_blocks)),
+                    _gated_doubled(width, width // 2),
+                )
+            )
+            width //= 2
+            self.to_image.append(_image_head(width, channels))
+        initialise_orthogonal(self)
+        if self.condition is not None:
+            self.condition.initialise()
+
+    def forward(self, noise: Tensor, caption: Tensor | None = None) -> ScaleImages:
+        mean = log_variance = condition = None
+        if self.condition is not None:
+            assert caption is not None
+            eps = noise[:, self.latent_dim :]
+            condition, mean, log_variance = self.condition(caption, eps)
+            noise = torch.cat([condition, noise[:, : self.latent_dim]], 1)
+        hidden, images = noise, []
+        for depth, (branch, to_image) in enumerate(zip(self.trunk, self.to_image, strict=True)):
+            if depth and condition is not None:
+                hidden = join_condition(hidden, condition)
+            hidden = branch(hidden)
+            images.append(to_image(hidden))
+        return ScaleImages(tuple(images), mean, log_variance)
+
+
+class TreeDiscriminators(nn.ModuleList):
+    """A discriminator for each of StackGAN++'s scales, the coarsest first.
+
+        fine = TreeDiscriminators()[-1]
+        logits = fine.real(fine.features(torch.rand(16, 3, 32, 32)))  # (16, 1)
+
+    Args:
+        discriminator: image_size -> TextDiscriminator.
+        image_size: of the finest scale.
+        num_scales: how many.
+    """
+
+    @checked
+    def __init__(
+        self,
+        discriminator: Callable[..., TextDiscriminator] = _discriminator,
+        image_size: Count = 32,
+        num_scales: Few = 3,
+    ) -> None:
+        sizes = scale_sizes(image_size, num_scales)
+        super().__init__(discriminator(image_size=size) for size in sizes)

@@ -1,0 +1,176 @@
+"""What the networks of StackGAN (1612.03242) and StackGAN++ (1710.10916) share.
+
+Generators take noise and caption embeddings (B, embedding_dim) and return ``ScaleImages``; images
+are (B, C, H, W) in [-1, 1]. The noise ends with the ``condition_dim`` standard normal values that
+conditioning augmentation adds, where it is on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_zoo.networks.layers import (
+    batch_normed,
+    coarse_size,
+    count_halvings,
+    halving_blocks,
+    initialise_normal,
+    initialise_orthogonal,
+    join_condition,
+    leaky_relu,
+)
+from gan_zoo.ranges import Count, checked
+
+
+class ScaleImages(NamedTuple):
+    """What a generator makes of noise and captions.
+
+    Attributes:
+        images: at each of its scales, the coarsest first.
+        mean, log_variance: (B, condition_dim) of the conditions' distribution; None without text
+            or conditioning augmentation.
+    """
+
+    images: tuple[Tensor, ...]
+    mean: Tensor | None = None
+    log_variance: Tensor | None = None
+
+
+class ConditioningAugmentation(nn.Module):
+    """StackGAN's section 3.2: the condition c = mu(phi) + sigma(phi) eps of an embedding phi.
+
+        condition, mean, log_variance = ConditioningAugmentation()(caption, eps)  # (B, 32) each
+
+    Args:
+        embedding_dim: of the captions.
+        condition_dim: of c.
+        augment: False for c = mu(phi).
+        gated: through a gated linear unit, as in StackGAN++'s code; else one linear layer.
+    """
+
+    @checked
+    def __init__(
+        self,
+        embedding_dim: Count = 64,
+        condition_dim: Count = 32,
+        augment: bool = True,
+        gated: bool = False,
+    ) -> None:
+        super().__init__()
+        width = condition_dim * (2 if augment else 1)
+        self.condition_dim = condition_dim
+        self.augment = augment
+        self.gated = gated
+        self.linear = nn.Linear(embedding_dim, 2 * width if gated else width)
+
+    def initialise(self) -> None:
+        """mu of about unit variance over captions, sigma 1 for any."""
+        _keep_variance(self.linear)
+        if self.augment:
+            nn.init.zeros_(self.linear.weight[self.condition_dim : 2 * self.condition_dim])
+
+    def forward(self, caption: Tensor, eps: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """c, mu and log sigma^2, each (B, condition_dim), the last two None without augmentation.
+
+        Args:
+            caption: (B, embedding_dim).
+            eps: (B, condition_dim) standard normal; unused without augmentation.
+        """
+        values = self.linear(caption)
+        if self.gated:
+            values = F.glu(values, 1)
+        if not self.augment:
+            return values, None, None
+        mean, log_variance = values.chunk(2, 1)
+        return mean + (0.5 * log_variance).exp() * eps, mean, log_variance
+
+
+def _keep_variance(linear: nn.Linear) -> None:
+    """For layers of embeddings: N(0, .02) suits the authors' 1024 values but is weak for 64."""
+    nn.init.normal_(linear.weight, 0.0, linear.in_features**-0.5)
+    nn.init.zeros_(linear.bias)
+
+
+class TextDiscriminator(nn.Module):
+    """Judges images by themselves, and whether they fit their captions.
+
+    4x4 convolutions of stride 2 with LeakyReLU(.2), batch norm in all but the first, halve the
+    image to a small map; each logit is read from it after one more layer. The caption is reduced to
+    ``text_dim`` values, which join the map at every place. (The authors' later code joins the
+    generator's mu instead; the paper has this layer.)
+
+        discriminator = TextDiscriminator()
+        features = discriminator.features(torch.rand(16, 3, 32, 32))
+        logits = discriminator.fits(features, torch.randn(16, 64))  # (16, 1)
+
+    Args:
+        channels, image_size: shape of the final images.
+        embedding_dim: of the captions; None without text.
+        factor: how many times as large those are as the ones it judges.
+        base_channels: channels of the first hidden map; they double with each halving.
+        text_dim: N_d of the paper.
+        joint_channels: of the layer that joins image and caption (the paper: 512).
+        unconditional: adds a logit for the image by itself; without text there always is one.
+        joint_kernel_size: of that layer (StackGAN 1, StackGAN++ 3).
+        orthogonal: StackGAN++'s initialisation instead of N(0, .02).
+
+    Attributes:
+        image_size: side of the images that it judges.
+    """
+
+    @checked
+    def __init__(
+        self,
+        channels: Count = 3,
+        image_size: Count = 32,
+        embedding_dim: Count | None = 64,
+        factor: Count = 1,
+        base_channels: Count = 32,
+        text_dim: Count = 128,
+        joint_channels: Count = 256,
+        unconditional: bool = False,
+        joint_kernel_size: Count = 1,
+        orthogonal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.image_size = coarse_size(image_size, factor) if factor > 1 else image_size
+        count = count_halvings(image_size) - (factor.bit_length() - 1)
+        side, width = self.image_size >> count, base_channels << (count - 1)
+        self.body = nn.Sequential(*itertools.chain(*halving_blocks(channels, base_channels, count)))
+        self.alone: nn.Module | None = None
+        self.text: nn.Sequential | None = None
+        if unconditional or embedding_dim is None:
+            self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten())
+        if embedding_dim is not None:
+            self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), leaky_relu())
+            joint = nn.Conv2d(
+                width + text_dim, joint_channels, joint_kernel_size, padding="same", bias=False
+            )
+            self.joint = nn.Sequential(
+                *batch_normed(joint, leaky_relu()),
+                nn.Conv2d(joint_channels, 1, side),
+                nn.Flatten(),
+            )
+        (initialise_orthogonal if orthogonal else initialise_normal)(self)
+        if self.text is not None:
+            _keep_variance(cast(nn.Linear, self.text[0]))
+
+    def features(self, image: Tensor) -> Tensor:
+        """The small map that logits are read from, of images of its size or larger."""
+        if image.shape[-1] > self.image_size:
+            image = F.adaptive_avg_pool2d(image, self.image_size)
+        return self.body(image)
+
+    def fits(self, features: Tensor, caption: Tensor) -> Tensor:
+        """Logits (B, 1) of real images that match their captions (B, embedding_dim)."""
+        assert self.text is not None
+        return self.joint(join_condition(features, self.text(caption)))
+
+    def real(self, features: Tensor) -> Tensor:
+        """Logits (B, 1) of real images, whatever they show."""
+        assert self.alone is not None
+        return self.alone(features)
