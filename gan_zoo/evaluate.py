@@ -40,7 +40,7 @@ from gan_zoo.metrics.measures import (
     reference_for,
     training_order,
 )
-from gan_zoo.metrics.two_domains import covered_modes
+from gan_zoo.metrics.agreement import covered_modes
 from gan_zoo.models.base import AdversarialModule
 from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
 from gan_zoo.plotting import image_grid, interleaved, save_png

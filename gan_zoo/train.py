@@ -289,7 +289,7 @@ def _log_hparams(
     """Logs the options; the table of runs only shows figures that it was promised with them."""
     promised = {f"final/loss_{phase.name}": math.nan for phase in model.phases()}
     for callback in _of_kind(trainer, Metrics):
-        promised |= dict.fromkeys(callback.promised(trainer, datamodule), math.nan)
+        promised |= dict.fromkeys(callback.tags(trainer, datamodule), math.nan)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(hyperparameters, promised)
@@ -352,7 +352,7 @@ class _Result(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(final, trainer.global_step)
         for callback in _of_kind(trainer, Metrics):
-            scored |= callback.figures
+            scored |= callback.measured
             if callback.best is not None:
                 scored[f"best/{callback.monitor}"] = callback.best
                 scored["best/step"] = callback.best_step

@@ -29,7 +29,7 @@ from gan_zoo.data.two_domains import (
     negatives,
     rotated,
 )
-from gan_zoo.metrics.two_domains import covered_modes, pixel_agreement
+from gan_zoo.metrics.agreement import covered_modes, pixel_agreement
 
 PALETTE = [[13, 8, 135], [203, 70, 121], [240, 249, 33]]
 

@@ -218,6 +218,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         domains: names of the sets of images that it has: "a" and "b", or "" for one.
         measured_images: how many generated images are measured where nobody says.
         per_channel: whether each channel is an image of its own to the evaluator.
+        framed_from: side of the originals that ``framed`` pads; None if images are never padded.
         order_seed: decides the order of the training data and what is drawn for each batch; by
             default torch's seed when the data module was made.
 
@@ -231,6 +232,7 @@ class InMemoryDataModule(pl.LightningDataModule):
     domains: ClassVar[tuple[str, ...]] = ("",)
     measured_images: ClassVar[int] = 10_000
     per_channel: ClassVar[bool] = False
+    framed_from: ClassVar[int | None] = None
 
     def __init__(self, name: str, batch_size: int, num_workers: int, val_size: int) -> None:
         super().__init__()

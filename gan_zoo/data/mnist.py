@@ -188,6 +188,8 @@ class DigitsDataModule(InMemoryDataModule):
             ``prepare_data``.
     """
 
+    framed_from = 28
+
     def __init__(
         self,
         name: str,
