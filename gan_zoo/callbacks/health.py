@@ -175,7 +175,7 @@ class Health(pl.Callback):
 
     def examine_images(self, trainer: pl.Trainer, model: AdversarialModule) -> Iterator[Trouble]:
         """Whether images of fixed noise are much more alike than real ones."""
-        source = trainer.datamodule.source  # type: ignore[attr-defined]
+        source = trainer.datamodule.source()  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=[]):
             random = torch.Generator().manual_seed(0)
             drawn = next(model.generated_images(_GRID, source, random, ema=False, chunk_size=_GRID))

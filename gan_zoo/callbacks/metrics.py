@@ -169,7 +169,7 @@ class Metrics(pl.Callback):
                 f"callbacks.metrics.monitor is {self.monitor}, and {data.title} has one domain: "
                 f"{figure} would do."
             )
-        real = model.real_images(data.source.__getitems__([0]))
+        real = model.real_images(data.source().__getitems__([0]))
         if figure == "accuracy" and any(images.label is None for images in real.values()):
             raise ValueError(
                 f"callbacks.metrics.monitor is {self.monitor}, and a {type(model).__name__} is not "
@@ -215,7 +215,8 @@ class Metrics(pl.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rank, world = trainer.global_rank, trainer.world_size
         random = torch.Generator().manual_seed(self.seed + rank)
-        source = Subset(data.source, range(rank, len(data.source), world))
+        source = data.source()
+        source = Subset(source, range(rank, len(source), world))
         count = self.num_samples // world
         return image_sets(model.generated_images(count, source, random), self._references, count)
 

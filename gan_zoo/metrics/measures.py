@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -245,7 +245,7 @@ class MeasuredData(Protocol):
 
     per_channel: ClassVar[bool]
 
-    def labelled(self, domain: str, train: bool) -> LabelledImages:
+    def labelled(self, domain: str, part: Literal["train", "val", "test"]) -> LabelledImages:
         """A domain's images."""
 
     def evaluator_images(self, domain: str, train: bool) -> LabelledImages:
@@ -274,7 +274,7 @@ def reference_for(
     Raises:
         ValueError: where it has no images to measure against.
     """
-    train, test = (data.labelled(domain, part) for part in (True, False))
+    train, test = data.labelled(domain, "train"), data.labelled(domain, "test")
     if evaluator is None and (train.labels >= 0).all():
         evaluator = evaluator_for(
             data.evaluator_name(domain),
