@@ -93,7 +93,7 @@ def evaluate(config: DictConfig) -> None:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
-    source = data.source
+    source = data.source()
     n = n or data.measured_images
     cache_dir = Path(config.cache_dir).expanduser()
     weights = "moving average" if config.ema and model.ema else "raw"
@@ -292,7 +292,7 @@ def _of_points(
     for name in asked or ():
         if name != "modes":
             raise ValueError(f"{name} is measured of images; of points, modes is.")
-    parts = list(model.generated_images(n, data.source, random, ema, _CHUNK))
+    parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
     rows = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
         fake = torch.cat([part[domain].image.cpu() for part in parts])

@@ -329,8 +329,8 @@ def test_captioned_folders_have_an_evaluator_of_all_their_classes(run: Run, tmp_
     assert found["figures"]["modes"]["detail"].startswith("of 5")
     # The test class is not among the training pictures, and the evaluator knows it all the same.
     data = data_of(load_model(tmp_path / "here"))
-    test = set(data.labelled("", train=False).labels.tolist())
-    assert test.isdisjoint(data.labelled("", train=True).labels.tolist())
+    test = set(data.labelled("", "test").labels.tolist())
+    assert test.isdisjoint(data.labelled("", "train").labels.tolist())
     known = data.evaluator_images("", train=True)
     assert test < set(known.labels.tolist())
     # Batches may mix the parts.

@@ -48,7 +48,7 @@ def test_it_has_the_accuracy_that_it_says() -> None:
     except RuntimeError:
         pytest.skip("needs real MNIST")
     data = MNISTDataModule("mnist", root)
-    test = data.labelled("", train=False)
+    test = data.evaluator_images("", train=False)
     evaluator = packaged_evaluator("mnist")
     assert evaluator is not None
     seen = judged(evaluator, images_of(test))
@@ -149,17 +149,20 @@ def test_stacked_images_are_three_digits_and_their_classes() -> None:
     data.setup()
     assert data.train is not None
     assert data.val is not None
-    assert (len(data.train), len(data.val), len(data.labelled("", True))) == (40, 10, 50)
+    assert (len(data.train), len(data.val), len(data.labelled("", "train"))) == (40, 10, 40)
     batch = data.train.__getitems__([0, 7])
     assert batch.image.shape == (2, 3, 28, 28)
     digits, classes = data.originals(train=True)
+    # No digit is seen both in training and in validation.
+    assert torch.equal(data.train.digits, digits[:1200])  # type: ignore[attr-defined]
+    assert torch.equal(data.val.digits, digits[1200:])  # type: ignore[attr-defined]
     for image, label, stack in zip(*batch, data.train.stacks[[0, 7]], strict=True):  # type: ignore[attr-defined]
         assert torch.allclose(image, digits[stack, 0] / 127.5 - 1, atol=1e-6)
         a, b, c = classes[stack].tolist()
         assert label == 100 * a + 10 * b + c
     few = StackedMNISTDataModule(name="digits", num_classes=8, train_size=200, test_size=50)
     few.setup()
-    assert few.labelled("", True).labels.unique().tolist() == list(range(8))
+    assert few.labelled("", "train").labels.unique().tolist() == list(range(8))
     for options in ({"num_classes": 500}, {"channels": 1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             StackedMNISTDataModule(name="digits", **options)

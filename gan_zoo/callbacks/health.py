@@ -142,8 +142,9 @@ class Health(pl.Callback):
                 "saturated",
                 f"The discriminator is saturated: for {_PATIENCE} logging steps it has been "
                 f"{100 * certainty:.0f} % sure of real and generated images, and the generator "
-                "learns little from it. A lower model.optimizer_d.lr, a higher model.optimizer_g.lr, a "
-                "penalty (model.penalty=r1) or a smaller discriminator may help.",
+                "learns little from it. A lower model.optimizer_d.lr, a higher "
+                "model.optimizer_g.lr, a penalty (model.penalty=r1) or a smaller discriminator may "
+                "help.",
             )
         for name, (bounds, hint) in model.steered.items():
             value = terms.get(name)

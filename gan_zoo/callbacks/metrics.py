@@ -51,8 +51,8 @@ class Metrics(pl.Callback):
     final evaluation; where nothing is held out, against the training images. Figures are logged as
     ``metrics/<figure>``, with two domains as ``metrics/<figure>_a`` and ``_b`` and their mean under
     the name alone; the floors, measured on as many training images, once as
-    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint with
-    the best monitored figure, which the table of runs shows as ``best/<figure>``.
+    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint
+    with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
     Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
 
@@ -175,7 +175,7 @@ class Metrics(pl.Callback):
                 "monitor",
                 f"is {self.monitor}, and {data.title} has one domain; {self._figure} would do.",
             )
-        real = model.real_images(data.source(self._part(data)).__getitems__([0]))
+        real = model.real_images(data.source("val").__getitems__([0]))
         if self._figure == "accuracy" and any(images.label is None for images in real.values()):
             raise UnfitArgument(
                 "monitor",
@@ -201,8 +201,8 @@ class Metrics(pl.Callback):
         if trainer.is_global_zero:
             if part == "train":
                 log.info(
-                    "Fewer than %s images are held out (dataset.val_size): metrics compare with the "
-                    "training images, and best.ckpt may be one that has memorised them.",
+                    "Fewer than %s images are held out (dataset.val_size): metrics compare with "
+                    "the training images, and best.ckpt may be one that has memorised them.",
                     _LEAST_HELD_OUT,
                 )
             make()
@@ -234,7 +234,7 @@ class Metrics(pl.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rank, world = trainer.global_rank, trainer.world_size
         random = torch.Generator().manual_seed(self.seed + rank)
-        images = data.source(self._part(data))
+        images = data.source("val" if self._part(data) == "val" else "test")
         source = Subset(images, range(rank, len(images), world))
         count = self.num_samples // world
         return image_sets(model.generated_images(count, source, random), self._references, count)
