@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.utils import get_object, instantiate
@@ -87,18 +87,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return find_checkpoint(path)[1]
 
 
-def find_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The file that a path stands for, and the checkpoint in it as it was saved, on the CPU.
+def find_checkpoint(
+    path: str | Path, which: Literal["last", "best"] = "last"
+) -> tuple[Path, dict[str, Any]]:
+    """The file that a path means, and the checkpoint in it as it was saved, on the CPU.
 
     Args:
-        path: a checkpoint, or a run folder for its latest one that is whole; damaged ones are
-            warned of.
+        path: a checkpoint, or a run folder.
+        which: of a run folder, "last" for its latest checkpoint that is whole, with a warning about
+            damaged ones, or "best" for ``best.ckpt``.
 
     Raises:
         ValueError: if there is none, if it is not one of this project's checkpoints, is damaged, or
-            holds what would run code.
+            holds what would run code; for "best" with a file.
     """
     path = Path(path)
+    if which == "best":
+        if path.is_file():
+            raise ValueError(f"which=best chooses in a run's folder, and '{path}' is a file.")
+        path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+        if path.parent.is_dir() and path.name == "best.ckpt" and not path.is_file():
+            raise ValueError(
+                f"There is no '{path}': the run was not measured (callbacks.metrics). which=last "
+                "takes its last checkpoint."
+            )
     files = saved_in(path) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path

@@ -35,12 +35,12 @@ class Trouble(NamedTuple):
         text: what goes wrong, and what may help.
     """
 
+    kind: str
+    text: str
+
 
 class SampledAndWatched(Sampled, Watched, Protocol):
     """A model whose images and logged terms can both be examined."""
-
-    kind: str
-    text: str
 
 
 class Health(pl.Callback):

@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics import silent
-from gan_zoo.metrics.measures import MEASURES, floor
+from gan_zoo.metrics.measures import MEASURES, floor_of
 from gan_zoo.metrics.reference import (
     ImageSet,
     Part,
@@ -257,7 +257,7 @@ class Metrics(pl.Callback):
     def _log_floors(self, trainer: pl.Trainer, images: dict[str, ImageSet]) -> None:
         floors: dict[str, float] = {}
         for domain, name in self._applicable(images):
-            real = floor(name, self._references[domain], len(images[domain]), self.seed)
+            real = floor_of(name, self._references[domain], len(images[domain]), self.seed)
             floors |= {
                 f"metrics_floor/{in_domain(key, domain)}": f.value for key, f in real.items()
             }

@@ -176,7 +176,7 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-def floor(name: str, reference: Reference, count: int, seed: int) -> dict[str, Figure]:
+def floor_of(name: str, reference: Reference, count: int, seed: int) -> dict[str, Figure]:
     """The measure of so many real images in the generated ones' place; computed once and cached."""
     measure = MEASURES[name]
     about = f"{name}-{reference.part}-{reference.hash}-{count}-{seed}-{_VERSION}"

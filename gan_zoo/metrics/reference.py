@@ -139,7 +139,7 @@ class Reference:
     """The real images of a dataset that generated ones are measured against.
 
         reference = reference_for(data, "", "test", Path("cache"))
-        floor("fid", reference, 10_000, seed=0)["fid"].value
+        floor_of("fid", reference, 10_000, seed=0)["fid"].value
 
     Args:
         train: the training images, for floors and for what looks for copies of them.
