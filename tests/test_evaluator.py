@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_zoo.data import MNISTDataModule, StackedMNISTDataModule, available_dataset
+from gan_zoo.data import (
+    MNISTDataModule,
+    StackedMNISTDataModule,
+    UnpairedFolderDataModule,
+    available_dataset,
+)
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.evaluator import (
     Evaluator,
@@ -63,12 +68,41 @@ def test_it_has_the_accuracy_that_it_says() -> None:
 def test_images_of_other_sizes_are_seen_by_a_rule() -> None:
     images = torch.rand(2, 1, 28, 28)
     framed = torch.nn.functional.pad(images, [2] * 4, value=-1)
-    assert torch.equal(as_seen(framed), images)
+    assert torch.equal(as_seen(framed, framed_from=28), images)
     assert as_seen(images) is images
-    assert as_seen(torch.rand(2, 3, 64, 64)).shape == (2, 3, 28, 28)
-    assert [resize_rule(size) for size in (28, 32, 64)] == [
+    assert as_seen(torch.rand(2, 3, 64, 64), framed_from=28).shape == (2, 3, 28, 28)
+    assert [resize_rule(size, framed_from=28) for size in (28, 32, 64)] == [
         "none", "frame of 2 cut off", "64 to 28 pixels, bilinear, antialiased",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [30, 32])
+def test_only_a_frame_is_cut_off(size: int) -> None:
+    # The border of a picture of 30 or 32 pixels is part of it.
+    picture = torch.zeros(1, 3, size, size)
+    picture[..., 0, :] = 1
+    assert as_seen(picture).max() > 0.5
+    assert resize_rule(size) == f"{size} to 28 pixels, bilinear, antialiased"
+    assert MNISTDataModule.framed_from == 28
+    assert UnpairedFolderDataModule.framed_from is None
+
+
+def test_an_evaluator_sees_images_as_it_was_trained_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(3, 1, 28, 28) * 2 - 1
+    framed = torch.nn.functional.pad(images, [2] * 4, value=-1)
+    evaluator = untrained()
+    evaluator.framed_from = 28
+    assert torch.equal(evaluator(framed).features, evaluator(images).features)
+    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 1)
+    padded = RandomImages(20, 0)
+    padded.images = torch.nn.functional.pad(padded.images, [2] * 4)
+    hashes = [
+        evaluator_for("noise", lambda train: padded, tmp_path, framed_from).hash
+        for framed_from in (28, None)
+    ]
+    assert hashes[0] != hashes[1]
 
 
 def test_an_evaluator_of_grey_sees_the_mean_of_colours() -> None:
