@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from gan_zoo.models.protocols import Sampled
@@ -55,7 +55,7 @@ def build(
         raise ValueError(explain(error, "train", config)) from error
 
 
-def load(path: str | Path, which: str = "last", trust: Sequence[str] = ()) -> Sampled:
+def load(path: str | Path, which: Literal["last", "best"] = "last", trust: Sequence[str] = ()) -> Sampled:
     """The model of a run's checkpoint, in eval mode on the CPU.
 
     Args:

@@ -1,21 +1,20 @@
-"""Measures what a checkpoint generates, and trains the evaluators that it is measured by."""
+"""Measures what a checkpoint generates, and trains evaluators."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EISDIR
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -30,28 +29,29 @@ from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
-from gan_zoo.metrics.measures import (
-    MEASURES,
-    Figure,
-    ImageSet,
-    Reference,
-    image_sets,
-    in_domain,
-    reference_for,
-    training_order,
-)
-from gan_zoo.metrics.two_domains import covered_modes
-from gan_zoo.models.base import AdversarialModule
-from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
+from gan_zoo.metrics.agreement import covered_modes
+from gan_zoo.metrics.measures import MEASURES, Figure, floor_of
+from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
+from gan_zoo.models.protocols import Sampled
+from gan_zoo.options import refuse_unfit_options
 from gan_zoo.plotting import image_grid, interleaved, save_png
-from gan_zoo.ranges import Range, refuse_unfit
-
-log = logging.getLogger(__name__)
+from gan_zoo.ranges import Count, Range, Seed, UnfitArgument, refuse_unfit
 
 METRICS_FILE = "metrics.json"
 _CHUNK = 500
-# Of the picture of nearest neighbours.
+# Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
+_KINDS: dict[str, Any] = {
+    "which": Literal["last", "best"],
+    "metrics": str | list[str] | None,
+    "num_samples": Annotated[int, Range(2, 10**7)] | None,
+    "evaluator": str | None,
+    "seed": Seed,
+    "ema": bool,
+    "root": str | None,
+    "cache_dir": str,
+}
+_TRAINING_KINDS: dict[str, Any] = {"epochs": Count, "seed": Seed, "output": str | None}
 
 
 class Row(NamedTuple):
@@ -59,8 +59,8 @@ class Row(NamedTuple):
 
     Attributes:
         figure: of the generated images.
-        floor: the same of real ones; None where there is none.
-        paper: what the paper says; empty where it says nothing.
+        floor: the same figure of real images; None where there is none.
+        paper: what the paper reports; empty if nothing.
     """
 
     figure: Figure
@@ -71,30 +71,27 @@ class Row(NamedTuple):
 def evaluate(config: DictConfig) -> None:
     """Measures as configured, prints a table and writes the figures into the run's folder.
 
-    ``metrics.json`` gets, under ``evaluation`` and the checkpoint's name, each figure beside its
-    floor, which is the same measure of real training images. With ``memorisation`` a picture of
-    generated images over their nearest training and test images is written beside it.
+    Images are measured against the test set. ``metrics.json`` gets, under ``evaluation`` and the
+    checkpoint's name, each figure with its floor: the same measure of real training images. For
+    ``memorisation`` a picture of generated images over their nearest training and test images is
+    written into the same folder.
 
     Args:
         config: conf/evaluate.yaml, composed.
 
     Raises:
-        ValueError: for a bad checkpoint, number or metric, or data that the run was not trained on;
-            nothing is written then.
+        ValueError: for an unfit checkpoint, option or metric, or data other than the run's; nothing
+            is written then.
     """
-    n, asked = config.num_samples, _asked(config.metrics)
-    refuse_unfit("num_samples", n, Annotated[int, Range(2, 10**7)] | None)
-    refuse_unless_whole("seed", config.seed, 0)
-    refuse_unfit("ema", config.ema, bool)
-    for option in ("evaluator", "root", "cache_dir"):
-        refuse_unfit(option, config[option], str | None)
-    path, checkpoint = find_checkpoint(str(config.checkpoint))
+    refuse_unfit_values(config, _KINDS)
+    asked = _asked(config.metrics)
+    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
     model = model_of(checkpoint, names_in(config.trust))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
-    source = data.source
-    n = n or data.measured_images
+    source = data.source()
+    n = config.num_samples or data.measured_images
     cache_dir = Path(config.cache_dir).expanduser()
     weights = "moving average" if config.ema and model.ema else "raw"
     random = torch.Generator().manual_seed(config.seed)
@@ -115,6 +112,7 @@ def evaluate(config: DictConfig) -> None:
                 domain: reference_for(
                     data,
                     domain,
+                    "test",
                     cache_dir,
                     stage(in_domain("evaluator", domain)),
                     evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None,
@@ -140,10 +138,10 @@ def evaluate(config: DictConfig) -> None:
                 for name in names:
                     report = stage(in_domain(name, domain))
                     figures = MEASURES[name].function(generated, reference, config.seed, report)
-                    floor = reference.floor(name, len(generated), config.seed)
+                    floors = floor_of(name, reference, len(generated), config.seed)
                     for figure, value in figures.items():
                         paper = model.published.get((data.title, figure), "")
-                        rows[in_domain(figure, domain)] = Row(value, floor.get(figure), paper)
+                        rows[in_domain(figure, domain)] = Row(value, floors.get(figure), paper)
                 if "memorisation" in names:
                     file = f"{in_domain('nearest', domain)}.png"
                     pictures[file] = _neighbours(generated, reference, config.seed)
@@ -164,23 +162,21 @@ def train_evaluator(config: DictConfig) -> None:
         config: conf/train_evaluator.yaml, composed.
 
     Raises:
-        ValueError: for an option out of its range, or a dataset without classes.
+        ValueError: for an unfit option, or a dataset without classes.
     """
-    refuse_unless_whole("epochs", config.epochs, 1, 10**6)
-    refuse_unless_whole("seed", config.seed, 0)
-    refuse_unfit("output", config.output, str | None)
+    refuse_unfit_values(config, _TRAINING_KINDS)
     refuse_unfit_options(config)
     data: InMemoryDataModule = instantiate(config.dataset)
     if config.domain not in data.domains:
         wanted = " or ".join(d or "empty" for d in data.domains)
-        raise ValueError(f"domain is '{config.domain}'; of this dataset it has to be {wanted}.")
+        raise UnfitArgument("domain", f"is '{config.domain}'; for this dataset it is {wanted}.")
     data.prepare_data()
     data.setup()
     name = data.evaluator_name(config.domain)
     output = Path(config.output or f"{name}.safetensors")
     if output.suffix != ".safetensors":
-        raise ValueError(f"output={output} has to end in .safetensors.")
-    # Before time is spent on what could not be kept.
+        raise UnfitArgument("output", f"is {output}; it has to end in .safetensors.")
+    # Before time is spent on what can't be written.
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         raise IsADirectoryError(EISDIR, "Is a directory", str(output))
@@ -194,24 +190,33 @@ def train_evaluator(config: DictConfig) -> None:
             name,
             config.epochs,
             config.seed,
+            data.framed_from,
             stage(f"training the evaluator of {name}"),
         )
     evaluators.save_evaluator(evaluator, output)
     print(
-        f"{output}: {100 * evaluator.accuracy:.2f} % of {len(test):,} test images right, "
+        f"{output}: right on {100 * evaluator.accuracy:.2f} % of {len(test):,} test images, "
         f"{output.stat().st_size / 1e6:.2f} MB, hash {evaluator.hash}"
     )
 
 
-def data_of(model: AdversarialModule, root: str | None = None) -> InMemoryDataModule:
+def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
+    """Raises UnfitArgument for the first option that is not of its type."""
+    for option, kind in kinds.items():
+        value = config[option]
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        refuse_unfit(option, plain, kind)
+
+
+def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     """The data that a checkpoint's model was trained on, set up.
 
     Args:
         model: with its run's configuration.
-        root: the data folder, if it is another than the run's.
+        root: the data folder, if it is not the run's.
 
     Raises:
-        ValueError, RuntimeError: where the data can't be had, or is not what it should be.
+        ValueError, RuntimeError: if the data is not available, or not what it should be.
     """
     options = dict(model.config["dataset"])
     kind = get_class(options["_target_"])
@@ -220,7 +225,7 @@ def data_of(model: AdversarialModule, root: str | None = None) -> InMemoryDataMo
     data: InMemoryDataModule = instantiate(options)
     encoder = getattr(model, "text_encoder", None)
     if isinstance(data, CaptionDataModule) and encoder is not None:
-        # The model's own, which needs no training.
+        # The model's own one, which is trained already.
         data.text_encoder = encoder
     data.prepare_data()
     data.setup()
@@ -230,21 +235,22 @@ def data_of(model: AdversarialModule, root: str | None = None) -> InMemoryDataMo
 def _asked(metrics: Any) -> list[str] | None:
     if metrics is None:
         return None
-    refuse_unfit("metrics", metrics, str | list[str])
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in asked:
         if name not in MEASURES:
-            raise ValueError(f"There is no metric '{name}'. There are: {', '.join(MEASURES)}.")
+            raise UnfitArgument(
+                "metrics", f"has no metric '{name}'. There are: {', '.join(MEASURES)}."
+            )
     if not asked:
-        raise ValueError("metrics is an empty list: null measures all that can be.")
+        raise UnfitArgument("metrics", "is an empty list; null measures all that apply.")
     return asked
 
 
-def _labelled(asked: list[str] | None, model: AdversarialModule, source: Any) -> bool:
+def _labelled(asked: list[str] | None, model: Sampled, source: Any) -> bool:
     """Whether the model is asked for classes.
 
     Raises:
-        ValueError: if it is not, and one of the metrics that were asked for needs it.
+        ValueError: if it is not, and a metric in ``asked`` needs it.
     """
     real = model.real_images(source.__getitems__([0]))
     labelled = all(images.label is not None for images in real.values())
@@ -259,14 +265,14 @@ def _labelled(asked: list[str] | None, model: AdversarialModule, source: Any) ->
 
 def _applicable(
     asked: list[str] | None,
-    model: AdversarialModule,
+    model: Sampled,
     references: Mapping[str, Reference],
     labelled: bool,
 ) -> list[str]:
-    """Those of the metrics that this model and its data allow.
+    """The metrics to measure: those asked for, or all that this model and its data allow.
 
     Raises:
-        ValueError: if one that was asked for is not among them.
+        ValueError: if one that was asked for is not allowed.
     """
     has = {"pixels", "labels"} if labelled else {"pixels"}
     if all(reference.evaluator for reference in references.values()):
@@ -281,18 +287,18 @@ def _applicable(
 
 
 def _of_points(
-    model: AdversarialModule,
+    model: Sampled,
     data: GaussianMixtureDataModule,
     n: int,
     random: torch.Generator,
     ema: bool,
     asked: list[str] | None,
 ) -> dict[str, Row]:
-    """Points have one measure, the modes of the mixture that they cover."""
+    """The only measure of points: which modes of the mixture they cover."""
     for name in asked or ():
         if name != "modes":
-            raise ValueError(f"{name} is measured of images; of points, modes is.")
-    parts = list(model.generated_images(n, data.source, random, ema, _CHUNK))
+            raise ValueError(f"{name} needs images; of points only modes can be measured.")
+    parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
     rows = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
         fake = torch.cat([part[domain].image.cpu() for part in parts])
@@ -315,22 +321,23 @@ def _of_points(
 def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
     """Generated images over their nearest training and test images.
 
-    Left those that are closest to a training image, in parts of the distance to the nearest test
-    image; right the first ones.
+    On the left those with the smallest ratio of the distances to the nearest training and the
+    nearest test image; on the right the first ones.
     """
-    found = generated.nearest_real(reference, seed)
-    ratio = found.nearest_train.distance / found.nearest_test.distance.clamp(min=1e-6)
-    first = torch.arange(min(_SHOWN, len(ratio)))
-    closest = torch.cat([ratio.argsort()[:_SHOWN], first])
-    rows = training_order(reference, seed)[found.nearest_train.place[closest]]
-    train = torch.cat(list(reference.training_pixels(rows)))
-    test = reference.test.pixels[found.nearest_test.place[closest]]
-    sets = torch.stack([generated.pixels[closest], train, test], 1)
-    return image_grid(interleaved(sets, len(closest)), len(closest))
+    nearest = generated.nearest_real(reference, seed)
+    train, test = (n.distance for n in (nearest.found.nearest_train, nearest.found.nearest_test))
+    closest = (train / test.clamp(min=1e-6)).argsort()[:_SHOWN]
+    shown = torch.cat([closest, torch.arange(len(closest))])
+    sets = (
+        generated.pixels[nearest.rows[shown]],
+        torch.cat(list(reference.training_pixels(nearest.train[shown]))),
+        reference.real.pixels[nearest.real[shown]],
+    )
+    return image_grid(interleaved(torch.stack(sets, 1), len(shown)), len(shown))
 
 
 def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
-    """Adds the figures to the run's; those of another state of the checkpoint are replaced."""
+    """Adds the figures to the file; those of another state of the checkpoint are replaced."""
     metrics = json.loads(file.read_text()) if file.exists() else {}
     evaluation = metrics.setdefault("evaluation", {})
     before = evaluation.get(key, {})
@@ -350,7 +357,7 @@ def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Ro
 
 def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
     judges = "\n".join(
-        f"evaluator: {e['name']} {e['hash']}, {100 * e['accuracy']:.2f} % right"
+        f"evaluator: {e['name']} {e['hash']}, accuracy {100 * e['accuracy']:.2f} %"
         for e in about.get("evaluators", {}).values()
     )
     table = Table(
@@ -375,7 +382,7 @@ def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None
             f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else ""),
             figure.detail,
         )
-    # Where nobody watches, no line is to be cut short.
+    # In a file or a pipe, lines are not to be cut to a terminal's width.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -389,7 +396,7 @@ def _number(figure: Figure) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], Report]]:
-    """Progress bars by stage, where the output is a terminal: stage name -> what reports to it."""
+    """Progress bars where the output is a terminal: a stage's name -> its Report."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

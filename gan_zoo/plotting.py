@@ -1,22 +1,25 @@
-"""Images for people to look at. Here alone [-1, 1] is mapped back to pixels."""
+"""Images for people to look at; the only place where [-1, 1] is mapped back to bytes."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
-# In pixels: of captions over images, their lines, a letter's mean width, the gaps, how high a small
-# image is enlarged to, and how wide a place a sentence gets at least.
+if TYPE_CHECKING:
+    # It takes long to import, and a run of images never needs it.
+    from matplotlib.figure import Figure
+
+# In pixels, for captions over images: height of a line, mean width of a letter, gaps, the height up
+# to which small images are enlarged, and the least width of a sentence.
 _LINE, _LETTER, _GAP, _CELL, _SENTENCE = 14, 5.6, 6, 64, 150
 
 
@@ -35,10 +38,11 @@ def interleaved(sets: Tensor, columns: int) -> Tensor:
 
     Args:
         sets: (N, K, C, H, W); each of the N has K images.
-        columns: of the grid; rows of it hold the first of each, then the second, and so on.
+        columns: of the grid. A row has the first images of ``columns`` sets, the next row their
+            second images, and so on.
 
     Returns:
-        (N K, C, H, W) in the grid's order; a last, shorter block of N is filled up with background.
+        (N K, C, H, W) in the grid's order; the last sets are padded with background.
     """
     missing = -len(sets) % columns
     filler = sets.new_full((missing, *sets.shape[1:]), -1)
@@ -61,8 +65,8 @@ def captioned(
         images: (N, C, H, W); small ones are enlarged by a whole factor.
         captions: N of them.
         columns: images to a row.
-        common: write what all captions have in common once, above, and over each image only the
-            words that differ.
+        common: write the words that all captions share once, on top, and over each image only
+            those that differ.
     """
     title, words = _what_differs(captions) if common else ("", list(captions))
     factor = max(1, _CELL // images.shape[-2])
@@ -96,7 +100,7 @@ def stacked(pictures: Sequence[Tensor]) -> Tensor:
 
 
 def _what_differs(captions: Sequence[str]) -> tuple[str, list[str]]:
-    """The words that captions of equal length share, "..." for the others; and these others."""
+    """What captions of equal length share, with "..." for the rest; and the rest of each."""
     split = [caption.split() for caption in captions]
     places = list(zip(*split, strict=True))
     common = [len(set(place)) == 1 for place in places]
@@ -107,12 +111,15 @@ def _what_differs(captions: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Points in the plane as a picture in [-1, 1], (1, 3, H, W), a panel beside the other.
+    """Points in the plane as a picture in [-1, 1], (1, 3, H, W), panels side by side.
 
     Args:
-        panels: title -> points to show in grey behind, (N, 2); points (M, 2); their groups (M,),
-            which colour them.
+        panels: title -> points (N, 2) in grey in the background; points (M, 2); their groups (M,),
+            shown by colour.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4 * len(panels), 4), layout="constrained", dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -127,7 +134,7 @@ def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor
 
 
 def _as_images(pixels: np.ndarray) -> Tensor:
-    """A drawn picture (H, W, 3) uint8 as images are: (1, 3, H, W) in [-1, 1]."""
+    """A picture (H, W, 3) uint8 as a batch of one image, (1, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
@@ -139,7 +146,7 @@ def save_png(picture: Tensor, path: str | Path) -> None:
 def display_images(
     images: Tensor, columns: int | None = None, titles: list[str] | None = None
 ) -> Figure:
-    """Images side by side, as the survey displays them; a notebook shows the returned figure.
+    """Images side by side, as the survey shows them; a notebook displays the returned figure.
 
     Args:
         images: (N, C, H, W) in [-1, 1], grey or RGB.
@@ -147,16 +154,18 @@ def display_images(
         titles: N captions.
 
     Returns:
-        A matplotlib figure, an inch and a half an image; ``figure.savefig(path)`` keeps it.
+        A matplotlib figure, 1.5 inches per image; ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: for no images, or another number of titles.
+        ValueError: for no images, or if the numbers of titles and images differ.
     """
     if not len(images) or (titles is not None and len(titles) != len(images)):
         raise ValueError(
             f"display_images got {len(images)} images and "
             f"{'no' if titles is None else len(titles)} titles."
         )
+    from matplotlib.figure import Figure
+
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""Draws images from a checkpoint into files, or translates pictures by it."""
+"""Writes images that a checkpoint generates, or pictures that it translates."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_zoo.checkpoint import load_model
+from gan_zoo.checkpoint import find_checkpoint, model_of
 from gan_zoo.cli import names_in
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.base import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
-from gan_zoo.ranges import Range, refuse_unfit
+from gan_zoo.ranges import Range, UnfitArgument, refuse_unfit
 
 _MOST_COLUMNS = 16
 _KINDS: dict[str, Any] = {
+    "which": Literal["last", "best"],
     "output": str | None,
     "input": str | None,
     "direction": str | None,
     "when_broken": str,
     "num_samples": Annotated[int, Range(1, 10**7)] | None,
     "seed": Annotated[int, Range(0, 2**63 - 1)],
-    "labels": list[Annotated[int, Range(0)]] | None,
+    "labels": list | None,
     "codes": list | None,
     "captions": str | list[str] | None,
     "ema": bool,
@@ -39,26 +40,27 @@ _KINDS: dict[str, Any] = {
 def sample(config: DictConfig) -> None:
     """Samples as configured and writes ``config.output``.
 
-    A ``.png`` becomes a grid. A ``.npz`` holds ``arr_0``, uint8 (N, H, W, C), and ``arr_1``: for
-    conditional models the int64 labels (N,), for InfoGAN the float32 codes (N, number of
-    codes), for StackGAN and StackGAN++ the captions (N,).
-    CoGAN's ``arr_0`` is of pairs, (N, 2, H, W, C). One seed gives the same images each time.
+    A ``.png`` is a grid. A ``.npz`` holds ``arr_0``, uint8 (N, H, W, C), and ``arr_1``: for
+    conditional models the int64 labels (N,), for InfoGAN the float32 codes (N, number of codes),
+    for StackGAN and StackGAN++ the captions (N,). CoGAN's ``arr_0`` has pairs, (N, 2, H, W, C). The
+    same seed gives the same images.
 
-    Models that translate take ``config.input``, a picture or a folder of such, and write a PNG of
-    the same name for each into the folder ``config.output``.
+    Models that translate take ``config.input``, a picture or a folder of pictures, and write a PNG
+    of the same name for each into the folder ``config.output``.
 
     Args:
         config: conf/sample.yaml, composed.
 
     Raises:
-        ValueError: for a bad checkpoint, number, condition, input or kind of output; nothing is
-            written then.
+        ValueError: for an unfit checkpoint, option, condition, input or output; nothing is written
+            then.
     """
     for option, kind in _KINDS.items():
         value = config[option]
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         refuse_unfit(option, plain, kind)
-    model = load_model(str(config.checkpoint), names_in(config.trust))
+    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
+    model = model_of(checkpoint, names_in(config.trust))
     if config.ema and not model.ema:
         weights = "raw (the run kept no moving average)"
     else:
@@ -68,8 +70,8 @@ def sample(config: DictConfig) -> None:
     elif isinstance(model, NoiseToImage):
         written = _draw(model, config)
     else:
-        raise ValueError(f"sample.py does not know what to ask of a {type(model).__name__}.")
-    print(f"{written}, from the generator's weights: {weights}.")
+        raise ValueError(f"sample.py can't sample from a {type(model).__name__}.")
+    print(f"{written}, by {path.name}; weights: {weights}.")
 
 
 def _draw(model: NoiseToImage, config: DictConfig) -> str:
@@ -79,8 +81,13 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
         )
     output = Path(config.output or "samples.png")
     if output.suffix not in (".png", ".npz"):
-        raise ValueError(f"output={output} has to end in .png (a grid) or .npz (arrays).")
+        raise UnfitArgument(
+            "output", f"is {output}; it has to end in .png (a grid) or .npz (arrays)."
+        )
     asked = _conditions(config)
+    for place, label in enumerate(asked.get("labels", [])):
+        if model.num_classes is not None:
+            refuse_unfit(f"labels[{place}]", label, Annotated[int, Range(0, model.num_classes - 1)])
     inputs = model.sample_inputs(
         asked, config.num_samples, torch.Generator().manual_seed(config.seed)
     )
@@ -114,7 +121,7 @@ def _translate(model: Translator, config: DictConfig) -> str:
         raise ValueError("This checkpoint's model translates points, not pictures.")
     output = Path(config.output or "translated")
     if output.is_file() or output.suffix in (".png", ".npz"):
-        raise ValueError(f"output={output} has to be a folder.")
+        raise UnfitArgument("output", f"is {output}; it has to be a folder.")
     source = Path(config.input)
     files = [source] if source.is_file() else files_in(source, "input")
     read, pixels = load_pictures(
@@ -139,7 +146,7 @@ def _conditions(config: DictConfig) -> dict[str, Any]:
 
 
 def _columns(asked: Mapping[Any, Any]) -> int | None:
-    """How many of the grid's images go round the last list of what was asked for."""
+    """The length of the last list that was asked for: a row of the grid shows it once."""
     lists = [asked.get("labels"), asked.get("captions"), *(asked.get("codes") or [])]
     lengths = [len(values) for values in lists if isinstance(values, list) and len(values) > 1]
     return lengths[-1] if lengths and lengths[-1] <= _MOST_COLUMNS else None

@@ -112,7 +112,7 @@ def test_captions_say_what_was_measured_and_drawn(tmp_path: Path) -> None:
 
 
 def test_attributes_are_those_of_the_image(tmp_path: Path) -> None:
-    data = captioned(tmp_path)
+    data = captioned(tmp_path, val_size=0)
     train = part(data.train)
     digits, ink, ground, thickness, slant, size = train.attributes.unbind(1)
     images, labels = data.originals(train=True)
@@ -162,7 +162,7 @@ def test_data_is_the_seeds(tmp_path: Path) -> None:
     assert torch.equal(first.held_out_inks, again.held_out_inks)
     classes = captioned(tmp_path, num_classes=3)
     assert part(classes.train).attributes[:, 0].unique().tolist() == [0, 1, 2]
-    few = captioned(tmp_path, train_size=200)
+    few = captioned(tmp_path, train_size=200, val_size=0)
     assert len(part(few.train)) == 200
     # What is thick among all digits stays so among fewer.
     assert torch.equal(few.test.attributes[:, 3:], captioned(tmp_path).test.attributes[:, 3:])  # type: ignore[union-attr]

@@ -67,23 +67,39 @@ def test_normalisation_is_half_minus_half(fashion: Path) -> None:
     assert label == 7
 
 
-def test_the_standard_split_is_kept_and_validation_is_cut_from_training(fashion: Path) -> None:
-    data = MNISTDataModule("fashion_mnist", fashion, val_size=5000)
+def test_the_standard_split_is_kept_and_a_twelfth_of_training_is_validation(fashion: Path) -> None:
+    data = MNISTDataModule("fashion_mnist", fashion)
     data.setup()
-    assert [len(part) for part in (data.train, data.val, data.test)] == [55000, 5000, 10000]  # type: ignore[arg-type]
+    sizes = [len(data.labelled("", part)) for part in ("train", "val", "test")]  # type: ignore[arg-type]
+    assert sizes == [55000, 5000, 10000]
     assert len(data.val_dataloader()) == 40
-    assert MNISTDataModule("digits").val_dataloader() == []
+    assert data.source("val") is data.val
+    assert data.source() is data.test
+    # The evaluator learns from validation images too.
+    assert len(data.evaluator_images("", train=True)) == 60000
+    data = ready(val_size=20)
+    labels = ready(val_size=0).labelled("", "train").labels
+    assert torch.equal(data.labelled("", "train").labels, labels[:-20])
+    assert torch.equal(data.labelled("", "val").labels, labels[-20:])
+
+
+def test_no_validation_images_can_be_asked_for() -> None:
+    data = ready(val_size=0)
+    assert data.val_dataloader() == []
+    assert data.source("val") is data.test
+    with pytest.raises(ValueError, match=r"no validation images, as dataset\.val_size is 0"):
+        data.labelled("", "val")
 
 
 def test_whole_batches_are_fetched_at_once() -> None:
     data = ready(batch_size=64)
     assert data.train is not None
     data.train.__class__ = type("Once", (type(data.train),), {"__getitem__": None})
-    assert sum(len(batch.image) for batch in data.train_dataloader()) == 1500 // 64 * 64
+    assert sum(len(batch.image) for batch in data.train_dataloader()) == 1375 // 64 * 64
 
 
 def test_an_epoch_shows_each_image_once_in_another_order_each_time() -> None:
-    loader = ready(batch_size=1500).train_dataloader()
+    loader = ready(batch_size=1500, val_size=0).train_dataloader()
     (first,), (second,) = list(loader), list(loader)
     assert not torch.equal(first.label, second.label)
     ordered = [b.image.flatten(1).sort(dim=0).values for b in (first, second)]
@@ -91,7 +107,7 @@ def test_an_epoch_shows_each_image_once_in_another_order_each_time() -> None:
 
 
 def test_workers_and_a_distributed_sampler_divide_the_data() -> None:
-    data = ready(batch_size=100, num_workers=2)
+    data = ready(batch_size=100, num_workers=2, val_size=0)
     assert sum(len(batch.label) for batch in data.train_dataloader()) == 1500
     halves = []
     for rank in range(2):

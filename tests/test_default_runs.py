@@ -23,7 +23,7 @@ from gan_zoo.data import ImageBatch, MNISTDataModule, available_dataset
 from gan_zoo.data.base import normalised
 from gan_zoo.data.mnist import load_images
 from gan_zoo.data.two_domains import Domain, colored, edges, load_usps, negatives, rotated
-from gan_zoo.metrics.two_domains import covered_modes, pixel_agreement
+from gan_zoo.metrics.agreement import covered_modes, pixel_agreement
 from gan_zoo.networks.cogan import CoupledDiscriminator
 from gan_zoo.plotting import to_uint8
 from tests.conftest import ROOT

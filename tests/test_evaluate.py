@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -142,6 +143,10 @@ def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path) -> N
     for arguments, culprit in (
         ([], "checkpoint is missing"),
         (["checkpoint=gone"], "no checkpoint 'gone'"),
+        (["checkpoint=here", "which=best"], "There is no 'here/checkpoints/best.ckpt'"),
+        (["checkpoint=here", "which=first"], "which is first; it has to be last or best"),
+        (["checkpoint=here/checkpoints/last.ckpt", "which=best"], "last.ckpt' is a file"),
+        (["checkpoint=gone", "which=best"], "no checkpoint 'gone'"),
         (["checkpoint=here", "metrics=[fidd]"], "no metric 'fidd'"),
         (["checkpoint=here", "metrics=[]"], "empty list"),
         (["checkpoint=here", "metrics=[accuracy]"], "accuracy needs a model that is asked"),
@@ -218,8 +223,63 @@ def test_metrics_in_training(run: Run, tmp_path: Path) -> None:
     run("train.py", "resume=here", "trainer.max_steps=6")
     state = read_checkpoint(tmp_path / "here")["callbacks"]["Metrics"]
     assert state["best"] <= metrics["best/fid"]
-    run("sample.py", "checkpoint=here/checkpoints/best.ckpt", "num_samples=4", "output=a.png")
-    assert Image.open(tmp_path / "a.png").size == (62, 62)
+    outputs = []
+    for asked in (["here"], ["here", "which=best"], ["here/checkpoints/best.ckpt"]):
+        result = run("sample.py", f"checkpoint={asked[0]}", *asked[1:], "num_samples=4",
+                     f"output={len(outputs)}.png")  # fmt: skip
+        outputs.append((tmp_path / f"{len(outputs)}.png").read_bytes())
+        assert ("last.ckpt" if asked == ["here"] else "best.ckpt") in result.stdout
+    assert outputs[0] != outputs[1] == outputs[2]
+    run("evaluate.py", "checkpoint=here", "which=best", "num_samples=20", "metrics=[fid]")
+    assert evaluation(tmp_path / "here", "best.ckpt")["step"] == best.step
+
+
+def test_the_best_checkpoint_is_chosen_on_validation_images(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def parts(*options: str) -> set[str]:
+        shutil.rmtree(tmp_path / "cache" / "floors", ignore_errors=True)
+        run("train.py", "model=gan", *SHORT[:2], "trainer.max_steps=2", *MEASURED,
+            "callbacks.metrics.cache_dir=cache", *options)  # fmt: skip
+        return {path.name.split("-")[1] for path in (tmp_path / "cache" / "floors").iterdir()}
+
+    assert parts("hydra.run.dir=here") == {"val"}
+    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]", "cache_dir=fresh")
+    assert [path.name.split("-")[1] for path in (tmp_path / "fresh" / "floors").iterdir()] == [
+        "test"
+    ]
+    assert "images are held out" not in caplog.text
+    # The log of a run in this process reaches its file alone.
+    assert parts("hydra.run.dir=all", "dataset.val_size=0") == {"train"}
+    text = (tmp_path / "all" / "train.log").read_text()
+    assert text.count("images are held out (dataset.val_size)") == 1
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("precision_a", [0.2, 0.9, 0.5], 0.9),
+        ("modes", [3.0, 9.0, 5.0], 9.0),
+        ("fid_b", [3.0, 1.0, 2.0], 1.0),
+        ("modes_kl", [3.0, 1.0, 2.0], 1.0),
+        ("modes_kl_a", [3.0, 1.0, 2.0], 1.0),
+    ],
+)
+def test_the_best_is_the_highest_or_the_lowest_as_the_measure_says(
+    tmp_path: Path, monitor: str, values: list[float], best: float
+) -> None:
+    class Trainer:
+        loggers = ()
+        global_step = 0
+
+        def save_checkpoint(self, path: Path) -> None:
+            path.write_text(str(self.global_step))
+
+    metrics, trainer = Metrics(tmp_path, monitor=monitor), Trainer()
+    for trainer.global_step, value in enumerate(values):
+        metrics._keep_best(trainer, {monitor: value})  # type: ignore[arg-type]
+    assert metrics.best == best
+    assert (tmp_path / "best.ckpt").read_text() == str(values.index(best))
 
 
 def test_two_domains_are_measured_in_training_with_their_mean(run: Run, tmp_path: Path) -> None:
@@ -261,7 +321,7 @@ def test_measuring_takes_no_more_than_its_share() -> None:
     [("metrics", ["parzen"]), ("num_samples", 1), ("every_n_steps", 0), ("max_share", 0)],
 )
 def test_options_out_of_range_are_named(option: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"callbacks.metrics.{option}"):
+    with pytest.raises(ValueError, match=f"^{option} "):
         Metrics("nowhere", **{option: value})
 
 
@@ -272,7 +332,7 @@ def test_two_processes_measure_together(spawn: Run, tmp_path: Path) -> None:
         "    def on_fit_end(self, trainer, model):\n"
         "        metrics, = [c for c in trainer.callbacks if type(c).__name__ == 'Metrics']\n"
         "        path = pathlib.Path(f'figures{trainer.global_rank}')\n"
-        "        path.write_text(json.dumps([metrics.figures, metrics.best]))\n"
+        "        path.write_text(json.dumps([metrics.measured, metrics.best]))\n"
     )
     spawn(
         str(ROOT / "scripts" / "train.py"), "model=cgan", "dataset=digits", "trainer=ddp_cpu",
@@ -310,6 +370,8 @@ def test_pictures_without_classes_are_measured_by_their_pixels(run: Run, tmp_pat
     assert {"parzen_a", "parzen_b", "memorisation_a", "nearest_test_b"} <= found["figures"].keys()
     assert found["figures"]["parzen_a"]["n_fake"] == 4
     assert found["evaluators"] == {}
+    # Their borders are no frame.
+    assert found["resize"] == "32 to 28 pixels, bilinear, antialiased"
     result = run("evaluate.py", "checkpoint=here", "metrics=[fid]", check=False)
     assert "fid needs the classes of the images" in result.stderr
 
@@ -329,8 +391,8 @@ def test_captioned_folders_have_an_evaluator_of_all_their_classes(run: Run, tmp_
     assert found["figures"]["modes"]["detail"].startswith("of 5")
     # The test class is not among the training pictures, and the evaluator knows it all the same.
     data = data_of(load_model(tmp_path / "here"))
-    test = set(data.labelled("", train=False).labels.tolist())
-    assert test.isdisjoint(data.labelled("", train=True).labels.tolist())
+    test = set(data.labelled("", "test").labels.tolist())
+    assert test.isdisjoint(data.labelled("", "train").labels.tolist())
     known = data.evaluator_images("", train=True)
     assert test < set(known.labels.tolist())
     # Batches may mix the parts.

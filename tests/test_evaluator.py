@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_zoo.data import MNISTDataModule, StackedMNISTDataModule, available_dataset
+from gan_zoo.data import (
+    MNISTDataModule,
+    StackedMNISTDataModule,
+    UnpairedFolderDataModule,
+    available_dataset,
+)
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.evaluator import (
     Evaluator,
@@ -48,7 +53,7 @@ def test_it_has_the_accuracy_that_it_says() -> None:
     except RuntimeError:
         pytest.skip("needs real MNIST")
     data = MNISTDataModule("mnist", root)
-    test = data.labelled("", train=False)
+    test = data.evaluator_images("", train=False)
     evaluator = packaged_evaluator("mnist")
     assert evaluator is not None
     seen = judged(evaluator, images_of(test))
@@ -63,12 +68,41 @@ def test_it_has_the_accuracy_that_it_says() -> None:
 def test_images_of_other_sizes_are_seen_by_a_rule() -> None:
     images = torch.rand(2, 1, 28, 28)
     framed = torch.nn.functional.pad(images, [2] * 4, value=-1)
-    assert torch.equal(as_seen(framed), images)
+    assert torch.equal(as_seen(framed, framed_from=28), images)
     assert as_seen(images) is images
-    assert as_seen(torch.rand(2, 3, 64, 64)).shape == (2, 3, 28, 28)
-    assert [resize_rule(size) for size in (28, 32, 64)] == [
+    assert as_seen(torch.rand(2, 3, 64, 64), framed_from=28).shape == (2, 3, 28, 28)
+    assert [resize_rule(size, framed_from=28) for size in (28, 32, 64)] == [
         "none", "frame of 2 cut off", "64 to 28 pixels, bilinear, antialiased",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [30, 32])
+def test_only_a_frame_is_cut_off(size: int) -> None:
+    # The border of a picture of 30 or 32 pixels is part of it.
+    picture = torch.zeros(1, 3, size, size)
+    picture[..., 0, :] = 1
+    assert as_seen(picture).max() > 0.5
+    assert resize_rule(size) == f"{size} to 28 pixels, bilinear, antialiased"
+    assert MNISTDataModule.framed_from == 28
+    assert UnpairedFolderDataModule.framed_from is None
+
+
+def test_an_evaluator_sees_images_as_it_was_trained_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(3, 1, 28, 28) * 2 - 1
+    framed = torch.nn.functional.pad(images, [2] * 4, value=-1)
+    evaluator = untrained()
+    evaluator.framed_from = 28
+    assert torch.equal(evaluator(framed).features, evaluator(images).features)
+    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 1)
+    padded = RandomImages(20, 0)
+    padded.images = torch.nn.functional.pad(padded.images, [2] * 4)
+    hashes = [
+        evaluator_for("noise", lambda train: padded, tmp_path, framed_from).hash
+        for framed_from in (28, None)
+    ]
+    assert hashes[0] != hashes[1]
 
 
 def test_an_evaluator_of_grey_sees_the_mean_of_colours() -> None:
@@ -149,17 +183,20 @@ def test_stacked_images_are_three_digits_and_their_classes() -> None:
     data.setup()
     assert data.train is not None
     assert data.val is not None
-    assert (len(data.train), len(data.val), len(data.labelled("", True))) == (40, 10, 50)
+    assert (len(data.train), len(data.val), len(data.labelled("", "train"))) == (40, 10, 40)
     batch = data.train.__getitems__([0, 7])
     assert batch.image.shape == (2, 3, 28, 28)
     digits, classes = data.originals(train=True)
+    # No digit is seen both in training and in validation.
+    assert torch.equal(data.train.digits, digits[:1200])  # type: ignore[attr-defined]
+    assert torch.equal(data.val.digits, digits[1200:])  # type: ignore[attr-defined]
     for image, label, stack in zip(*batch, data.train.stacks[[0, 7]], strict=True):  # type: ignore[attr-defined]
         assert torch.allclose(image, digits[stack, 0] / 127.5 - 1, atol=1e-6)
         a, b, c = classes[stack].tolist()
         assert label == 100 * a + 10 * b + c
     few = StackedMNISTDataModule(name="digits", num_classes=8, train_size=200, test_size=50)
     few.setup()
-    assert few.labelled("", True).labels.unique().tolist() == list(range(8))
+    assert few.labelled("", "train").labels.unique().tolist() == list(range(8))
     for options in ({"num_classes": 500}, {"channels": 1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             StackedMNISTDataModule(name="digits", **options)

@@ -20,8 +20,11 @@ from gan_zoo.metrics.distances import (
     kernel_distance,
 )
 from gan_zoo.metrics.diversity import classifier_score, covered_classes, structural_similarity
-from gan_zoo.metrics.measures import MEASURES, ImageSet, Reference
+from gan_zoo.metrics.evaluator import Evaluator, Judged
+from gan_zoo.metrics.measures import MEASURES, floor_of
 from gan_zoo.metrics.neighbours import memorisation, nearest, one_nn_error, parzen_log_likelihood
+from gan_zoo.metrics.reference import ImageSet, Part, Reference
+from gan_zoo.networks.evaluator import EvaluatorNetwork
 
 
 class AsFeatures(nn.Module):
@@ -182,6 +185,16 @@ def test_parzen_by_hand() -> None:
     assert fit.log_likelihood.spread == pytest.approx(logs.std() / math.sqrt(2))
 
 
+def test_parzen_of_double_precision_is_that_of_single() -> None:
+    samples, points = rows(50).view(50, 1, 4, 4), rows(20, seed=1).view(20, 1, 4, 4)
+    single = parzen_log_likelihood(samples, points, points)
+    double = parzen_log_likelihood(samples.double(), points.double(), points.double())
+    # Several sigmas are tried before the best one.
+    assert single.sigma > 0.2
+    assert double.sigma == single.sigma
+    assert double.log_likelihood.value == pytest.approx(single.log_likelihood.value, rel=1e-5)
+
+
 def test_memorisation_is_one_for_copies_and_a_half_for_fresh_images() -> None:
     train, test = rows(600, 4), rows(300, 4, seed=1)
     copies = memorisation(train[:100], train[:300], [train[300:]], test, 300)
@@ -216,15 +229,69 @@ class RandomImages:
 
 def test_floors_are_kept(tmp_path: Path) -> None:
     real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
-    first = real.floor("parzen", 30, 0)
+    first = floor_of("parzen", real, 30, 0)
     (file,) = (tmp_path / "floors").iterdir()
     file.write_text(file.read_text().replace(str(first["parzen"].value), "1.5"))
-    assert real.floor("parzen", 30, 0)["parzen"].value == 1.5
+    assert floor_of("parzen", real, 30, 0)["parzen"].value == 1.5
     # Of other images it is another.
     other = Reference(RandomImages(90, 2), RandomImages(40, 1), None, tmp_path)
-    assert other.floor("parzen", 30, 0)["parzen"].value != 1.5
+    assert floor_of("parzen", other, 30, 0)["parzen"].value != 1.5
     file.write_text("{cut")
-    assert real.floor("parzen", 30, 0) == first
+    assert floor_of("parzen", real, 30, 0) == first
+
+
+@pytest.mark.parametrize("part", ["val", "train"])
+def test_floors_of_other_parts_have_other_files(part: Part, tmp_path: Path) -> None:
+    for reference_part in ("test", part):
+        images = RandomImages(40, 1)
+        real = Reference(RandomImages(90, 0), images, None, tmp_path, reference_part)
+        floor_of("parzen", real, 30, 0)
+    files = [path.name for path in (tmp_path / "floors").iterdir()]
+    assert sorted(name.split("-")[1] for name in files) == sorted(["test", part])
+
+
+def judged_set(features: Tensor, classes: int = 10) -> ImageSet:
+    """Images of which only what the evaluator sees is known."""
+    labels = torch.arange(len(features)) % classes
+    return ImageSet(labels, Judged(features, torch.eye(classes)[labels].clamp(min=1e-4).log()))
+
+
+def test_precision_and_coverage_are_of_real_images_drawn_at_random(tmp_path: Path) -> None:
+    # Two clusters of real images, one after the other, as datasets have their classes in order.
+    centres = torch.tensor([[-50.0], [50.0]]).repeat_interleave(200, 0)
+    real = Reference(RandomImages(9, 0), RandomImages(9, 1), None, tmp_path)
+    real.real = judged_set(rows(400) + centres)
+    fake = judged_set(rows(200, seed=1) + centres[::2])
+    figures = MEASURES["prdc"].function(fake, real, 0, lambda share: None)
+    assert figures["precision"].value > 0.8
+    assert figures["precision"].n_real == 200
+    # Also where there are fewer real images than generated ones.
+    real.real = judged_set(rows(200, seed=1) + centres[::2])
+    figures = MEASURES["prdc"].function(judged_set(rows(400) + centres), real, 0, lambda s: None)
+    assert figures["recall"].value > 0.8
+
+
+def test_memorisation_is_of_generated_images_drawn_at_random(tmp_path: Path) -> None:
+    real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
+    copies = real.train.images[torch.arange(2000) % 40]  # type: ignore[attr-defined]
+    images = torch.cat([copies, RandomImages(2000, 2).images])
+    nearest = ImageSet(torch.zeros(4000), pixels=images).nearest_real(real, 0)
+    assert len(nearest.rows) == 2000
+    assert 900 < (nearest.rows < 2000).sum() < 1100
+    for row, place in zip(nearest.rows.tolist(), nearest.train.tolist(), strict=True):
+        assert row >= 2000 or place == row % 40
+
+
+def test_measures_name_the_figures_that_they_give(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    evaluator = Evaluator(EvaluatorNetwork(1, 10), "none", 0.0)
+    real = Reference(RandomImages(60, 0), RandomImages(40, 1), evaluator, tmp_path)
+    for name, measure in MEASURES.items():
+        assert floor_of(name, real, 40, 0).keys() <= measure.figures.keys()
+    higher = {key for m in MEASURES.values() for key, value in m.figures.items() if value}
+    assert higher == {
+        "score", "precision", "recall", "density", "coverage", "modes", "accuracy", "parzen",
+    }  # fmt: skip
 
 
 def test_parzens_floor_has_no_images_that_chose_its_sigma(tmp_path: Path) -> None:
@@ -239,7 +306,7 @@ def test_parzens_floor_has_no_images_that_chose_its_sigma(tmp_path: Path) -> Non
 
 def test_memorisations_floor_is_of_fresh_images(tmp_path: Path) -> None:
     real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
-    copies = ImageSet(real.test.labels, pixels=real.train.images[:40])  # type: ignore[attr-defined]
+    copies = ImageSet(real.real.labels, pixels=real.train.images[:40])  # type: ignore[attr-defined]
     figures = MEASURES["memorisation"].function(copies, real, 0, lambda share: None)
     assert figures["nearest_train"].value < figures["nearest_test"].value
-    assert real.floor("memorisation", 40, 0)["memorisation"].n_fake == 20
+    assert floor_of("memorisation", real, 40, 0)["memorisation"].n_fake == 20

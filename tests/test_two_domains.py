@@ -29,7 +29,7 @@ from gan_zoo.data.two_domains import (
     negatives,
     rotated,
 )
-from gan_zoo.metrics.two_domains import covered_modes, pixel_agreement
+from gan_zoo.metrics.agreement import covered_modes, pixel_agreement
 
 PALETTE = [[13, 8, 135], [203, 70, 121], [240, 249, 33]]
 
@@ -86,14 +86,14 @@ def test_a_palette_is_invertible_and_goes_from_its_first_colour_to_its_last() ->
 
 
 def test_no_original_feeds_both_domains_and_no_label_of_b_is_trained_on() -> None:
-    data = mapped(val_size=100, batch_size=50)
+    data = mapped(val_size=101, batch_size=50)
     train, val = pairs(data.train), pairs(data.val)
     parts = [set(origin.tolist()) for origin in (train.a.origin, train.b.origin, val.a.origin)]
-    assert [len(part) for part in parts] == [700, 700, 100]
+    assert [len(part) for part in parts] == [699, 699, 101]
     assert not parts[0] & parts[1]
     assert not (parts[0] | parts[1]) & parts[2]
     batches = list(data.train_dataloader())
-    assert len(batches) == 14
+    assert len(batches) == 13
     assert all((batch.label_b == -1).all() for batch in batches)
     assert torch.cat([batch.label_a for batch in batches]).unique().tolist() == list(range(10))
 
@@ -330,15 +330,66 @@ def test_folders_that_miss_or_are_empty_are_named(pictures: Path, tmp_path: Path
 
 
 def test_no_translation_is_measured_against_what_it_should_be() -> None:
-    data = MappedDigitsDataModule(
-        name="digits", task="negatives", counterpart=negatives, batch_size=8
-    )
-    data.setup()
-    source = data.source.__getitems__(range(len(data.source)))
-    for domain, images in (("a", source.a), ("b", source.b)):
-        real = data.labelled(domain, train=False)
-        unseen = real.__getitems__(range(len(real))).image
-        assert len(images) + len(unseen) == 297
-        assert torch.cdist(images.flatten(1), unseen.flatten(1)).min() > 0.1
+    data = mapped(batch_size=8)
+    for part, count in (("val", 125), ("test", 297)):
+        dataset = data.source(part)  # type: ignore[arg-type]
+        source = dataset.__getitems__(range(len(dataset)))
+        for domain, images in (("a", source.a), ("b", source.b)):
+            real = data.labelled(domain, part)  # type: ignore[arg-type]
+            unseen = real.__getitems__(range(len(real))).image
+            assert len(images) + len(unseen) == count
+            assert torch.cdist(images.flatten(1), unseen.flatten(1)).min() > 0.1
+    for domain in data.domains:
+        assert len(data.labelled(domain, "train")) == 687
         # All training digits teach the evaluator, also those of the other domain.
-        assert len(data.labelled(domain, train=True)) == 1500
+        assert len(data.evaluator_images(domain, train=True)) == 1500
+
+
+def two_domains(root: Path, **options: object) -> list[InMemoryDataModule]:
+    common: dict[str, object] = {"name": "digits", "batch_size": 4, **options}
+    return [
+        MappedDigitsDataModule(task="negatives", counterpart=negatives, **common),
+        RotatedDigitsDataModule(task="rotated", **common),
+        MNISTUSPSDataModule(task="usps", **common),
+        UnpairedFolderDataModule(root, image_size=16, **options),  # type: ignore[arg-type]
+    ]
+
+
+def test_validation_images_are_never_trained_on(pictures: Path) -> None:
+    for number in range(12, 25):
+        noise = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
+        for folder in ("trainA", "trainB"):
+            Image.fromarray(noise).save(pictures / folder / f"z{number}.png")
+    # A twelfth; of 125 digits under a map, 63 are translated.
+    for data, count in zip(two_domains(pictures), (62, 12, 62, 1), strict=True):
+        data.setup()
+        assert len(data.val_dataloader()) > 0
+        for domain in data.domains:
+            train, val = (data.labelled(domain, part) for part in ("train", "val"))  # type: ignore[arg-type]
+            assert len(val) == count
+            both = [part.__getitems__(range(len(part))).image.flatten(1) for part in (train, val)]
+            assert torch.cdist(*both).min() > 0.1
+
+
+def test_no_validation_images_leave_all_to_training(pictures: Path) -> None:
+    for data, counts in zip(
+        two_domains(pictures, val_size=0),
+        ((750, 750), (153, 152), (750, 750), (9, 5)),
+        strict=True,
+    ):
+        data.setup()
+        train = pairs(data.train)
+        assert (len(train.a.data), len(train.b.data)) == counts
+        assert data.val_dataloader() == []
+        with pytest.raises(ValueError, match="no validation images"):
+            data.labelled("b", "val")
+    few = folder_data(pictures)
+    # Fewer than twelve pictures have no twelfth.
+    assert few.val is None
+    with pytest.raises(
+        ValueError, match=r"5 training images here: too few for dataset\.val_size=5"
+    ):
+        folder_data(pictures, val_size=5)
+    held = folder_data(pictures, val_size=2)
+    assert (len(pairs(held.train).a.data), len(pairs(held.train).b.data)) == (7, 3)
+    assert pairs(held.val).a.data.shape == (2, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""What happens around training: sample grids, checkpoints, metrics, health, the progress bar."""
+"""What accompanies training: sample grids, checkpoints, metrics, health, the progress bar."""
 
 from gan_zoo.callbacks.checkpoint import Checkpoint
 from gan_zoo.callbacks.health import Health

@@ -1,10 +1,11 @@
-"""Checkpoints through a run, and a last one when it is asked to end."""
+"""Checkpoints during a run, and a last one when the run is interrupted."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,40 +15,36 @@ import torch
 
 from gan_zoo.checkpoint import step_of
 from gan_zoo.files import link
-from gan_zoo.options import refuse_unless_whole
-from gan_zoo.ranges import Count, Positive, refuse_unfit
+from gan_zoo.ranges import Count, Positive, Steps, checked
 
 
 class Checkpoint(pl.callbacks.Checkpoint):
-    """Keeps ``step-<iteration>.ckpt`` of the latest iterations, the last as ``last.ckpt`` too.
+    """Writes ``step-<iteration>.ckpt``; the latest is also ``last.ckpt``.
 
-    One is written once an iteration is entirely over: every so many iterations, when so many
-    minutes have passed, at the end, and when the run is ended by Ctrl-C or SIGTERM, which let it
-    finish the iteration; a second one ends it at once.
+        trainer = pl.Trainer(callbacks=[Checkpoint("checkpoints", every_n_train_steps=1000)])
+        trainer.fit(model, data)
+
+    A checkpoint is written between two iterations: every so many iterations or minutes, at the end,
+    and on Ctrl-C or SIGTERM, after the iteration; a second signal ends the run at once.
 
     Args:
         dirpath: folder of the checkpoints.
         every_n_train_steps: iterations between them.
-        every_n_minutes: at most so long between them; None to go by iterations alone.
+        every_n_minutes: time between them at most; None to count iterations alone.
         keep_last: how many to keep, beside ``best.ckpt``; None for all.
 
     Attributes:
-        ended_by: number of the signal that asked the run to end; None if none did.
-
-    Raises:
-        ValueError: for an option out of its range.
+        ended_by: number of the signal that interrupted the run; None if none did.
     """
 
+    @checked
     def __init__(
         self,
         dirpath: str | Path,
-        every_n_train_steps: int = 5000,
-        every_n_minutes: float | None = 10.0,
-        keep_last: int | None = 3,
+        every_n_train_steps: Steps = 5000,
+        every_n_minutes: Positive | None = 10.0,
+        keep_last: Count | None = 3,
     ) -> None:
-        refuse_unless_whole("callbacks.checkpoint.every_n_train_steps", every_n_train_steps, 1)
-        refuse_unfit("callbacks.checkpoint.keep_last", keep_last, Count | None)
-        refuse_unfit("callbacks.checkpoint.every_n_minutes", every_n_minutes, Positive | None)
         self.dirpath = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self.every_n_minutes = every_n_minutes
@@ -58,16 +55,16 @@ class Checkpoint(pl.callbacks.Checkpoint):
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            # Lightning puts back what was there before.
+            # Lightning restores the earlier handlers.
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ender(trainer))
+                signal.signal(number, self.signal_handler(trainer))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        # Here all that belongs to the iteration before is over, its validation included.
+        # By now the iteration before is complete, its validation included.
         step = trainer.global_step
-        ended_by, is_time = self._asked(trainer)
+        ended_by, is_time = self._agreed(trainer)
         due = is_time or bool(ended_by) or step % self.every_n_train_steps == 0
         if due and step != self._saved_step:
             self._save(trainer)
@@ -78,10 +75,10 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if trainer.global_step != self._saved_step:
             self._save(trainer)
 
-    def _asked(self, trainer: pl.Trainer) -> tuple[int, bool]:
-        """The signal that asks for the end, 0 if none does, and whether it is time for another.
+    def _agreed(self, trainer: pl.Trainer) -> tuple[int, bool]:
+        """The signal that ends the run, 0 for none, and whether a checkpoint is due by time.
 
-        All processes go by the first one's.
+        All processes follow rank 0.
         """
         minutes = (time.monotonic() - self._saved_time) / 60
         is_time = self.every_n_minutes is not None and minutes > self.every_n_minutes
@@ -94,7 +91,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:
-            # What is logged of iterations that a run does not repeat has to be there.
+            # A resumed run does not repeat these iterations: what they logged has to be on disk.
             logger.save()
         file = self.dirpath / f"step-{trainer.global_step:06d}.ckpt"
         trainer.save_checkpoint(file, weights_only=False)
@@ -105,12 +102,14 @@ class Checkpoint(pl.callbacks.Checkpoint):
             for old in steps[: -self.keep_last] if self.keep_last else ():
                 old.unlink(missing_ok=True)
 
-    def _ender(self, trainer: pl.Trainer) -> Any:
+    def signal_handler(self, trainer: pl.Trainer) -> Callable[[int, FrameType | None], None]:
+        """What Ctrl-C and SIGTERM call."""
+
         def end(number: int, frame: FrameType | None) -> None:
             if self.ended_by is not None:
                 raise KeyboardInterrupt
             self.ended_by = number
             if trainer.is_global_zero:
-                print("\nEnding after this iteration; once more ends at once.", flush=True)
+                print("\nEnding after this iteration; press again to end at once.", flush=True)
 
         return end

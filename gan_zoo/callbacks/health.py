@@ -1,29 +1,28 @@
-"""Says what goes wrong in a run while it goes wrong."""
+"""Warns of what goes wrong in a run, while it runs."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from gan_zoo.metrics.measures import in_domain
-from gan_zoo.models.base import AdversarialModule
-from gan_zoo.options import refuse_unless_whole
-from gan_zoo.ranges import Natural, Range, Share, refuse_unfit
+from gan_zoo.metrics.reference import in_domain
+from gan_zoo.models.protocols import Sampled, Watched
+from gan_zoo.ranges import Natural, Range, Share, Steps, checked
+from gan_zoo.training.reporting import report_text
 
 log = logging.getLogger(__name__)
 
-# Logging steps that a figure has to stay out of its range for, so that one bad batch says nothing,
-# and that its track is the median of.
+# For how many logging steps a term has to be out of its range, so that one bad batch is ignored.
 _PATIENCE = 10
+# How many logged gradient norms the median is taken of.
 _TRACK = 20
-# A parameter that a model steers is pinned within this of a bound.
+# A term that a model controls is pinned if it is this close to a bound.
 _PINNED = 0.01
 _GRID = 64
 
@@ -32,60 +31,57 @@ class Trouble(NamedTuple):
     """One thing that goes wrong.
 
     Attributes:
-        kind: what; each is warned of once.
-        text: in words, with what may help.
+        kind: its name; each kind is warned of once.
+        text: what goes wrong, and what may help.
     """
 
     kind: str
     text: str
 
 
+class SampledAndWatched(Sampled, Watched, Protocol):
+    """A model whose images and logged terms can both be examined."""
+
+
 class Health(pl.Callback):
-    """Watches the logged figures and the images of fixed noise, and warns once of each trouble.
+    """Watches the logged terms and the images of fixed noise, and warns once of each trouble.
 
-    - The discriminator is saturated: it tells all real images from all generated ones, and the
+        pl.Trainer(callbacks=[Health(action="stop")], log_every_n_steps=50).fit(model, data)
+
+    - The discriminator is saturated: it separates all real from all generated images, and the
       generator learns nothing from it.
-    - Diversity collapses: images of different noise, and of one class where the model is asked for
-      classes, lie closer together than real ones by far.
-    - A player's gradient norm leaves its track, the median of its last 20 logged values.
-    - What a model steers is pinned at a bound (BEGAN's k), or off its target (WGAN-GP's gradient).
+    - Diversity collapses: generated images, of one class where the model is asked for classes, are
+      much closer to each other than real ones are.
+    - A phase's gradient norm is far from the median of its last 20 logged values.
+    - A term that the model controls is pinned at a bound (BEGAN's k), or off its target (WGAN-GP's
+      gradient norm).
 
-    A warning goes to the console and to TensorBoard as text under ``health/``. A loss that is not
-    finite stops the run anyway: that is AdversarialModule's.
+    A warning goes to the console and, as text under ``health/``, to the loggers. A loss that is not
+    finite stops the run in any case: the model checks that itself.
 
     Args:
-        action: "warn", or "stop" to end the run at the first trouble.
-        every_n_steps: iterations between looks at the images.
-        saturation: the discriminator is saturated from this part of a perfect one's gap on, between
-            its outputs for real and generated images.
-        least_diversity: diversity has collapsed where two images' mean distance is below this part
-            of that of two real ones, at two looks on end.
-        gradient_factor: how far a gradient norm may be from its track, up or down.
-        warm_up_steps: iterations before any trouble counts but gradients.
+        action: "stop" ends the run at the first trouble.
+        every_n_steps: iterations between two examinations of the images.
+        saturation: the discriminator is saturated from this certainty on (see Watched).
+        least_diversity: diversity has collapsed if the mean distance of two images is below this
+            share of that of two real ones, at two examinations in a row.
+        gradient_factor: the largest ratio of a gradient norm to the median, or its inverse.
+        warm_up_steps: iterations during which only gradient norms are examined.
 
     Raises:
-        ValueError: for an option out of its range.
         ArithmeticError: in training, at the first trouble if ``action`` is "stop".
     """
 
+    @checked
     def __init__(
         self,
-        action: str = "warn",
-        every_n_steps: int = 500,
-        saturation: float = 0.99,
-        least_diversity: float = 0.4,
-        gradient_factor: float = 30.0,
-        warm_up_steps: int = 500,
+        action: Literal["warn", "stop"] = "warn",
+        every_n_steps: Steps = 500,
+        saturation: Share = 0.99,
+        least_diversity: Share = 0.4,
+        gradient_factor: Annotated[float, Range(1)] = 30.0,
+        warm_up_steps: Natural = 500,
     ) -> None:
-        if action not in ("warn", "stop"):
-            raise ValueError(f"callbacks.health.action is {action}; it has to be warn or stop.")
-        refuse_unless_whole("callbacks.health.every_n_steps", every_n_steps, 1)
-        refuse_unfit("callbacks.health.saturation", saturation, Share)
-        refuse_unfit("callbacks.health.least_diversity", least_diversity, Share)
-        refuse_unfit(
-            "callbacks.health.gradient_factor", gradient_factor, Annotated[float, Range(1)]
-        )
-        refuse_unfit("callbacks.health.warm_up_steps", warm_up_steps, Natural)
         self.action = action
         self.every_n_steps = every_n_steps
         self.saturation = saturation
@@ -112,7 +108,7 @@ class Health(pl.Callback):
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: AdversarialModule,  # type: ignore[override]
+        pl_module: SampledAndWatched,  # type: ignore[override]
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -123,59 +119,56 @@ class Health(pl.Callback):
         drawn = step % self.every_n_steps == 0 and step >= self.warm_up_steps
         troubles: list[Trouble] = []
         if logged:
-            figures = {
-                name.removeprefix("train/"): value for name, value in pl_module.logged.items()
-            }
-            troubles += self.examine(pl_module, figures, step)
+            terms = {name.removeprefix("train/"): value for name, value in pl_module.logged.items()}
+            troubles += self.examine(pl_module, terms, step)
         if drawn:
             troubles += self.examine_images(trainer, pl_module)
         if (logged or drawn) and trainer.world_size > 1:
-            # The figures are each process's own, and all have to stop or none.
+            # Each process has terms of its own, and all have to stop or none.
             troubles = trainer.strategy.broadcast(troubles)
         for trouble in troubles:
             self._tell(trainer, trouble)
 
-    def examine(
-        self, model: AdversarialModule, figures: Mapping[str, float], step: int
-    ) -> Iterator[Trouble]:
-        """The troubles that the figures of a logging step tell of, each once it has lasted."""
-        for name, norm in figures.items():
+    def examine(self, model: Watched, terms: Mapping[str, float], step: int) -> Iterator[Trouble]:
+        """The troubles that show in the terms of a logging step, each once it has lasted."""
+        for name, norm in terms.items():
             if name.startswith("grad_norm_"):
                 yield from self._gradient(name, norm)
         if step < self.warm_up_steps:
             return
-        gap = model.certainty(figures)
-        if gap is not None and self._lasts("saturated", gap >= self.saturation):
+        certainty = model.certainty(terms)
+        if certainty is not None and self._lasts("saturated", certainty >= self.saturation):
             yield Trouble(
                 "saturated",
                 f"The discriminator is saturated: for {_PATIENCE} logging steps it has been "
-                f"{100 * gap:.0f} % sure of real and generated images, and the generator learns "
-                "little from it. A lower model.optimizer_d.lr, a higher model.optimizer_g.lr, a "
-                "penalty (model.penalty=r1) or a smaller discriminator may help.",
+                f"{100 * certainty:.0f} % sure of real and generated images, and the generator "
+                "learns little from it. A lower model.optimizer_d.lr, a higher "
+                "model.optimizer_g.lr, a penalty (model.penalty=r1) or a smaller discriminator may "
+                "help.",
             )
         for name, (bounds, hint) in model.steered.items():
-            value = figures.get(name)
+            value = terms.get(name)
             pinned = value is not None and any(abs(value - b) <= _PINNED for b in bounds)
             if self._lasts(f"pinned_{name}", pinned):
                 yield Trouble(
                     f"pinned_{name}",
-                    f"{name} is pinned at {value:.3g} and has been for {_PATIENCE} logging steps: "
-                    f"it steers nothing there. {hint}",
+                    f"{name} has been pinned at {value:.3g} for {_PATIENCE} logging steps and "
+                    f"controls nothing there. {hint}",
                 )
         for name, (low, high) in model.targets.items():
-            value = figures.get(name)
+            value = terms.get(name)
             off = value is not None and not low <= value <= high
             if self._lasts(f"target_{name}", off):
                 yield Trouble(
                     f"target_{name}",
-                    f"{name} is {value:.3g}, outside {low:.2g} to {high:.2g}, and has been for "
-                    f"{_PATIENCE} logging steps: the penalty does not hold the critic. A higher "
+                    f"{name} is {value:.3g} and has been outside {low:.2g} to {high:.2g} for "
+                    f"{_PATIENCE} logging steps: the penalty is too weak for the critic. A higher "
                     "model.lambda_gp or a lower model.optimizer_d.lr may help.",
                 )
 
-    def examine_images(self, trainer: pl.Trainer, model: AdversarialModule) -> Iterator[Trouble]:
-        """Whether images of fixed noise are much more alike than real ones."""
-        source = trainer.datamodule.source  # type: ignore[attr-defined]
+    def examine_images(self, trainer: pl.Trainer, model: Sampled) -> Iterator[Trouble]:
+        """Whether images of fixed noise are much more similar to each other than real ones."""
+        source = trainer.datamodule.source("val")  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=[]):
             random = torch.Generator().manual_seed(0)
             drawn = next(model.generated_images(_GRID, source, random, ema=False, chunk_size=_GRID))
@@ -209,16 +202,16 @@ class Health(pl.Callback):
                 player = name.removeprefix("grad_norm_")
                 yield Trouble(
                     name,
-                    f"The gradient norm of phase {player} has left its track: {norm:.3g}, where "
-                    f"the median of {_TRACK} values before was {middle:.3g}. "
+                    f"The gradient norm of phase {player} is {norm:.3g}; the median of the "
+                    f"{_TRACK} logged values before is {middle:.3g}. "
                     + (
                         "model.gradient_clip_val or a lower rate may help."
                         if ratio > 1
-                        else "The player hardly learns any more; the other's rate may be too high."
+                        else "It hardly learns any more; the other player's rate may be too high."
                     ),
                 )
             if off:
-                # What is off the track is no part of it.
+                # Outliers do not enter the median.
                 return
             track.pop(0)
         track.append(norm)
@@ -233,11 +226,8 @@ class Health(pl.Callback):
         self.warned[trouble.kind] = trainer.global_step
         if trainer.is_global_zero:
             log.warning("Iteration %s: %s", f"{trainer.global_step:,}", trouble.text)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_text(
-                        f"health/{trouble.kind}", trouble.text, trainer.global_step
-                    )
+            tag = f"health/{trouble.kind}"
+            report_text(trainer.loggers, tag, trouble.text, trainer.global_step)
         if self.action == "stop":
             raise ArithmeticError(
                 f"health=strict stops the run in iteration {trainer.global_step}. {trouble.text}"

@@ -1,14 +1,13 @@
-"""A cheap set of metrics through a run, and the best checkpoint by one of them."""
+"""A cheap set of metrics during a run, and the best checkpoint by one of them."""
 
 from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -16,86 +15,94 @@ from torch.utils.data import Subset
 
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics import silent
-from gan_zoo.metrics.measures import (
-    MEASURES,
+from gan_zoo.metrics.measures import MEASURES, floor_of
+from gan_zoo.metrics.reference import (
     ImageSet,
+    Part,
     Reference,
     image_sets,
     in_domain,
     reference_for,
 )
-from gan_zoo.models.base import AdversarialModule
-from gan_zoo.options import refuse_unless_whole
-from gan_zoo.ranges import Range, refuse_unfit
+from gan_zoo.models.protocols import Sampled
+from gan_zoo.ranges import PositiveShare, Range, Seed, Steps, UnfitArgument, checked
+from gan_zoo.training.reporting import report_figures
 
 log = logging.getLogger(__name__)
 
-# The figures of metrics that give others than one of their own name.
-_FIGURES = {
-    "prdc": ("precision", "recall", "density", "coverage"),
-    "modes": ("modes", "modes_kl"),
-}
-# What is better when it is higher; of all others the lower is.
-_HIGHER = ("score", "precision", "recall", "density", "coverage", "modes", "accuracy")
+# Too few for precision and recall with k=5, and for any meaning.
+_LEAST_HELD_OUT = 10
+
+
+class Shared(Sampled, Protocol):
+    """A model that can be sampled alike in several processes."""
+
+    def share_buffers(self) -> None:
+        """Copies rank 0's running statistics to all processes."""
 
 
 class Metrics(pl.Callback):
     """Measures the model's images every so many iterations, and after the last one.
 
-    Figures go to the loggers as ``metrics/<figure>``, of two domains as ``metrics/<figure>_a`` and
-    ``_b`` with their mean under the name alone; their floors, of as many real images, once as
-    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint at
-    the best of the figure that ``monitor`` names, which the table of runs shows as
-    ``best/<figure>``.
+        trainer = pl.Trainer(callbacks=[Metrics("checkpoints", monitor="precision")])
+        trainer.fit(model, data)
+
+    Images are measured against the validation images, so that the test images are left for the
+    final evaluation; where nothing is held out, against the training images. Figures are logged as
+    ``metrics/<figure>``, with two domains as ``metrics/<figure>_a`` and ``_b`` and their mean under
+    the name alone; the floors, measured on as many training images, once as
+    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint
+    with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
     Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
 
     Args:
         dirpath: folder of the checkpoints.
-        cache_dir: where evaluators and floors are kept.
-        metrics: names in gan_zoo.metrics.measures.MEASURES that look at features alone; what a
-            model is never asked for is left out.
-        monitor: the figure that tells which checkpoint is best.
-        num_samples: how many images, of all processes together.
-        every_n_steps: iterations between them.
-        max_share: most of the training time that measuring may take, beside what is made once
-            and kept: where it would take more, the interval is made longer, and that is said; None
-            for no bound, and so for the same steps whatever the machine does.
+        cache_dir: folder of trained evaluators and floors.
+        metrics: names in gan_zoo.metrics.measures.MEASURES that need no pixels; those that need
+            labels are left out for models that are not asked for classes.
+        monitor: the figure that the best checkpoint is chosen by.
+        num_samples: number of images, over all processes.
+        every_n_steps: iterations between two measurements.
+        max_share: the largest share of the training time that measuring may take, without what is
+            computed once and cached. If it takes more, the interval grows, and a log line says so.
+            None for no bound: the steps are then the same on any machine.
         seed: of the noise.
 
-    Raises:
-        ValueError: for an option out of its range.
+    Attributes:
+        measured: tag -> value of the latest measurement.
+        best, best_step: the best monitored figure and its iteration; None and 0 before the first.
     """
 
+    @checked
     def __init__(
         self,
         dirpath: str | Path,
         cache_dir: str | Path = "~/.cache/gan_zoo",
         metrics: Sequence[str] = ("fid", "score", "prdc", "modes", "accuracy"),
         monitor: str = "fid",
-        num_samples: int = 2000,
-        every_n_steps: int = 1000,
-        max_share: float | None = 0.05,
-        seed: int = 0,
+        num_samples: Annotated[int, Range(10, 10**7)] = 2000,
+        every_n_steps: Steps = 1000,
+        max_share: PositiveShare | None = 0.05,
+        seed: Seed = 0,
     ) -> None:
         for name in metrics:
             if name not in MEASURES or "pixels" in MEASURES[name].needs:
                 cheap = [n for n, measure in MEASURES.items() if "pixels" not in measure.needs]
-                raise ValueError(
-                    f"callbacks.metrics.metrics has '{name}'; in training there are: "
-                    f"{', '.join(cheap)}. scripts/evaluate.py has the others."
+                raise UnfitArgument(
+                    "metrics",
+                    f"has '{name}'; in training there are: {', '.join(cheap)}. "
+                    "scripts/evaluate.py has the others.",
                 )
-        figures = [figure for name in metrics for figure in _FIGURES.get(name, (name,))]
-        if re.sub("_[ab]$", "", monitor) not in figures:
-            raise ValueError(
-                f"callbacks.metrics.monitor is {monitor}; of these metrics it has to be one of: "
-                f"{', '.join(figures)}."
+        better = {key: high for name in metrics for key, high in MEASURES[name].figures.items()}
+        self._figure, self._domain = monitor, ""
+        if monitor not in better and monitor[-2:] in ("_a", "_b"):
+            self._figure, self._domain = monitor[:-2], monitor[-1]
+        if self._figure not in better:
+            raise UnfitArgument(
+                "monitor", f"is {monitor}; with these metrics it can be {', '.join(better)}."
             )
-        refuse_unless_whole("callbacks.metrics.num_samples", num_samples, 10, 10**7)
-        refuse_unless_whole("callbacks.metrics.every_n_steps", every_n_steps, 1)
-        refuse_unless_whole("callbacks.metrics.seed", seed, 0)
-        share = Annotated[float, Range(0, 1, above=True)]
-        refuse_unfit("callbacks.metrics.max_share", max_share, share | None)
+        self._higher = better[self._figure]
         self.dirpath = Path(dirpath)
         self.cache_dir = Path(cache_dir).expanduser()
         self.metrics = list(metrics)
@@ -104,18 +111,18 @@ class Metrics(pl.Callback):
         self.every_n_steps = every_n_steps
         self.max_share = max_share
         self.seed = seed
-        self.figures: dict[str, float] = {}
+        self.measured: dict[str, float] = {}
         self.best: float | None = None
         self.best_step = 0
         self._interval = every_n_steps
         self._measured_at = 0
         self._references: dict[str, Reference] = {}
 
-    def promised(self, trainer: pl.Trainer, data: InMemoryDataModule) -> list[str]:
-        """What the table of runs will show of a run on this data."""
-        return [f"best/{self.monitor}"] if self._takes_place(trainer, data) else []
+    def tags(self, trainer: pl.Trainer, datamodule: InMemoryDataModule) -> list[str]:
+        """The tags that a run on this data will log for the table of runs."""
+        return [f"best/{self.monitor}"] if self._takes_place(trainer, datamodule) else []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
             self._refuse_what_is_never_measured(trainer, pl_module)
             with torch.random.fork_rng(devices=[]):
@@ -125,7 +132,7 @@ class Metrics(pl.Callback):
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: AdversarialModule,  # type: ignore[override]
+        pl_module: Shared,  # type: ignore[override]
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -136,16 +143,16 @@ class Metrics(pl.Callback):
             self._measured_at = step
             self._measure(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
-        # Not a part of the rhythm, which a longer run keeps to.
-        if self.figures and self._references and self._measured_at < trainer.global_step:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Shared) -> None:  # type: ignore[override]
+        # _measured_at stays: a run that is resumed with more iterations keeps the interval.
+        if self.measured and self._references and self._measured_at < trainer.global_step:
             self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "best": self.best,
             "best_step": self.best_step,
-            "figures": dict(self.figures),
+            "measured": dict(self.measured),
             "interval": self._interval,
             "measured_at": self._measured_at,
         }
@@ -153,7 +160,7 @@ class Metrics(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
         self.best_step = state_dict["best_step"]
-        self.figures = dict(state_dict["figures"])
+        self.measured = dict(state_dict["measured"])
         self._interval = state_dict["interval"]
         self._measured_at = state_dict["measured_at"]
 
@@ -161,68 +168,81 @@ class Metrics(pl.Callback):
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
         return long_enough and data.has_classes
 
-    def _refuse_what_is_never_measured(self, trainer: pl.Trainer, model: AdversarialModule) -> None:
+    def _refuse_what_is_never_measured(self, trainer: pl.Trainer, model: Sampled) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        figure, _, domain = self.monitor.partition("_")
-        if domain in ("a", "b") and domain not in data.domains:
-            raise ValueError(
-                f"callbacks.metrics.monitor is {self.monitor}, and {data.title} has one domain: "
-                f"{figure} would do."
+        if self._domain and self._domain not in data.domains:
+            raise UnfitArgument(
+                "monitor",
+                f"is {self.monitor}, and {data.title} has one domain; {self._figure} would do.",
             )
-        real = model.real_images(data.source.__getitems__([0]))
-        if figure == "accuracy" and any(images.label is None for images in real.values()):
-            raise ValueError(
-                f"callbacks.metrics.monitor is {self.monitor}, and a {type(model).__name__} is not "
-                "asked for classes that it could get right: fid, say, would do."
+        real = model.real_images(data.source("val").__getitems__([0]))
+        if self._figure == "accuracy" and any(images.label is None for images in real.values()):
+            raise UnfitArgument(
+                "monitor",
+                f"is {self.monitor}, and a {type(model).__name__} is not asked for classes; fid "
+                "would do.",
             )
+
+    def _part(self, data: InMemoryDataModule) -> Part:
+        """What to measure against: validation images, unless there are too few."""
+        held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
+        return "val" if min(held) >= _LEAST_HELD_OUT else "train"
 
     def _prepare(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
 
+        part = self._part(data)
+
         def make() -> None:
             for domain in data.domains:
-                self._references[domain] = reference_for(data, domain, self.cache_dir)
+                self._references[domain] = reference_for(data, domain, part, self.cache_dir)
 
-        # The others find what the first process has trained and kept.
+        # The other processes find what rank 0 has trained and cached.
         if trainer.is_global_zero:
+            if part == "train":
+                log.info(
+                    "Fewer than %s images are held out (dataset.val_size): metrics compare with "
+                    "the training images, and best.ckpt may be one that has memorised them.",
+                    _LEAST_HELD_OUT,
+                )
             make()
         trainer.strategy.barrier()
         if not self._references:
             make()
-        # Not a part of the first measurement's time.
+        # Now, so that the first measurement's time is that of any other.
         for reference in self._references.values():
-            reference.test.judged  # noqa: B018
+            reference.real.judged  # noqa: B018
 
-    def _measure(self, trainer: pl.Trainer, model: AdversarialModule) -> None:
-        begun, first = time.monotonic(), not self.figures
+    def _measure(self, trainer: pl.Trainer, model: Shared) -> None:
+        begun, first = time.monotonic(), not self.measured
         model.share_buffers()
-        # What is drawn here must not change what is trained.
+        # Random numbers drawn here must not change the training.
         with torch.random.fork_rng(devices=[]):
             images = self._images(trainer, model)
             found = self._found(images)
         trained, steps = begun - self._begun, trainer.global_step - self._begun_at
-        self.figures = {f"metrics/{name}": value for name, value in found.items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(self.figures, trainer.global_step)
+        self.measured = {f"metrics/{name}": value for name, value in found.items()}
+        report_figures(trainer.loggers, self.measured, trainer.global_step)
         self._keep_best(trainer, found)
         self._bound(trainer, time.monotonic() - begun, trained / steps)
         if first and trainer.is_global_zero:
             self._log_floors(trainer, images)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
-    def _images(self, trainer: pl.Trainer, model: AdversarialModule) -> dict[str, ImageSet]:
-        """What all processes' images are seen as, by domain."""
+    def _images(self, trainer: pl.Trainer, model: Sampled) -> dict[str, ImageSet]:
+        """Generated images of all processes, by domain."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         rank, world = trainer.global_rank, trainer.world_size
         random = torch.Generator().manual_seed(self.seed + rank)
-        source = Subset(data.source, range(rank, len(data.source), world))
+        images = data.source("val" if self._part(data) == "val" else "test")
+        source = Subset(images, range(rank, len(images), world))
         count = self.num_samples // world
         return image_sets(model.generated_images(count, source, random), self._references, count)
 
     def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:
-        """The figures of each domain, and of two their mean."""
+        """The figures of each domain, and with two domains their mean."""
         found: dict[str, dict[str, float]] = {}
-        for domain, name in self._measured(images):
+        for domain, name in self._applicable(images):
             reference = self._references[domain]
             figures = MEASURES[name].function(images[domain], reference, self.seed, silent)
             for key, figure in figures.items():
@@ -236,16 +256,15 @@ class Metrics(pl.Callback):
 
     def _log_floors(self, trainer: pl.Trainer, images: dict[str, ImageSet]) -> None:
         floors: dict[str, float] = {}
-        for domain, name in self._measured(images):
-            floor = self._references[domain].floor(name, len(images[domain]), self.seed)
+        for domain, name in self._applicable(images):
+            real = floor_of(name, self._references[domain], len(images[domain]), self.seed)
             floors |= {
-                f"metrics_floor/{in_domain(key, domain)}": f.value for key, f in floor.items()
+                f"metrics_floor/{in_domain(key, domain)}": f.value for key, f in real.items()
             }
-        for logger in trainer.loggers:
-            logger.log_metrics(floors, trainer.global_step)
+        report_figures(trainer.loggers, floors, trainer.global_step)
 
-    def _measured(self, images: dict[str, ImageSet]) -> list[tuple[str, str]]:
-        """The metrics of each domain: those by labels only of a model that is asked for classes."""
+    def _applicable(self, images: dict[str, ImageSet]) -> list[tuple[str, str]]:
+        """(domain, metric); those that need labels only if the model was asked for classes."""
         return [
             (domain, name)
             for domain, generated in images.items()
@@ -255,15 +274,14 @@ class Metrics(pl.Callback):
 
     def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
         value = found[self.monitor]
-        sign = -1 if self.monitor in _HIGHER else 1
+        sign = -1 if self._higher else 1
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
             self.best, self.best_step = value, trainer.global_step
-            for logger in trainer.loggers:
-                logger.log_metrics({f"best/{self.monitor}": value}, trainer.global_step)
+            report_figures(trainer.loggers, {f"best/{self.monitor}": value}, trainer.global_step)
             trainer.save_checkpoint(self.dirpath / "best.ckpt")
 
     def _bound(self, trainer: pl.Trainer, cost: float, step_time: float) -> None:
-        """Makes the interval longer if a measurement would take too large a share of it."""
+        """Makes the interval longer if a measurement takes too large a share of it."""
         if self.max_share is None:
             return
         needed = cost / (self.max_share * max(step_time, 1e-9)) / self.every_n_steps
@@ -272,8 +290,8 @@ class Metrics(pl.Callback):
             self._interval = interval
             if trainer.is_global_zero:
                 log.info(
-                    "Measuring takes %.1f s, and is done every %s iterations now, so as to take at "
-                    "most %g %% of the time (callbacks.metrics.max_share).",
+                    "Measuring takes %.1f s. It is now done every %s iterations, to take at most "
+                    "%g %% of the time (callbacks.metrics.max_share).",
                     cost,
                     f"{interval:,}",
                     100 * self.max_share,

@@ -1,9 +1,9 @@
-"""The progress bar: losses, images a second, time left in the whole run."""
+"""The progress bar: losses, images per second, and the time left in the whole run."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
@@ -17,15 +17,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from gan_zoo.models.base import AdversarialModule
+from gan_zoo.models.protocols import Watched
 
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class TrainingProgress(ProgressBar):
-    """One bar over all iterations of the run; where the output is no terminal, a line at times.
+class Counting(Watched, Protocol):
+    """A model that counts the images it was trained on, as ``images_seen``."""
 
-    It is drawn at the trainer's logging steps, never between, and shows their losses.
+    counts: dict[str, int]
+
+
+class TrainingProgress(ProgressBar):
+    """One bar over all iterations; where the output is no terminal, a line twice a minute.
+
+        pl.Trainer(callbacks=[TrainingProgress()], max_steps=20_000).fit(model, data)
+
+    It is only drawn at logging steps, and shows their losses.
     """
 
     def __init__(self) -> None:
@@ -39,7 +47,7 @@ class TrainingProgress(ProgressBar):
     def enable(self) -> None:
         self._enabled = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: AdversarialModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Counting) -> None:  # type: ignore[override]
         self._begun = self._drawn = self._printed = time.monotonic()
         self._first_step = trainer.global_step
         self._images_drawn = pl_module.counts["images_seen"]
@@ -64,7 +72,7 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: AdversarialModule,  # type: ignore[override]
+        pl_module: Counting,  # type: ignore[override]
         outputs: Any,
         batch: Any,
         batch_idx: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from gan_zoo.options import refuse_unless_whole
 from gan_zoo.randomness import derived_seed, seed_generators
+from gan_zoo.ranges import Natural, refuse_unfit, shown
+
+Part = Literal["train", "val", "test"]
 
 
 class ImageBatch(NamedTuple):
@@ -210,7 +213,8 @@ class InMemoryDataModule(pl.LightningDataModule):
         name: of what is trained on; a folder or a run is named by it.
         batch_size: examples to a batch, in each process.
         num_workers: loader processes; 0 is fastest for data in memory.
-        val_size: how many training examples to hold out for validation.
+        val_size: training examples to hold out for validation; None for a twelfth of them, 0 for
+            none.
 
     Attributes:
         batch_type: NamedTuple of a batch; models say which they take.
@@ -218,6 +222,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         domains: names of the sets of images that it has: "a" and "b", or "" for one.
         measured_images: how many generated images are measured where nobody says.
         per_channel: whether each channel is an image of its own to the evaluator.
+        framed_from: side of the originals that ``framed`` pads; None if images are never padded.
         order_seed: decides the order of the training data and what is drawn for each batch; by
             default torch's seed when the data module was made.
 
@@ -231,12 +236,15 @@ class InMemoryDataModule(pl.LightningDataModule):
     domains: ClassVar[tuple[str, ...]] = ("",)
     measured_images: ClassVar[int] = 10_000
     per_channel: ClassVar[bool] = False
+    framed_from: ClassVar[int | None] = None
 
-    def __init__(self, name: str, batch_size: int, num_workers: int, val_size: int) -> None:
+    def __init__(
+        self, name: str, batch_size: int, num_workers: int, val_size: Natural | None
+    ) -> None:
         super().__init__()
         whole_in_range("batch_size", batch_size, 1, 60000)
         whole_in_range("num_workers", num_workers, 0, 1024)
-        whole_in_range("val_size", val_size, 0, 59999)
+        refuse_unfit("dataset.val_size", val_size, Natural | None)
         self.name = name
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -281,14 +289,14 @@ class InMemoryDataModule(pl.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        return self._in_order(self.val) if self.val_size else []
+        return self._in_order(self.val) if self.val else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         return self._in_order(self.test)
 
     def examples(self) -> Any:
         """A batch to draw grids of, the same each time, held out from training where it can be."""
-        dataset = self.source
+        dataset = self.source()
         return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
 
     @property
@@ -296,10 +304,12 @@ class InMemoryDataModule(pl.LightningDataModule):
         """The name, and the task where there is one."""
         return "_".join(filter(None, (self.name, getattr(self, "task", ""))))
 
-    @property
-    def source(self) -> InMemoryDataset:
-        """What models translate, or draw the captions of, when they are measured: the test set."""
-        dataset = self.test or self.train
+    def source(self, part: Literal["val", "test"] = "test") -> InMemoryDataset:
+        """What models translate, or draw the captions of, when they are measured.
+
+        Without such a part it is the test set, and without that the training set.
+        """
+        dataset = (self.val if part == "val" else None) or self.test or self.train
         if dataset is None:
             raise RuntimeError("Call setup() before asking a data module for its images.")
         return dataset
@@ -309,23 +319,48 @@ class InMemoryDataModule(pl.LightningDataModule):
         """Whether ``labelled`` has test images of known classes, for an evaluator to judge by."""
         return False
 
-    def labelled(self, domain: str, train: bool) -> LabelledDataset:
-        """All images of a domain with their classes, -1 where these are not known.
+    def labelled(self, domain: str, part: Part) -> LabelledDataset:
+        """The images of a domain with their classes, -1 where these are not known.
 
-        What generated images are measured against: the test images, or with ``train`` all training
-        images, validation images included, without augmentation.
+        What generated images are measured against: "train" are the images that are trained on,
+        without augmentation, "val" those held out of the training set, "test" the test images.
 
         Raises:
             ValueError: where there are none.
         """
-        raise ValueError(
-            f"{self.name} has no images to measure generated ones against: a dataset of images "
-            "would do."
-        )
+        dataset = self.part(part)
+        if not isinstance(dataset, LabelledDataset):
+            raise ValueError(
+                f"{self.name} has no images to measure generated ones against: a dataset of images "
+                "would do."
+            )
+        return dataset
+
+    def part(self, part: Part) -> InMemoryDataset:
+        """The training, validation or test set.
+
+        Raises:
+            ValueError: where there is no such part.
+            RuntimeError: before ``setup``.
+        """
+        dataset = {"train": self.train, "val": self.val, "test": self.test}[part]
+        if self.train is None:
+            raise RuntimeError("Call setup() before asking a data module for its images.")
+        if dataset:
+            return dataset
+        if part == "val":
+            raise ValueError(
+                f"{self.name} has no validation images, as dataset.val_size is "
+                f"{shown(self.val_size)}: a number above 0 holds so many training images out."
+            )
+        raise ValueError(f"{self.name} has no test images to measure generated ones against.")
 
     def evaluator_images(self, domain: str, train: bool) -> LabelledDataset:
-        """What the evaluator of a domain's images is trained on."""
-        return self.labelled(domain, train)
+        """What the evaluator of a domain's images is trained on, or judged by.
+
+        All training images, validation images included, so that it does not depend on val_size.
+        """
+        return self.labelled(domain, "train" if train else "test")
 
     def evaluator_name(self, domain: str) -> str:
         """What that evaluator is called."""
@@ -343,13 +378,20 @@ class InMemoryDataModule(pl.LightningDataModule):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def refuse_if_too_few(self, count: int) -> None:
-        """ValueError unless ``count`` training examples give a batch beside the validation set."""
-        if self.val_size + self.batch_size > count:
+    def validation_size(self, count: int, least: int | None = None) -> int:
+        """How many of ``count`` training examples are held out for validation.
+
+        Raises:
+            ValueError: if fewer than ``least`` are left to train on, by default a batch.
+        """
+        size = count // 12 if self.val_size is None else self.val_size
+        least = self.batch_size if least is None else least
+        if size + least > count:
             raise ValueError(
                 f"{self.name} has {count:,} training images here: too few for dataset."
-                f"val_size={self.val_size} and one batch of dataset.batch_size={self.batch_size}."
+                f"val_size={size} and {least:,} to train on (dataset.batch_size={self.batch_size})."
             )
+        return size
 
     def _in_order(self, dataset: InMemoryDataset | None) -> DataLoader[Any]:
         dataset, trainer = self._present(dataset), self.trainer

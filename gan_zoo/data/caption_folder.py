@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gan_zoo.data.base import Part
 from gan_zoo.data.captions import (
     CaptionDataModule,
     Captions,
@@ -16,7 +17,7 @@ from gan_zoo.data.captions import (
     WithoutCaptions,
 )
 from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule
-from gan_zoo.ranges import Decay, refuse_unfit
+from gan_zoo.ranges import Decay, Natural, refuse_unfit
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         test_list: a text file that names the test set, a class or a picture a line; a file of
             ``root`` where it is not found as given. None to draw classes by the seed.
         test_share: of the classes, how many to draw.
-        val_size: training pictures held out for validation, drawn by the seed.
+        val_size: training pictures held out for validation, drawn by the seed; None for a twelfth
+            of them, 0 for none.
         name: what the run is named by.
         options: CaptionDataModule's and PicturesDataModule's; ``load_size`` is 76 / 64 of
             image_size by default, as StackGAN's authors have it, and ``when_broken`` is also about
@@ -80,7 +82,7 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         image_size: int = 64,
         batch_size: int = 64,
         num_workers: int = 0,
-        val_size: int = 0,
+        val_size: Natural | None = None,
         name: str = "caption_folder",
         **options: Any,
     ) -> None:
@@ -116,10 +118,9 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         # Shuffled, so that the first ones, which grids show, are of different classes.
         pictures = [pictures[i] for i in torch.randperm(len(pictures), generator=order)]
         train = [p for p in pictures if p.name not in test]
-        self.refuse_if_too_few(len(train))
-        end = len(train) - self.val_size
+        end = len(train) - self.validation_size(len(train))
         self.train = self._part(train[:end], kinds, training=True)
-        if self.val_size:
+        if end < len(train):
             self.val = self._part(train[end:], kinds)
         if test:
             self.test = self._part([p for p in pictures if p.name in test], kinds)
@@ -131,7 +132,13 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
 
     def evaluator_images(self, domain: str, train: bool) -> WithoutCaptions:
         """All pictures in training, as test classes have none in the training set."""
-        return WithoutCaptions(*self.parts()) if train else self.labelled(domain, train)
+        return WithoutCaptions(*self.parts()) if train else self.labelled(domain, "test")
+
+    def labelled(self, domain: str, part: Part) -> WithoutCaptions:
+        dataset = self.part(part)
+        assert isinstance(dataset, InMemoryCaptions)
+        # Without the crop and the mirroring of training pictures.
+        return WithoutCaptions(dataset.prepared_by(self.scaled))
 
     def _test_names(
         self, pictures: Sequence[CaptionedPicture], kinds: list[str], order: torch.Generator

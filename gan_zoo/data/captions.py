@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import pickle
@@ -18,6 +19,7 @@ from gan_zoo.data.base import (
     InMemoryDataModule,
     InMemoryDataset,
     LabelledDataset,
+    Part,
     whole_in_range,
 )
 from gan_zoo.files import atomic_write
@@ -132,6 +134,12 @@ class InMemoryCaptions(InMemoryDataset):
     def image(self, chosen: Tensor) -> Tensor:
         """The images at these indices, as batches hold them."""
         return self.prepare(*(tensor.index_select(0, chosen) for tensor in self.images))
+
+    def prepared_by(self, prepare: Callable[..., Tensor]) -> InMemoryCaptions:
+        """The same data with another ``prepare``."""
+        other = copy.copy(self)
+        other.prepare = prepare
+        return other
 
     def texts(self, index: int) -> list[str]:
         """The captions of an image."""
@@ -251,11 +259,10 @@ class CaptionDataModule(InMemoryDataModule):
         """All datasets of this module."""
         return [d for d in (self.train, self.val, self.test) if isinstance(d, InMemoryCaptions)]
 
-    def labelled(self, domain: str, train: bool) -> WithoutCaptions:
-        part = self.train if train else self.test
-        if not isinstance(part, InMemoryCaptions):
-            raise ValueError(f"{self.name} has no test images to measure generated ones against.")
-        return WithoutCaptions(part)
+    def labelled(self, domain: str, part: Part) -> WithoutCaptions:
+        dataset = self.part(part)
+        assert isinstance(dataset, InMemoryCaptions)
+        return WithoutCaptions(dataset)
 
     def embed_with(self, encoder: nn.Module) -> None:
         """Encodes the captions of all parts by this encoder."""

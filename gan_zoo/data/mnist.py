@@ -21,6 +21,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages, whole_in_range
+from gan_zoo.ranges import Natural
 
 log = logging.getLogger(__name__)
 
@@ -180,13 +181,16 @@ class DigitsDataModule(InMemoryDataModule):
         channels: 1 for grey, 3 to repeat the grey.
         num_classes: keep only the images with labels below this.
         num_workers: loader processes; 0 is fastest for images in memory.
-        val_size: how many of the training images to hold out for validation.
+        val_size: training images (of each domain where there are two) to hold out for validation;
+            None for a twelfth, which is 5,000 of MNIST's, 0 for none.
         when_unavailable: see available_dataset.
 
     Raises:
         ValueError: for an option out of its range; the errors of available_dataset in
             ``prepare_data``.
     """
+
+    framed_from = 28
 
     def __init__(
         self,
@@ -197,7 +201,7 @@ class DigitsDataModule(InMemoryDataModule):
         channels: int = 1,
         num_classes: int = 10,
         num_workers: int = 0,
-        val_size: int = 0,
+        val_size: Natural | None = None,
         when_unavailable: str = STAND_IN,
     ) -> None:
         super().__init__(name, batch_size, num_workers, val_size)
@@ -230,8 +234,8 @@ class DigitsDataModule(InMemoryDataModule):
 class MNISTDataModule(DigitsDataModule):
     """MNIST, FashionMNIST, KMNIST, or the embedded stand-in, all as 10-class square images.
 
-    The standard split is kept: ``train`` has 60,000 images (less the validation set, the last ones,
-    where asked for), ``test`` 10,000. The stand-in, scikit-learn's 1,797 handwritten digits of 8x8
+    The standard split is kept: ``train`` has 60,000 images (less the validation set, the last
+    ones), ``test`` 10,000. The stand-in, scikit-learn's 1,797 handwritten digits of 8x8
     pixels scaled to MNIST's 20x20 in a frame of 4, has 1,500 and 297.
 
     Args and errors: DigitsDataModule's.
@@ -243,13 +247,12 @@ class MNISTDataModule(DigitsDataModule):
         if self.train is not None:
             return
         images, labels = self.originals(train=True)
-        self.refuse_if_too_few(len(images))
-        end = len(images) - self.val_size
+        end = len(images) - self.validation_size(len(images))
         self.train = self._part(images[:end], labels[:end])
         self.val = self._part(images[end:], labels[end:])
         self.test = self._part(*self.originals(train=False))
 
-    def labelled(self, domain: str, train: bool) -> InMemoryImages:
+    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
         return self._part(*self.originals(train))
 
     def _part(self, images: Tensor, labels: Tensor) -> InMemoryImages:

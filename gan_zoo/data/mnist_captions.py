@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from gan_zoo.data.base import normalised, resized, whole_in_range
-from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions
+from gan_zoo.data.captions import (
+    CaptionDataModule,
+    Captions,
+    InMemoryCaptions,
+    WithoutCaptions,
+)
 from gan_zoo.data.mnist import STAND_IN, DigitsDataModule
 
 INKS = {
@@ -176,10 +181,10 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             order = torch.randperm(len(images), generator=random)
             originals = originals.chosen(order[: self.train_size])
         count = len(originals.images)
-        self.refuse_if_too_few(count)
-        end = count - self.val_size
+        end = count - self.validation_size(count)
         self.train = self._part(originals.chosen(slice(end)), 0, training=True)
-        if self.val_size:
+        self._all = originals
+        if end < count:
             self.val = self._part(originals.chosen(slice(end, None)), 1)
         images, digits = self.originals(train=False)
         originals = _Originals(images, digits, thirds(_measured(images), digits))
@@ -190,6 +195,12 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
     def parts(self) -> list[InMemoryCaptions]:
         return [*super().parts(), *([self.held_out] if self.held_out else [])]
+
+    def evaluator_images(self, domain: str, train: bool) -> WithoutCaptions:
+        if not train:
+            return self.labelled(domain, "test")
+        # In the colours that they have without a validation set.
+        return WithoutCaptions(self._part(self._all, 0))
 
     def _part(
         self,

@@ -15,9 +15,17 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gan_zoo.data.base import InMemoryDataModule, InMemoryImages, normalised, whole_in_range
+from gan_zoo.data.base import (
+    InMemoryDataModule,
+    InMemoryImages,
+    Part,
+    normalised,
+    resized,
+    whole_in_range,
+)
 from gan_zoo.data.mnist import check_channels
 from gan_zoo.data.two_domains import Domain, ImagePair, InMemoryPairs
+from gan_zoo.ranges import Natural
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +204,10 @@ class PicturesDataModule(InMemoryDataModule):
         size = self.load_size if training else self.image_size
         return load_pictures(files, size, self.channels, self.when_broken, WHEN_BROKEN)
 
+    def scaled(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, C, H, H) uint8 as networks see them, without augmentation."""
+        return normalised(resized(pictures, self.image_size))
+
     def prepare(self, training: bool) -> Callable[[Tensor], Tensor]:
         """Makes a batch's images of such pixels."""
         if not training:
@@ -206,13 +218,16 @@ class PicturesDataModule(InMemoryDataModule):
 class UnpairedFolderDataModule(PicturesDataModule):
     """Pictures of two domains in folders ``trainA`` and ``trainB``, held in memory.
 
-    Where there are ``testA`` and ``testB`` too, grids and evaluation take them.
+    Where there are ``testA`` and ``testB`` too, grids and evaluation take them. Validation pictures
+    are the last ones of each training folder, in alphabetical order.
 
     Args:
         root: the folder that holds the four.
         batch_size: pictures of each domain to a batch, in each process.
         image_size: side in pixels of what networks see.
         num_workers: loader processes.
+        val_size: pictures of each domain held out for validation; None for a twelfth of them, 0
+            for none.
         name: what the run is named by.
         options: PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as
             CycleGAN's authors have it.
@@ -232,6 +247,7 @@ class UnpairedFolderDataModule(PicturesDataModule):
         batch_size: int = 1,
         image_size: int = 128,
         num_workers: int = 0,
+        val_size: Natural | None = None,
         name: str = "unpaired_folder",
         **options: Any,
     ) -> None:
@@ -241,7 +257,7 @@ class UnpairedFolderDataModule(PicturesDataModule):
             name=name,
             batch_size=batch_size,
             num_workers=num_workers,
-            val_size=0,
+            val_size=val_size,
             **options,
         )
         for part in ("trainA", "trainB"):
@@ -254,24 +270,30 @@ class UnpairedFolderDataModule(PicturesDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        train = [self._domain(part, training=True) for part in ("trainA", "trainB")]
-        self.refuse_if_too_few(max(len(domain.data) for domain in train))
-        self.train = InMemoryPairs(train, ImagePair, self.prepare(training=True))
-        if all((self.root / part).is_dir() for part in ("testA", "testB")):
-            test = [self._domain(part, training=False) for part in ("testA", "testB")]
-            self.test = InMemoryPairs(test, ImagePair, self.prepare(training=False))
+        files = [files_in(self.root / folder) for folder in ("trainA", "trainB")]
+        self.validation_size(max(map(len, files)))
+        ends = [len(f) - self.validation_size(len(f), least=1) for f in files]
+        self.train = self._pairs([f[:end] for f, end in zip(files, ends, strict=True)], True)
+        held = [f[end:] for f, end in zip(files, ends, strict=True)]
+        if all(held):
+            self.val = self._pairs(held)
+        if all((self.root / folder).is_dir() for folder in ("testA", "testB")):
+            self.test = self._pairs([files_in(self.root / folder) for folder in ("testA", "testB")])
 
-    def labelled(self, domain: str, train: bool) -> InMemoryImages:
-        pairs = self.train if train else self.test
-        if not isinstance(pairs, InMemoryPairs):
+    def labelled(self, domain: str, part: Part) -> InMemoryImages:
+        if part == "test" and self.train and not self.test:
             raise ValueError(
                 f"{self.name} has no test pictures to measure generated ones against: testA and "
                 f"testB in '{self.root}' would hold them."
             )
+        pairs = self.part(part)
         pictures: Domain = getattr(pairs, domain)
         return InMemoryImages(pictures.data, pictures.label, self.image_size)
 
-    def _domain(self, part: str, training: bool) -> Domain:
-        _, pixels = self.pictures(files_in(self.root / part), training)
-        count = torch.arange(len(pixels))
-        return Domain(pixels, torch.full_like(count, -1), count)
+    def _pairs(self, files: Sequence[Sequence[Path]], training: bool = False) -> InMemoryPairs:
+        domains = []
+        for of_domain in files:
+            _, pixels = self.pictures(of_domain, training)
+            count = torch.arange(len(pixels))
+            domains.append(Domain(pixels, torch.full_like(count, -1), count))
+        return InMemoryPairs(domains, ImagePair, self.prepare(training))

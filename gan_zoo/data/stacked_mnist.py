@@ -50,12 +50,6 @@ class StackedImages(LabelledDataset):
         images = self.digits[:, 0][self.stacks[chosen]]
         return ImageBatch(normalised(resized(images, self.image_size)), self.labels[chosen])
 
-    def chosen(self, rows: slice) -> StackedImages:
-        """Those at these places."""
-        return StackedImages(
-            self.digits, self.classes, self.stacks[rows], self.base, self.image_size
-        )
-
     def stored(self) -> Iterable[Tensor]:
         return self.digits, self.stacks, self.labels
 
@@ -68,10 +62,12 @@ class StackedMNISTDataModule(DigitsDataModule):
     The protocol: 26,000 generated images, each channel classified by itself, how many of the 1,000
     triples are there, and the KL divergence of their frequencies from uniform ones.
 
+    Validation images are stacks of the last training digits, which no training image shows.
+
     Args:
         task: the second part of the dataset's name.
         num_classes: of the images, a cube: 1000 for all digits, 8 for zeros and ones.
-        train_size, test_size: how many images.
+        train_size, test_size: how many images; the training ones include the validation set.
         seed: decides which digits are stacked.
         options: DigitsDataModule's, but ``channels``.
 
@@ -108,23 +104,28 @@ class StackedMNISTDataModule(DigitsDataModule):
         whole_in_range("test_size", test_size, 1, 10_000_000)
         whole_in_range("seed", seed, 0, 2**32 - 1)
         self.task = task
-        self.sizes = {True: train_size, False: test_size}
+        self.train_size = train_size
+        self.test_size = test_size
         self.seed = seed
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        images = self.labelled("", True)
-        self.refuse_if_too_few(len(images))
-        end = len(images) - self.val_size
-        self.train = images.chosen(slice(end))
-        self.val = images.chosen(slice(end, None))
-        self.test = self.labelled("", False)
+        size = self.validation_size(self.train_size)
+        digits, classes = self.originals(train=True)
+        # As large a part of the digits as of the stacks, at least one.
+        end = len(digits) - -(-len(digits) * size // self.train_size)
+        random = torch.Generator().manual_seed(2 * self.seed + 1)
+        self.train = self._stacked(digits[:end], classes[:end], self.train_size - size, random)
+        if size:
+            self.val = self._stacked(digits[end:], classes[end:], size, random)
+        random = torch.Generator().manual_seed(2 * self.seed)
+        self.test = self._stacked(*self.originals(train=False), self.test_size, random)
 
-    def labelled(self, domain: str, train: bool) -> StackedImages:
-        digits, classes = self.originals(train)
-        random = torch.Generator().manual_seed(2 * self.seed + train)
-        stacks = torch.randint(len(digits), (self.sizes[train], _CHANNELS), generator=random)
+    def _stacked(
+        self, digits: Tensor, classes: Tensor, count: int, random: torch.Generator
+    ) -> StackedImages:
+        stacks = torch.randint(len(digits), (count, _CHANNELS), generator=random)
         return StackedImages(digits, classes, stacks, self.num_classes, self.image_size)
 
     def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:

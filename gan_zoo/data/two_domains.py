@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from gan_zoo.data.base import (
     InMemoryDataModule,
     InMemoryDataset,
     InMemoryImages,
+    Part,
     framed,
     normalised,
     resized,
@@ -34,7 +35,7 @@ from gan_zoo.data.mnist import (
     of_classes,
     stood_in,
 )
-from gan_zoo.ranges import Positive, Range, refuse_unfit
+from gan_zoo.ranges import Natural, Positive, Range, refuse_unfit
 
 _UNKNOWN = -1
 _USPS_COUNTS = {True: 7291, False: 2007}
@@ -200,6 +201,31 @@ class TwoDomainsDataModule(DigitsDataModule):
         whole_in_range("seed", seed, 0, 2**32 - 1)
         self.task = task
         self.seed = seed
+        self._domains: dict[str, Sequence[Domain]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        train, held = self.split()
+        self._domains = {"train": train, "val": held, "test": self.both(train=False)}
+        self.train = self.pairs(train, training=True)
+        self.val = self.pairs(held)
+        self.test = self.pairs(self._domains["test"])
+
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
+        """The training images of a and b, and those held out for validation."""
+        raise NotImplementedError
+
+    def both(self, train: bool) -> Sequence[Domain]:
+        """All training or test images of a and b."""
+        raise NotImplementedError
+
+    def labelled(self, domain: str, part: Part) -> InMemoryImages:
+        self.part(part)
+        return self.images(self._domains[part]["ab".index(domain)])
+
+    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
+        return self.images(self.both(train)["ab".index(domain)])
 
     def digits(self, train: bool) -> Domain:
         """The digits that are kept, (N, 1, 28, 28), with their classes."""
@@ -231,8 +257,8 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
 
     Half of the training digits are a's, the map of the other half is b's. Validation and test
     images b are the map of the very images a. So that no translation is measured against the image
-    that it is meant to be, models translate every other test image, and the rest is what they are
-    measured against.
+    that it is meant to be, models translate every other validation or test image, and the rest is
+    what they are measured against.
 
     Attributes:
         aligned: that they are.
@@ -256,30 +282,32 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
                 "has to be 3."
             )
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
         digits = self.digits(train=True)
-        half = (len(digits.data) - self.val_size) // 2
-        self.refuse_if_too_few(half + self.val_size)
-        order = self.shuffled(len(digits.data))
-        a, b, held = (_chosen(digits, part) for part in order.tensor_split([half, 2 * half]))
-        self.train = self.pairs((a, self._mapped(b)), training=True)
-        self.val = self.pairs((held, self._mapped(held)))
-        test = self.digits(train=False)
-        self.test = self.pairs((test, self._mapped(test)))
+        count = len(digits.data)
+        end = count - self.validation_size(count, least=2 * self.batch_size)
+        order = self.shuffled(count)
+        a, b = (_chosen(digits, half) for half in order[: end // 2 * 2].tensor_split(2))
+        held = _chosen(digits, order[end:])
+        return (a, self._mapped(b)), (held, self._mapped(held))
 
-    @property
-    def source(self) -> InMemoryPairs:
-        assert isinstance(self.test, InMemoryPairs)
-        domains = [_chosen(d, slice(0, None, 2)) for d in (self.test.a, self.test.b)]
+    def both(self, train: bool) -> Sequence[Domain]:
+        digits = self.digits(train)
+        return digits, self._mapped(digits)
+
+    def source(self, part: Literal["val", "test"] = "test") -> InMemoryPairs:
+        pairs = super().source(part)
+        assert isinstance(pairs, InMemoryPairs)
+        domains = [_chosen(domain, slice(0, None, 2)) for domain in (pairs.a, pairs.b)]
         return InMemoryPairs(domains, ImagePair, self._prepared)
 
-    def labelled(self, domain: str, train: bool) -> InMemoryImages:
-        digits = self.digits(train)
-        if not train:
-            digits = _chosen(digits, slice(1, None, 2))
-        return self.images(digits if domain == "a" else self._mapped(digits))
+    def labelled(self, domain: str, part: Part) -> InMemoryImages:
+        images = super().labelled(domain, part)
+        return images if part == "train" else _untranslated(images)
+
+    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
+        images = super().evaluator_images(domain, train)
+        return images if train else _untranslated(images)
 
     def evaluator_name(self, domain: str) -> str:
         return self.name if domain == "a" else self.title
@@ -318,21 +346,18 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         self.classes = tuple(digits)
         self.max_angle = max_angle
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
-        a, b = (self._domain(digit, True) for digit in self.classes)
-        self.refuse_if_too_few(min(len(a.data), len(b.data)))
-        train, held = zip(*(_cut(domain, self.val_size) for domain in (a, b)), strict=True)
-        self.train = self.pairs(train, training=True)
-        self.val = self.pairs(held)
-        self.test = self.pairs([self._domain(digit, False) for digit in self.classes])
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
+        domains = self.both(train=True)
+        cut = [_cut(domain, self.validation_size(len(domain.data))) for domain in domains]
+        return [train for train, _ in cut], [held for _, held in cut]
 
-    def labelled(self, domain: str, train: bool) -> InMemoryImages:
-        images = self._domain(self.classes["ab".index(domain)], train)
-        share = (images.label / self.max_angle + 1) / 2
+    def both(self, train: bool) -> Sequence[Domain]:
+        return [self._domain(digit, train) for digit in self.classes]
+
+    def images(self, domain: Domain) -> InMemoryImages:
+        share = (domain.label / self.max_angle + 1) / 2
         ranges = (share * _ANGLE_RANGES).long().clamp(0, _ANGLE_RANGES - 1)
-        return self.images(images._replace(label=ranges))
+        return super().images(domain._replace(label=ranges))
 
     def _domain(self, digit: int, train: bool) -> Domain:
         digits = self.digits(train)
@@ -381,34 +406,22 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
             return STAND_IN
         return name
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
         train, held = [], []
-        for domain, size in zip(self._sources(True), self.sizes, strict=True):
-            count, wanted = len(domain.data), size or self.batch_size
-            if self.val_size + wanted > count:
-                raise ValueError(
-                    f"A domain has {count:,} training images here: too few for {wanted:,} beside "
-                    f"dataset.val_size={self.val_size}."
-                )
-            kept, rest = _cut(_chosen(domain, self.shuffled(count)), self.val_size)
+        for domain, size in zip(self.both(train=True), self.sizes, strict=True):
+            count = len(domain.data)
+            shuffled = _chosen(domain, self.shuffled(count))
+            kept, rest = _cut(shuffled, self.validation_size(count, least=size))
             train.append(_chosen(kept, slice(size)))
             held.append(rest)
-        self.train = self.pairs(train, training=True)
-        self.val = self.pairs(held)
-        self.test = self.pairs(self._sources(False))
-
-    def labelled(self, domain: str, train: bool) -> InMemoryImages:
-        return self.images(self._sources(train)["ab".index(domain)])
+        return train, held
 
     def evaluator_name(self, domain: str) -> str:
         if (domain == "b") != self.swap:
             return "usps" if self.name != STAND_IN else f"{STAND_IN}_usps"
         return self.name
 
-    def _sources(self, train: bool) -> list[Domain]:
-        """The digits (N, 1, 28, 28) of a and b."""
+    def both(self, train: bool) -> Sequence[Domain]:
         mnist = self.digits(train)
         if self.name == STAND_IN:
             half = _chosen(mnist, slice(1, None, 2))
@@ -500,7 +513,7 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         num_points: int = 10_000,
         batch_size: int = 200,
         num_workers: int = 0,
-        val_size: int = 0,
+        val_size: Natural | None = 0,
         seed: int = 0,
         name: str = "gaussian_mixture",
     ) -> None:
@@ -521,11 +534,11 @@ class GaussianMixtureDataModule(InMemoryDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        self.refuse_if_too_few(self.num_points)
+        size = self.validation_size(self.num_points)
         random = torch.Generator().manual_seed(self.seed)
         centres = (self.centres_a, self.centres_b)
         train, held = zip(
-            *(_cut(self._domain(modes, random), self.val_size) for modes in centres), strict=True
+            *(_cut(self._domain(modes, random), size) for modes in centres), strict=True
         )
         self.train = InMemoryPairs(train, PointPair, _same)
         self.val = InMemoryPairs(held, PointPair, _same)
@@ -550,6 +563,12 @@ def _cut(domain: Domain, size: int) -> tuple[Domain, Domain]:
     """All but the last ``size`` examples, and these."""
     end = len(domain.data) - size
     return _chosen(domain, slice(end)), _chosen(domain, slice(end, None))
+
+
+def _untranslated(images: InMemoryImages) -> InMemoryImages:
+    """What is left where models translate every other image."""
+    rows = slice(1, None, 2)
+    return InMemoryImages(images.images[rows], images.labels[rows], images.image_size)
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""What is measured of generated data: pure functions of tensors, which know nothing of models."""
+"""What is measured of generated data: functions of tensors that know nothing of models."""
 
 from collections.abc import Callable
 
-# Told the share of a long measurement that is done.
+# Called with the share of a long measurement that is done, from 0 to 1.
 Report = Callable[[float], None]
 
 
 def silent(share: float) -> None:
-    """The Report where nobody listens."""
+    """A Report that does nothing."""

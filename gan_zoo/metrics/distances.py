@@ -1,4 +1,4 @@
-"""How far two sets of features are apart. All take (N, D) and (M, D), rows in any order."""
+"""Distances between two sets of features, (N, D) and (M, D), rows in any order."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Rows of a distance matrix to hold at a time.
+# Rows of a distance matrix that are held at a time.
 _ROWS = 1000
 
 
 class Estimate(NamedTuple):
-    """A figure that is estimated.
+    """An estimated number.
 
     Attributes:
         value: the estimate.
-        spread: its standard deviation, as the function that gives it says.
+        spread: a standard deviation; the function that returns it says of what.
     """
 
     value: float
@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
 
 class Fidelity(NamedTuple):
-    """Of Naeem et al. 2020, 2002.09797: precision, density: quality; recall, coverage: variety."""
+    """Naeem et al. 2020 (2002.09797). Quality: precision, density; variety: recall, coverage."""
 
     precision: float
     recall: float
@@ -35,8 +35,8 @@ class Fidelity(NamedTuple):
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Heusel et al. 2017 (1706.08500), eq. 6: between the Gaussians fitted to two sets.
 
-    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with unbiased covariances. It is biased: of
-    fewer rows it is larger, so that it is only compared at equal numbers. The paper takes 50,000
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with unbiased covariances. It is biased:
+    fewer rows give larger values, so compare it at equal numbers only. The paper takes 50,000
     generated images.
     """
     a, b = a.double(), b.double()
@@ -54,19 +54,19 @@ def kernel_distance(
 ) -> Estimate:
     """Binkowski et al. 2018 (1801.01401), section 4: the KID, an unbiased estimate of MMD^2.
 
-    With the kernel (x.y / D + 1)^3, over ``subsets`` random subsets of ``size`` of either set (all
-    rows where there are fewer), as the paper has it; their mean, and the standard deviation over
-    subsets. Features should be standardised: the cubic kernel of large ones is all noise.
+    The kernel is (x.y / D + 1)^3. As in the paper, ``subsets`` random subsets of ``size`` rows (all
+    rows where there are fewer) of each set; their mean, and the standard deviation over subsets.
+    Features should be standardised: with large ones the cubic kernel gives noise.
 
     Args:
         seed: of the subsets.
 
     Raises:
-        ValueError: for fewer than two rows.
+        ValueError: for fewer than two rows in a set.
     """
     size = min(size, len(a), len(b))
     if size < 2:
-        raise ValueError("The kernel distance needs two images of either set.")
+        raise ValueError("The kernel distance needs at least two images in each set.")
     random = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(subsets):
@@ -85,20 +85,18 @@ def kernel_distance(
 def fidelity_and_diversity(real: Tensor, fake: Tensor, k: int = 5) -> Fidelity:
     """Precision and recall (1904.06991), density and coverage (2002.09797, eqs. 4 to 7).
 
-    A set's manifold is the union of balls about its rows, each reaching to the k-th nearest of the
-    same set. Both sets should have equally many rows; the papers take 10,000. Memory is bounded by
-    1,000 rows of a distance matrix.
+    A set's manifold is the union of balls around its rows, each with the distance to the row's k-th
+    nearest neighbour in the same set as its radius. Both sets should have equally many rows; the
+    papers take 10,000. At most 1,000 rows of a distance matrix are held at a time.
 
     Args:
-        k: 5 in Naeem et al. 2020, whose density and coverage these are.
+        k: 5 in Naeem et al. 2020, who define density and coverage.
 
     Raises:
-        ValueError: where a set has k rows or fewer.
+        ValueError: if a set has k rows or fewer.
     """
     if min(len(real), len(fake)) <= k:
-        raise ValueError(
-            f"Precision and recall with k={k} need more than {k} images of either set."
-        )
+        raise ValueError(f"Precision and recall with k={k} need more than {k} images in each set.")
     real_radius, fake_radius = (_radius(rows, k) for rows in (real, fake))
     inside_real = torch.zeros(len(fake), device=fake.device)
     recalled, covered = [], []

@@ -1,4 +1,4 @@
-"""How varied images are: by their classes and by how they look."""
+"""How varied images are, by their classes and by their pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from gan_zoo.metrics.distances import Estimate
 
-# Of MS-SSIM: five scales of an 11-pixel window need 160 pixels, three of a 5-pixel one 20.
+# MS-SSIM with five scales and an 11-pixel window needs 160 pixels; with three and 5 it needs 20.
 _WINDOW, _SCALES = 5, (0.2, 0.3, 0.5)
 _PAIRS_AT_ONCE = 500
 
@@ -20,7 +20,7 @@ class Modes(NamedTuple):
 
     Attributes:
         covered: how many.
-        kl: KL divergence of the generated classes' distribution from the reference, in nats.
+        kl: reverse KL divergence of the generated classes' frequencies, in nats.
     """
 
     covered: int
@@ -28,7 +28,7 @@ class Modes(NamedTuple):
 
 
 class Similarity(NamedTuple):
-    """Mean MS-SSIM, from 0 to 1: of pairs of one class, and of pairs of two; NaN without such."""
+    """Mean MS-SSIM, from 0 to 1, of pairs within a class and between classes; NaN without such."""
 
     within: float
     between: float
@@ -37,12 +37,12 @@ class Similarity(NamedTuple):
 def classifier_score(log_probabilities: Tensor, splits: int = 10) -> Estimate:
     """Salimans et al. 2016 (1606.03498), section 4: exp E[KL(p(y | x) || p(y))].
 
-    From 1 to the number of classes. The paper's is of Inception's classes, 50,000 images and the
-    mean of 10 splits; this is of all images, with the splits' standard deviation for its spread.
+    From 1 to the number of classes. The paper takes Inception's classes, 50,000 images and the mean
+    over 10 splits; this is the score of all images; the spread is the splits' standard deviation.
 
     Args:
         log_probabilities: (N, K) of the classifier.
-        splits: in the images' order.
+        splits: into how many parts the images are split, in their order.
     """
 
     def score(part: Tensor) -> Tensor:
@@ -56,16 +56,17 @@ def classifier_score(log_probabilities: Tensor, splits: int = 10) -> Estimate:
 
 
 def covered_classes(classes: Tensor, reference: Tensor, least: float = 0.0) -> Modes:
-    """How many classes are generated, and the reverse KL divergence of how often.
+    """How many classes are generated, and the reverse KL divergence of their frequencies.
 
-    For Stacked MNIST (VEEGAN, 1705.07761; PacGAN, 1712.04086): 26,000 images, 1,000 classes, any
-    image makes a class covered, and the reference is uniform. KL is sum p log(p / q) over the
-    classes that are generated, p their frequencies and q the reference.
+    For Stacked MNIST (VEEGAN, 1705.07761; PacGAN, 1712.04086): 26,000 images, 1,000 classes, one
+    image is enough to cover a class, and the reference is uniform. The divergence is
+    sum p log(p / q) over the generated classes, with p their frequencies and q the reference.
 
     Args:
-        classes: (N,) int64 of the generated images, by the classifier.
-        reference: (K,) how often each class should be, up to a factor.
-        least: a class is covered from this part of its due share on; 0 for any image.
+        classes: (N,) int64, the generated images' classes by the classifier.
+        reference: (K,) the expected frequencies, up to a factor.
+        least: a class is covered if its frequency is at least this share of the expected one;
+            with 0 one image is enough.
     """
     counts = classes.bincount(minlength=len(reference)).double().cpu()
     p, q = counts / counts.sum(), reference.double().cpu() / reference.double().sum().cpu()
@@ -78,21 +79,21 @@ def covered_classes(classes: Tensor, reference: Tensor, least: float = 0.0) -> M
 def structural_similarity(
     images: Tensor, classes: Tensor, pairs: int = 1000, seed: int = 0
 ) -> Similarity:
-    """MS-SSIM of random pairs (Odena et al. 2017, 1610.09585, section 4.2): low where varied.
+    """MS-SSIM of random pairs (Odena et al. 2017, 1610.09585, section 4.2): lower is more varied.
 
-    Three scales and a window of 5 pixels, for small images; the paper's 128-pixel ones have five
-    and 11. Negative contrast terms count as 0.
+    Three scales and a 5-pixel window, for small images; the paper, with 128 pixels, has five scales
+    and 11. Negative contrast terms are set to 0.
 
     Args:
-        images: (N, C, H, W) in [-1, 1], 20 pixels or more.
-        classes: (N,) int64.
-        pairs: how many of either kind, drawn at random.
+        images: (N, C, H, W) in [-1, 1], at least 20 pixels a side.
+        classes: (N,) int64; -1 where unknown.
+        pairs: how many of each kind.
         seed: of the pairs.
     """
     random = torch.Generator().manual_seed(seed)
     first = torch.randint(len(images), (50 * pairs,), generator=random)
     second = torch.randint(len(images), (50 * pairs,), generator=random)
-    # The same image is no pair.
+    # An image paired with itself is left out.
     first, second = first[first != second], second[first != second]
     same = (classes.cpu()[first] == classes.cpu()[second]) & (classes.cpu()[first] >= 0)
 

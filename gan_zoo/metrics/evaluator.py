@@ -1,8 +1,8 @@
-"""The evaluator: the classifier by whose features and classes generated images are measured.
+"""The evaluator: the classifier whose features and classes generated images are measured by.
 
-MNIST's is part of this package, so that a figure means the same on every machine; others are
-trained where they are first needed, and kept. An evaluator's hash belongs to each figure that it
-gave: figures of two evaluators can't be compared.
+MNIST's is part of this package, so that a figure means the same on every machine. Others are
+trained when they are first needed, and cached. Report an evaluator's hash with each figure: figures
+of two evaluators can't be compared.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from torchmetrics.utilities import dim_zero_cat
 from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report, silent
 from gan_zoo.networks.classifier import SIDE, EvaluatorNetwork
+from gan_zoo.ranges import Count, Seed, Share, checked
 
 log = logging.getLogger(__name__)
 
-# Part of a kept evaluator's name: to be raised with any change to how they are trained.
-_TRAINING = 1
+# Part of a cached evaluator's file name: raise it with any change to how they are trained.
+_TRAINING = 2
 _BATCH = 128
 _LEAST_STEPS = 300
-# Of an evaluator that somebody waits for.
+# Few, as a run or a command waits for it.
 _EPOCHS_ON_FIRST_USE = 2
-# Of training: how far images are shifted, in pixels, and scaled, in parts of their size.
+# Augmentation: the largest shift in pixels, and the largest change of scale.
 _SHIFT, _SCALE = 2.0, 0.1
 _CHUNK = 500
 
@@ -52,20 +53,20 @@ class Judged(NamedTuple):
 
     @property
     def classes(self) -> Tensor:
-        """(N,) int64, the likeliest."""
+        """(N,) int64, the most likely ones."""
         return self.log_probabilities.argmax(1)
 
     @classmethod
     def joined(cls, parts: Iterable[Judged]) -> Judged:
-        """Of the images of all parts, in their order."""
+        """The parts put together, in their order."""
         return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
 class LabelledImages(Protocol):
-    """A dataset that fetches batches whose first fields are images and labels.
+    """A dataset that fetches batches whose first two fields are images and labels.
 
     Attributes:
-        labels: (N,) int64 classes; -1 where there are none.
+        labels: (N,) int64 classes; -1 where unknown.
     """
 
     @property
@@ -78,53 +79,66 @@ class LabelledImages(Protocol):
         """(B, C, H, W) float32 in [-1, 1], and (B,) int64."""
 
     def stored(self) -> Iterable[Tensor]:
-        """The tensors that hold it."""
+        """The tensors that hold the data, for a hash."""
 
 
 class Evaluator(nn.Module):
-    """Images (N, C, H, W) in [-1, 1] of any size and on any device -> Judged, on the CPU.
+    """Images (N, C, H, H) in [-1, 1] of any size and on any device -> Judged, on the CPU.
 
-    Images of 30 or 32 pixels lose their frame, others are resized to 28 by antialiased bilinear
-    interpolation; an evaluator of grey images sees the mean of the channels.
+        evaluator = packaged_evaluator("mnist")
+        judged = evaluator(torch.rand(64, 1, 28, 28) * 2 - 1)
+        judged.features, judged.classes    # (64, 128), (64,)
+
+    Images are brought to 28 pixels by ``as_seen``. An evaluator of grey images sees the mean of the
+    channels.
 
     Args:
         network: trained.
-        name: of what it was trained on.
-        accuracy: its share of right answers on the test images.
-        per_channel: take each channel for an image of its own, as Stacked MNIST's are; features are
-            joined, and classes are the channels' combinations, the first one's most significant.
+        name: of the data it was trained on.
+        accuracy: its share of correct answers on the test images.
+        per_channel: judge each channel as an image, for Stacked MNIST; features are concatenated,
+            and a class is a combination of the channels' classes, the first one most significant.
+        framed_from: see ``as_seen``.
     """
 
+    @checked
     def __init__(
-        self, network: EvaluatorNetwork, name: str, accuracy: float, per_channel: bool = False
+        self,
+        network: EvaluatorNetwork,
+        name: str,
+        accuracy: Share,
+        per_channel: bool = False,
+        framed_from: Count | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.name = name
         self.accuracy = accuracy
         self.per_channel = per_channel
+        self.framed_from = framed_from
         self.channels = network.channels
         self.num_classes = network.num_classes
 
     @property
     def classes(self) -> int:
-        """How many it tells apart: with ``per_channel``, of three channels."""
+        """How many classes it tells apart; with ``per_channel``, combinations of three."""
         return self.num_classes**3 if self.per_channel else self.num_classes
 
     @property
     def hash(self) -> str:
-        """Twelve digits that tell this network's weights from all others."""
+        """Twelve hexadecimal digits of the weights."""
         return hash_of(value for _, value in sorted(self.network.state_dict().items()))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Judged:
         device = self.network.feature_mean.device
         return Judged.joined(
-            Judged(*(field.cpu() for field in self._judge(as_seen(chunk.to(device)))))
+            Judged(*(field.cpu() for field in self._judge(chunk.to(device))))
             for chunk in images.split(_CHUNK)
         )
 
     def _judge(self, images: Tensor) -> Judged:
+        images = as_seen(images, self.framed_from)
         if self.per_channel:
             features, logits = zip(
                 *(self.network(images[:, [c]]) for c in range(images.shape[1])), strict=True
@@ -139,30 +153,39 @@ class Evaluator(nn.Module):
         return Judged(features, logits.log_softmax(1))
 
 
-def as_seen(images: Tensor, side: int = SIDE) -> Tensor:
-    """Images (N, C, H, H) at the side that evaluators see; see ``resize_rule``."""
-    border = images.shape[-1] - side
-    if border in (2, 4):
-        return images[..., border // 2 : -(border // 2), border // 2 : -(border // 2)]
-    if not border:
+def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
+    """Images (N, C, H, H) at the 28 pixels that evaluators see, by antialiased bilinear resizing.
+
+    Args:
+        framed_from: the side of the originals that the data pads by 1 or 2 pixels on each side, as
+            28 -> 32 is usual for MNIST: such a frame is cut off. None for other images.
+    """
+    frame = _frame(images.shape[-1], framed_from)
+    if frame:
+        images = images[..., frame:-frame, frame:-frame]
+    if images.shape[-1] == SIDE:
         return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    return F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", antialias=True)
 
 
-def resize_rule(size: int) -> str:
-    """What ``as_seen`` does to images of that size, for the record."""
-    if size == SIDE:
-        return "none"
-    if size - SIDE in (2, 4):
-        return f"frame of {(size - SIDE) // 2} cut off"
-    return f"{size} to {SIDE} pixels, bilinear, antialiased"
+def resize_rule(size: int, framed_from: int | None = None) -> str:
+    """What ``as_seen`` does to images of that size, in words."""
+    frame = _frame(size, framed_from)
+    inner = size - 2 * frame
+    done = [f"frame of {frame} cut off"] if frame else []
+    done += [f"{inner} to {SIDE} pixels, bilinear, antialiased"] if inner != SIDE else []
+    return "; ".join(done) or "none"
+
+
+def _frame(size: int, framed_from: int | None) -> int:
+    return (size - framed_from) // 2 if framed_from and size - framed_from in (2, 4) else 0
 
 
 class Judgements(Metric):
-    """Collects what the evaluator sees in images, over batches and processes.
+    """Collects what the evaluator sees, over batches and processes.
 
-    ``compute`` gives a Judged of all images and the labels that were asked for, -1 for none, on the
-    CPU; what processes exchange is on the metric's device.
+    ``compute`` returns, on the CPU, a Judged of all images and the labels that they were generated
+    for, -1 where unknown. Processes exchange tensors on the metric's device.
     """
 
     full_state_update = False
@@ -189,24 +212,27 @@ class Judgements(Metric):
         return Judged(features, log_probabilities), labels
 
 
+@checked
 def train_evaluator(
     train: LabelledImages,
     test: LabelledImages,
     name: str,
-    epochs: int = 8,
-    seed: int = 0,
+    epochs: Count = 8,
+    seed: Seed = 0,
+    framed_from: Count | None = None,
     report: Report = silent,
 ) -> Evaluator:
-    """Trains an evaluator; leaves torch's global random numbers as they were.
+    """Trains an evaluator; the state of torch's global random generator is restored.
 
-    AdamW of rate 3e-3 in one cycle, batches of 128, images shifted by up to 2 pixels and scaled by
-    up to a tenth; at least 300 iterations, however few images there are.
+    AdamW with a one-cycle schedule up to 3e-3, batches of 128, images shifted by up to 2 pixels and
+    scaled by up to a tenth; at least 300 iterations, however few images there are.
 
     Args:
-        train, test: what to train on, and to judge the accuracy on.
+        train, test: to train on, and to measure the accuracy on.
         name: of the data.
         epochs: passes over the training images.
         seed: decides weights, order and augmentation.
+        framed_from: see ``as_seen``.
         report: called with the share that is done.
     """
     with torch.random.fork_rng(devices=[]):
@@ -224,14 +250,14 @@ def train_evaluator(
             chosen, order = order[:batch], order[batch:]
             images, labels = train.__getitems__(chosen)[:2]
             optimizer.zero_grad()
-            F.cross_entropy(network(_augmented(as_seen(images)))[1], labels).backward()
+            F.cross_entropy(network(_augmented(as_seen(images, framed_from)))[1], labels).backward()
             optimizer.step()
             schedule.step()
             report((step + 1) / steps)
-    evaluator = Evaluator(network, name, 0.0)
+    evaluator = Evaluator(network, name, 0.0, framed_from=framed_from)
     features = judged(evaluator, images_of(train)).features
     network.feature_mean.copy_(features.mean(0))
-    # A unit that is always silent stays at 0.
+    # The features of a unit that never changes stay at 0.
     network.feature_std.copy_(features.std(0).clamp(min=1e-3))
     right = judged(evaluator, images_of(test)).classes.eq(test.labels)
     evaluator.accuracy = round(right.double().mean().item(), 4)
@@ -249,7 +275,7 @@ def _augmented(images: Tensor) -> Tensor:
 
 
 def images_of(dataset: LabelledImages, rows: Tensor | None = None) -> Iterable[Tensor]:
-    """A dataset's images, or those at these rows, in parts."""
+    """A dataset's images, all or those at these rows, in parts."""
     order = torch.arange(len(dataset)) if rows is None else rows
     return (dataset.__getitems__(part)[0] for part in order.split(_CHUNK))
 
@@ -276,7 +302,7 @@ def load_evaluator(file: Path) -> Evaluator:
     """Reads what ``save_evaluator`` wrote.
 
     Raises:
-        ValueError: for a file that is no evaluator, or whose weights are not those of its hash.
+        ValueError: for a file that is no evaluator, or whose weights do not match its hash.
     """
     if not file.is_file():
         raise ValueError(f"There is no evaluator '{file}': train_evaluator.py writes such files.")
@@ -291,7 +317,7 @@ def load_evaluator(file: Path) -> Evaluator:
         ) from error
     evaluator = Evaluator(network, about["name"], float(about["accuracy"]))
     if evaluator.hash != about["hash"]:
-        raise ValueError(f"'{file}' is damaged: its weights are not those of its hash.")
+        raise ValueError(f"'{file}' is damaged: its weights do not match its hash.")
     return evaluator
 
 
@@ -310,57 +336,61 @@ def evaluator_for(
     name: str,
     images: Callable[[bool], LabelledImages],
     cache_dir: Path,
+    framed_from: int | None = None,
     report: Report = silent,
 ) -> Evaluator:
-    """The evaluator of a dataset: the package's, or one that is trained once and then kept.
+    """The evaluator of a dataset: the package's, or one that is trained once and then cached.
 
     Args:
         name: of the dataset.
-        images: gives its training images for True and its test images for False; it is called for
-            what is needed.
-        cache_dir: where trained ones are kept.
+        images: gives the training images for True and the test images for False, as needed.
+        cache_dir: folder of trained ones.
+        framed_from: see ``as_seen``.
         report: called with the share of the training that is done.
     """
     evaluator = packaged_evaluator(name)
     if evaluator is not None:
         return evaluator
     train = images(True)
-    about = f"{hash_of(train.stored())} {train.__getitems__([0])[0].shape} {_TRAINING}"
+    shape = train.__getitems__([0])[0].shape
+    about = f"{hash_of(train.stored())} {shape} {resize_rule(shape[-1], framed_from)} {_TRAINING}"
     digest = hashlib.sha256(about.encode()).hexdigest()[:12]
     file = cache_dir / "evaluators" / f"{name}-{digest}.safetensors"
     if file.is_file():
         try:
             return load_evaluator(file)
         except ValueError as error:
-            log.warning("%s It is trained anew.", error)
-    log.info("Training the evaluator of %s (kept in '%s').", name, file)
-    evaluator = train_evaluator(train, images(False), name, _EPOCHS_ON_FIRST_USE, report=report)
-    log.info("The evaluator has %.2f %% of the test images right.", 100 * evaluator.accuracy)
+            log.warning("%s It is trained again.", error)
+    log.info("Training the evaluator of %s (cached in '%s').", name, file)
+    evaluator = train_evaluator(
+        train, images(False), name, _EPOCHS_ON_FIRST_USE, framed_from=framed_from, report=report
+    )
+    log.info("The evaluator is right on %.2f %% of the test images.", 100 * evaluator.accuracy)
     try:
         save_evaluator(evaluator, file)
     except OSError as error:
-        log.warning("The evaluator could not be kept for the next time: %s", error)
+        log.warning("The evaluator could not be cached: %s", error)
     return evaluator
 
 
-def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What is computed once and read from the file from then on; plain data."""
+def cached(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Computes plain data once and reads it from the file from then on."""
     if file.is_file():
         try:
             return dict(json.loads(file.read_text()))
         except ValueError:
-            log.warning("'%s' is damaged: computing it anew.", file)
+            log.warning("'%s' is damaged and is computed again.", file)
     figures = compute()
     try:
         with atomic_write(file) as aside:
             aside.write_text(json.dumps(figures))
     except OSError as error:
-        log.warning("'%s' could not be kept for the next time: %s", file, error)
+        log.warning("'%s' could not be cached: %s", file, error)
     return figures
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:
-    """Twelve digits that tell these tensors from all others."""
+    """Twelve hexadecimal digits of the tensors' contents."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().data)

@@ -1,7 +1,7 @@
-"""What is measured pixel by pixel: Parzen windows, nearest neighbours, memorisation.
+"""What is measured in pixels: Parzen windows, nearest neighbours, memorisation.
 
-Images are taken as vectors; their memory is bounded, whatever their number, by blocks of the
-distance matrix.
+Images are treated as vectors. The distance matrix is computed in blocks, so memory use does not
+grow with the number of images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_zoo.metrics import Report, silent
 from gan_zoo.metrics.distances import Estimate
 
-# Of a distance matrix to hold at a time.
+# Rows and columns of the distance matrix that are held at a time.
 _QUERIES, _REFERENCES = 1000, 10_000
 # The authors' bandwidths: np.logspace(-1, 0, 10).
 _SIGMAS = torch.logspace(-1, 0, 10, dtype=torch.float64).tolist()
@@ -27,7 +27,7 @@ class Nearest(NamedTuple):
 
     Attributes:
         distance: (N,) Euclidean.
-        place: (N,) which reference.
+        place: (N,) the reference's row.
     """
 
     distance: Tensor
@@ -47,13 +47,13 @@ class ParzenFit(NamedTuple):
 
 
 class Memorisation(NamedTuple):
-    """Whether images are nearer to what a generator was trained on than to what it never saw.
+    """Whether images are nearer to the training images than to images the generator never saw.
 
     Attributes:
-        share: of the images that have a nearer neighbour among the training images than among
+        share: of the images whose nearest neighbour among the training images is nearer than among
             equally many unseen ones; about one half without memorisation, 1 for copies.
-        train_distance, test_distance: median distance to the nearest of either.
-        nearest_train, nearest_test: the neighbours, the former of all training images.
+        train_distance, test_distance: median distance to the nearest training and unseen image.
+        nearest_train, nearest_test: the neighbours; ``nearest_train`` among all training images.
     """
 
     share: float
@@ -84,7 +84,7 @@ def nearest(
             norms = block.square().sum(1)
             for start in range(0, len(flat), _QUERIES):
                 rows = slice(start, start + _QUERIES)
-                # The query's own square does not decide which is nearest.
+                # The query's own square is the same for all references: it is added at the end.
                 partial, place = torch.addmm(norms, flat[rows], block.T, alpha=-2).min(1)
                 better = partial < best[rows]
                 best[rows] = torch.where(better, partial, best[rows])
@@ -97,13 +97,13 @@ def nearest(
 def one_nn_error(
     images: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, report: Report = silent
 ) -> float:
-    """Error of a 1-nearest-neighbour classifier of real images that knows generated ones alone.
+    """Error on real images of a 1-nearest-neighbour classifier that was given generated ones.
 
     Radford et al. 2015 (1511.06434), appendix: raw pixels and Euclidean distance. Its authors' code
     takes 1,000 to 100,000 labelled images.
 
     Args:
-        images, labels: (N, ...) generated, and (N,) the classes that were asked for.
+        images, labels: (N, ...) generated, and (N,) the classes they were generated for.
         test, test_labels: (M, ...) real, and (M,).
     """
     found = nearest(test, images.split(_REFERENCES), len(images), report)
@@ -120,9 +120,9 @@ def parzen_log_likelihood(
     """Goodfellow et al. 2014 (1406.2661), section 5, by the rule of its authors' parzen_ll.py.
 
     log p(x) = log mean_i exp(-|x - s_i|^2 / 2 sigma^2) - D log(sigma sqrt(2 pi)), with the sigma
-    of ``sigmas`` that is best on the validation images. The paper: 10,000 samples, the 10,000 test
-    images and the first 1,000 of the validation set, pixels in [0, 1]. Blurred samples are likelier
-    than real images (243 nats with 10,000 of those), so that it is never to be read alone.
+    of ``sigmas`` that is best on the validation images. The paper takes 10,000 samples, the 10,000
+    test images and the first 1,000 of the validation set, pixels in [0, 1]. Blurred samples score
+    higher than real images (243 nats with 10,000 of those), so never read this figure alone.
 
     Args:
         samples, test, validation: (N, ...) in [0, 1].
@@ -148,8 +148,9 @@ def _parzen(
     done = 0
     for chunk in points.flatten(1).to(centres.device).split(_QUERIES // 4):
         squares = torch.addmm(norms, chunk, centres.T, alpha=-2) + chunk.square().sum(1)[:, None]
+        squares = squares.double()
         for sigma, values in parts.items():
-            exponents = squares.double().div_(-2 * sigma**2)
+            exponents = squares / (-2 * sigma**2)
             scale = math.log(count) + dimensions * math.log(sigma * math.sqrt(2 * math.pi))
             values.append(exponents.logsumexp(1) - scale)
         done += len(chunk)
@@ -165,15 +166,14 @@ def memorisation(
     count: int = 0,
     report: Report = silent,
 ) -> Memorisation:
-    """Compares the distances to the nearest training and the nearest unseen image.
+    """Compares the distances to the nearest training image and to the nearest unseen image.
 
     Args:
         images: (N, ...) generated.
-        train: (K, ...) training images drawn at random, which the share is of.
-        more_train: the other training images, in parts; the nearest training image is sought among
-            them too.
+        train: (K, ...) training images drawn at random; the share compares with these alone.
+        more_train: the other training images, in parts; ``nearest_train`` searches them too.
         test: (K, ...) images of the same kind that the generator never saw.
-        count: how many are in more_train, for the report.
+        count: how many images ``more_train`` has, for the report.
         report: called with the share of them that is done.
     """
     unseen = nearest(images, test.split(_REFERENCES))

@@ -6,7 +6,7 @@ Callbacks and commands know models by these protocols alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Sampled(Protocol):
     """
 
     config: dict[str, Any]
-    published: Mapping[tuple[str, str], str]
+    published: ClassVar[Mapping[tuple[str, str], str]]
     ema: nn.ModuleDict
 
     def sample(self, n: int, **options: Any) -> Tensor:
@@ -94,7 +94,7 @@ class Watched(Protocol):
         logged: term -> its value at the last logging step, as ``train/<term>``.
     """
 
-    steered: Mapping[str, tuple[tuple[float, ...], str]]
+    steered: ClassVar[Mapping[str, tuple[tuple[float, ...], str]]]
     targets: Mapping[str, tuple[float, float]]
     logged: dict[str, float]
 

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
@@ -123,7 +123,9 @@ def saved_in(folder: str | Path) -> list[Path]:
     return [p for p in (checkpoints / "last.ckpt", *steps) if p.is_file()]
 
 
-def find_checkpoint(path: str | Path, which: str = "last") -> tuple[Path, dict[str, Any]]:
+def find_checkpoint(
+    path: str | Path, which: Literal["last", "best"] = "last"
+) -> tuple[Path, dict[str, Any]]:
     """The file that a path means, and the checkpoint in it, on the CPU.
 
     Args:
@@ -137,11 +139,13 @@ def find_checkpoint(path: str | Path, which: str = "last") -> tuple[Path, dict[s
     """
     path = Path(path)
     if which == "best":
+        if path.is_file():
+            raise ValueError(f"which=best chooses in a run's folder, and '{path}' is a file.")
         best = path / "checkpoints" / "best.ckpt"
         if not best.is_file():
             raise ValueError(
-                f"which=best: there is no '{best}'. A run's folder has it once its images have "
-                "been measured (callbacks.metrics); which=last takes the latest checkpoint."
+                f"There is no '{best}': the run was not measured (callbacks.metrics). which=last "
+                "takes its last checkpoint."
             )
         return best, read_checkpoint(best)
     files = saved_in(path) if path.is_dir() else [path] if path.is_file() else []

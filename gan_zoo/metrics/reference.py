@@ -1,0 +1,356 @@
+"""Generated and real images in the forms that measures take, and what they are held against."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from gan_zoo.metrics import Report, neighbours, silent
+from gan_zoo.metrics.evaluator import (
+    Evaluator,
+    Judged,
+    Judgements,
+    LabelledImages,
+    as_seen,
+    evaluator_for,
+    hash_of,
+    images_of,
+    judged,
+    resize_rule,
+)
+
+# How many generated images are compared with all training images.
+_MOST_QUERIES = 2000
+_SIGMA_IMAGES = 1000
+# With at least so many classes the protocol is Stacked MNIST's.
+MANY_CLASSES = 1000
+
+Part = Literal["train", "val", "test"]
+
+
+class Neighbours(NamedTuple):
+    """The real images that are nearest to generated ones.
+
+    Attributes:
+        rows: (Q,) which generated images were compared.
+        train, real: (Q,) rows of the nearest training image and of the nearest unseen one.
+        found: the distances, and the share that is nearer to the training images.
+    """
+
+    rows: Tensor
+    train: Tensor
+    real: Tensor
+    found: neighbours.Memorisation
+
+
+class ImageSet:
+    """Images, generated or real, in the forms that measures take.
+
+        fake = ImageSet(labels, evaluator(images), as_seen(images))
+        MEASURES["fid"].function(fake, reference, 0, silent)["fid"].value
+
+    Args:
+        labels: (N,) int64 classes, asked for or true; -1 where unknown.
+        judged: what the evaluator sees, or a function that computes it; None without an evaluator.
+        pixels: (N, C, 28, 28) in [-1, 1], or a function that computes them; None if no measure
+            needs them.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        judged: Judged | Callable[[], Judged] | None = None,
+        pixels: Tensor | Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.labels = labels
+        self._judged = judged
+        self._pixels = pixels
+        self._nearest: Neighbours | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def judged(self) -> Judged:
+        """What the evaluator sees."""
+        if callable(self._judged):
+            self._judged = self._judged()
+        assert self._judged is not None
+        return self._judged
+
+    @property
+    def pixels(self) -> Tensor:
+        """(N, C, 28, 28) in [-1, 1]."""
+        if callable(self._pixels):
+            self._pixels = self._pixels()
+        assert self._pixels is not None
+        return self._pixels
+
+    @property
+    def labelled(self) -> bool:
+        """Whether all classes are known."""
+        return bool((self.labels >= 0).all())
+
+    def classes(self) -> Tensor:
+        """The labels where all are known, else the classes that the evaluator sees."""
+        if self.labelled or self._judged is None:
+            return self.labels
+        return self.judged.classes
+
+    def chosen(self, rows: Tensor) -> ImageSet:
+        """The images at these rows."""
+
+        def seen() -> Judged:
+            return Judged(*(field[rows] for field in self.judged))
+
+        return ImageSet(
+            self.labels[rows],
+            None if self._judged is None else seen,
+            lambda: self.pixels[rows],
+        )
+
+    def nearest_real(self, reference: Reference, seed: int, report: Report = silent) -> Neighbours:
+        """The nearest training and unseen image of at most 2,000 images; computed once."""
+        if self._nearest is None:
+            order, real = training_order(reference, seed), reference.real
+            count = min(len(real), len(order))
+            rows, unseen = some_rows(len(self), _MOST_QUERIES), some_rows(len(real), count)
+            found = neighbours.memorisation(
+                self.pixels[rows],
+                torch.cat(list(reference.training_pixels(order[:count]))),
+                reference.training_pixels(order[count:]),
+                real.pixels[unseen],
+                len(order) - count,
+                report,
+            )
+            self._nearest = Neighbours(
+                rows, order[found.nearest_train.place], unseen[found.nearest_test.place], found
+            )
+        return self._nearest
+
+
+class Reference:
+    """The real images of a dataset that generated ones are measured against.
+
+        reference = reference_for(data, "", "test", Path("cache"))
+        floor_of("fid", reference, 10_000, seed=0)["fid"].value
+
+    Args:
+        train: the training images, for floors and for what looks for copies of them.
+        images: what generated images are measured against.
+        evaluator: its judge; None for images without classes.
+        cache_dir: folder of floors.
+        part: which images of the data these are.
+        framed_from: see ``as_seen``.
+
+    Attributes:
+        real: ``images`` in the forms that measures take.
+    """
+
+    def __init__(
+        self,
+        train: LabelledImages,
+        images: LabelledImages,
+        evaluator: Evaluator | None,
+        cache_dir: Path,
+        part: Part = "test",
+        framed_from: int | None = None,
+    ) -> None:
+        self.train = train
+        self.images = images
+        self.evaluator = evaluator
+        self.cache_dir = cache_dir
+        self.part = part
+        self.framed_from = framed_from
+        self.image_size: int = images.__getitems__([0])[0].shape[-1]
+        self.real = self._set(images, torch.arange(len(images)))
+        self._drawn: dict[tuple[int, int], ImageSet] = {}
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Of the images, the evaluator, and how it sees them."""
+        parts = [hash_of(part.stored()) for part in (self.train, self.images)]
+        judge = self.evaluator.hash if self.evaluator else ""
+        about = f"{parts} {judge} {self.image_size} {self.resize}"
+        return hashlib.sha256(about.encode()).hexdigest()[:12]
+
+    @property
+    def resize(self) -> str:
+        """What is done to generated and real images before they are measured."""
+        return resize_rule(self.image_size, self.framed_from)
+
+    @functools.cached_property
+    def class_counts(self) -> Tensor:
+        """The expected frequencies of the classes, up to a factor: those among the real images.
+
+        Each count is raised by one, as the data may lack classes that the evaluator knows. With a
+        thousand classes (Stacked MNIST) they are uniform.
+        """
+        assert self.evaluator is not None
+        count = self.evaluator.classes
+        if count >= MANY_CLASSES:
+            return torch.ones(count)
+        return self.real.judged.classes.bincount(minlength=count) + 1
+
+    def training_images(self, count: int, seed: int) -> ImageSet:
+        """So many training images, drawn by the seed; all measures get the same ones."""
+        if (count, seed) not in self._drawn:
+            rows = training_order(self, seed)[:count]
+            self._drawn[count, seed] = self._set(self.train, rows)
+        return self._drawn[count, seed]
+
+    def training_images_beside_sigma(self, count: int, seed: int) -> ImageSet:
+        """So many training images, without those that a Parzen window's sigma is chosen on."""
+        order = training_order(self, seed)
+        return self._set(self.train, order[~torch.isin(order, self.sigma_rows)][:count])
+
+    @property
+    def sigma_rows(self) -> Tensor:
+        """The training images that a Parzen window's sigma is chosen on."""
+        begin = 5 * len(self.train) // 6
+        return torch.arange(begin, min(begin + _SIGMA_IMAGES, len(self.train)))
+
+    def training_pixels(self, rows: Tensor) -> Iterable[Tensor]:
+        """The training images at these rows, in parts, as measures see them."""
+        return (self.seen(part) for part in images_of(self.train, rows))
+
+    def seen(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, H) of the data's size as measures see them."""
+        return as_seen(images, self.framed_from)
+
+    def of_halves(self) -> tuple[ImageSet, Reference]:
+        """One half of the real images, and a reference whose real images are the other half."""
+        order = torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
+        first, second = order.tensor_split(2)
+        other = Reference(
+            self.train, self.images, self.evaluator, self.cache_dir, self.part, self.framed_from
+        )
+        other.real = self.real.chosen(second)
+        return self.real.chosen(first), other
+
+    def _set(self, dataset: LabelledImages, rows: Tensor) -> ImageSet:
+        evaluator = self.evaluator
+        return ImageSet(
+            dataset.labels[rows],
+            None if evaluator is None else lambda: judged(evaluator, images_of(dataset, rows)),
+            lambda: torch.cat([self.seen(x) for x in images_of(dataset, rows)]),
+        )
+
+
+class MeasuredData(Protocol):
+    """Data that generated images can be measured against; see InMemoryDataModule."""
+
+    per_channel: ClassVar[bool]
+    framed_from: ClassVar[int | None]
+
+    def labelled(self, domain: str, part: Part) -> LabelledImages:
+        """A domain's images."""
+
+    def evaluator_images(self, domain: str, train: bool) -> LabelledImages:
+        """What its evaluator is trained on, or tested on."""
+
+    def evaluator_name(self, domain: str) -> str:
+        """The evaluator's name."""
+
+
+def reference_for(
+    data: MeasuredData,
+    domain: str,
+    part: Part,
+    cache_dir: Path,
+    report: Report = silent,
+    evaluator: Evaluator | None = None,
+) -> Reference:
+    """The real images of a data module's domain, and their evaluator if they have classes.
+
+    Args:
+        data: set up.
+        domain: one of its domains.
+        part: which of its images to measure against.
+        cache_dir: folder of trained evaluators and floors.
+        report: called with the share of the evaluator's training that is done.
+        evaluator: to be used instead of the data's own.
+
+    Raises:
+        ValueError: if it has no such images.
+    """
+    train, images = data.labelled(domain, "train"), data.labelled(domain, part)
+    if evaluator is None and (train.labels >= 0).all():
+        evaluator = evaluator_for(
+            data.evaluator_name(domain),
+            functools.partial(data.evaluator_images, domain),
+            cache_dir,
+            data.framed_from,
+            report,
+        )
+    if evaluator is not None:
+        evaluator.per_channel, evaluator.framed_from = data.per_channel, data.framed_from
+    return Reference(train, images, evaluator, cache_dir, part, data.framed_from)
+
+
+def image_sets(
+    chunks: Iterable[Mapping[str, tuple[Tensor, Tensor | None]]],
+    references: Mapping[str, Reference],
+    count: int,
+    pixels: bool = False,
+    report: Report = silent,
+) -> dict[str, ImageSet]:
+    """Generated images of all processes in the forms that measures take, by domain.
+
+    Args:
+        chunks: domain -> (images (B, C, H, W), the classes (B,) that were asked for or None).
+        references: of all domains; their evaluators are moved to the images' device.
+        count: how many images are expected, for the report.
+        pixels: keep the pixels too; only in a single process.
+        report: called with the share that is done.
+    """
+    collected: dict[str, Judgements] = {}
+    kept_pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
+    done = 0
+    for chunk in chunks:
+        for domain, (images, labels) in chunk.items():
+            evaluator = references[domain].evaluator
+            if evaluator is not None:
+                device = images.device
+                judgements = collected.setdefault(domain, Judgements().to(device))
+                judgements.update(evaluator.to(device)(images), labels)
+            if pixels:
+                kept_pixels[domain].append(references[domain].seen(images.cpu()))
+        done += len(images)
+        report(done / max(count, done))
+    sets = {}
+    for domain, parts in kept_pixels.items():
+        image = torch.cat(parts) if parts else None
+        if domain in collected:
+            judged, labels = collected[domain].compute()
+            sets[domain] = ImageSet(labels, judged, image)
+        elif image is not None:
+            sets[domain] = ImageSet(torch.full((len(image),), -1), None, image)
+    return sets
+
+
+def in_domain(name: str, domain: str) -> str:
+    """The name of a figure of one domain; "" is the only domain."""
+    return f"{name}_{domain}" if domain else name
+
+
+def some_rows(count: int, most: int) -> Tensor:
+    """All of so many rows, or the same ``most`` of them each time.
+
+    They are drawn at random, since datasets have their images in order: the first 2,000 test images
+    of MNIST have a density of .872 among real images, random ones .928.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[:most].sort().values
+
+
+def training_order(reference: Reference, seed: int) -> Tensor:
+    """The training images' rows in a random order of the seed's."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randperm(len(reference.train), generator=random)
