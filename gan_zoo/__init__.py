@@ -44,7 +44,9 @@ def build(
     from gan_zoo.run.configuration import composed
     from gan_zoo.run.errors import explain
     from gan_zoo.train import build, check
+    from gan_zoo.training.lightning_state import silence_known_warnings
 
+    silence_known_warnings()
     chosen = [f"model={model}", *([f"dataset={dataset}"] if dataset else []), *overrides]
     config = None
     try:
@@ -55,7 +57,9 @@ def build(
         raise ValueError(explain(error, "train", config)) from error
 
 
-def load(path: str | Path, which: Literal["last", "best"] = "last", trust: Sequence[str] = ()) -> Sampled:
+def load(
+    path: str | Path, which: Literal["last", "best"] = "last", trust: Sequence[str] = ()
+) -> Sampled:
     """The model of a run's checkpoint, in eval mode on the CPU.
 
     Args:

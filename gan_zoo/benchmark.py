@@ -6,7 +6,7 @@ import copy
 import statistics
 import tempfile
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,11 +16,13 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from gan_zoo.callbacks import Health, TrainingProgress
-from gan_zoo.cli import dataset_name
+from gan_zoo.cli import main
 from gan_zoo.data import ImageBatch, MNISTDataModule
 from gan_zoo.models import CGAN, DCGAN, GAN
-from gan_zoo.models.base import ImageGAN
-from gan_zoo.options import refuse_unfit_options, refuse_unless_whole
+from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.ranges import Range, Seed, refuse_unfit
+from gan_zoo.run.configuration import dataset_name
+from gan_zoo.run.options import refuse_unfit_options
 
 
 class _Alternating(pl.Callback):
@@ -104,9 +106,9 @@ def benchmark(config: DictConfig) -> None:
     Raises:
         ValueError: for too few iterations to compare.
     """
-    refuse_unless_whole("block", config.block, 1, 10**6)
-    refuse_unless_whole("rounds", config.rounds, 3, 10**6)
-    refuse_unless_whole("seed", config.seed, 0)
+    refuse_unfit("block", config.block, Annotated[int, Range(1, 10**6)])
+    refuse_unfit("rounds", config.rounds, Annotated[int, Range(3, 10**6)])
+    refuse_unfit("seed", config.seed, Seed)
     refuse_unfit_options(config)
     config.dataset.name = dataset_name(config.dataset)
     pl.seed_everything(config.seed, verbose=False)
@@ -154,3 +156,8 @@ def benchmark(config: DictConfig) -> None:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def command() -> int:
+    """scripts/benchmark.py."""
+    return main(benchmark, "benchmark")

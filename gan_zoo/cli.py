@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,25 +18,13 @@ from omegaconf import DictConfig
 from gan_zoo.run.configuration import CONFIG_DIR, VERSION_BASE, constant_overrides
 from gan_zoo.run.errors import explain
 from gan_zoo.run.resume import resumed_arguments
+from gan_zoo.training.lightning_state import silence_known_warnings
 
 Task = Callable[[DictConfig], object]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 # In the folder of a sweep's job that failed.
 _REASON_FILE = "error.txt"
-# What Lightning and torch warn of though it is meant so here.
-_KNOWN_WARNINGS = (
-    ".*LeafSpec.*is deprecated",
-    ".*does not have many workers",
-    ".*Total length of `list` across ranks is zero",
-    ".*Checkpoint directory .* exists and is not empty",
-    ".*ModelCheckpoint with manual optimization and every_n_train_steps",
-    ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",
-    # Our loader resumes at the iteration that the run has come to.
-    ".*your dataloader is not resumable",
-    ".*number of training batches .* is smaller than the logging interval",
-    ".*Initializing zero-element tensors is a no-op",
-)
 
 
 class _Ended(BaseException):
@@ -61,7 +47,7 @@ class _Job:
         self.full_error = full_error
 
     def __call__(self, config: DictConfig) -> object:
-        _be_quiet()
+        silence_known_warnings()
         sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
         reason_file = Path(HydraConfig.get().runtime.output_dir) / _REASON_FILE
         if sweeps:
@@ -99,7 +85,7 @@ def main(task: Task, config_name: str) -> int:
         environment raises it instead.
     """
     full_error = os.environ.get(_FULL_ERROR)
-    _be_quiet()
+    silence_known_warnings()
     run = hydra.main(
         version_base=VERSION_BASE, config_path=str(CONFIG_DIR), config_name=config_name
     )
@@ -151,13 +137,6 @@ def _failures() -> str:
 def _number(folder: Path) -> int:
     number = folder.name.partition("-")[0]
     return int(number) if number.isdigit() else 0
-
-
-def _be_quiet() -> None:
-    """Also in the processes that a launcher starts."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in _KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message)
 
 
 @contextmanager

@@ -21,8 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from gan_zoo.checkpoint import find_checkpoint, model_of
-from gan_zoo.cli import names_in
+from gan_zoo.cli import main
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
@@ -33,9 +32,12 @@ from gan_zoo.metrics.agreement import covered_modes
 from gan_zoo.metrics.measures import MEASURES, Figure, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
-from gan_zoo.options import refuse_unfit_options
 from gan_zoo.plotting import image_grid, interleaved, save_png
 from gan_zoo.ranges import Count, Range, Seed, UnfitArgument, refuse_unfit
+from gan_zoo.run.configuration import names_in
+from gan_zoo.run.folder import find_checkpoint
+from gan_zoo.run.options import refuse_unfit_options
+from gan_zoo.training.checkpoints import model_of
 
 METRICS_FILE = "metrics.json"
 _CHUNK = 500
@@ -419,3 +421,13 @@ def _progress() -> Iterator[Callable[[str], Report]]:
             return report
 
         yield stage
+
+
+def command() -> int:
+    """The command ``gan-zoo-evaluate``, and scripts/evaluate.py."""
+    return main(evaluate, "evaluate")
+
+
+def train_evaluator_command() -> int:
+    """scripts/train_evaluator.py."""
+    return main(train_evaluator, "train_evaluator")

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_zoo.checkpoint import find_checkpoint, model_of
-from gan_zoo.cli import names_in
+from gan_zoo.cli import main
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
-from gan_zoo.models.base import NoiseToImage
+from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
 from gan_zoo.ranges import Range, UnfitArgument, refuse_unfit
+from gan_zoo.run.configuration import names_in
+from gan_zoo.run.folder import find_checkpoint
+from gan_zoo.training.checkpoints import model_of
 
 _MOST_COLUMNS = 16
 _KINDS: dict[str, Any] = {
@@ -150,3 +152,8 @@ def _columns(asked: Mapping[Any, Any]) -> int | None:
     lists = [asked.get("labels"), asked.get("captions"), *(asked.get("codes") or [])]
     lengths = [len(values) for values in lists if isinstance(values, list) and len(values) > 1]
     return lengths[-1] if lengths and lengths[-1] <= _MOST_COLUMNS else None
+
+
+def command() -> int:
+    """The command ``gan-zoo-sample``, and scripts/sample.py."""
+    return main(sample, "sample")

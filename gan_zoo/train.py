@@ -72,7 +72,9 @@ def train(config: DictConfig) -> float | None:
                 report.promised_figures(run.trainer, run.model, run.data),
             )
 
-        run.trainer.fit(run.model, run.data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
+        run.trainer.fit(
+            run.model, run.data, ckpt_path=checkpoint and str(checkpoint), weights_only=True
+        )
         if run.trainer.is_global_zero:
             report.print_summary(folder.path)
         return report.monitored(run.trainer)

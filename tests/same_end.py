@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from gan_zoo.checkpoint import read_checkpoint
+from gan_zoo.run.folder import find_checkpoint
 
 
 def differing(a: Any, b: Any, place: str = "") -> list[str]:
@@ -27,10 +27,15 @@ def differing(a: Any, b: Any, place: str = "") -> list[str]:
     return [] if type(a) is type(b) and (a == b or a != a) else [place]
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint in a file, or the last one of a run's folder."""
+    return find_checkpoint(path)[1]
+
+
 def state(folder: Path) -> dict[str, Any]:
     """All of a run's last checkpoint but what tells of time and place."""
     checkpoint = read_checkpoint(folder)
-    del checkpoint["config"], checkpoint["callbacks"]["_Result"]["seconds"]
+    del checkpoint["config"], checkpoint["callbacks"]["Result"]["seconds"]
     return checkpoint
 
 

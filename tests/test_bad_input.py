@@ -25,10 +25,12 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from gan_zoo.checkpoint import CheckpointFiles, read_checkpoint
-from gan_zoo.cli import _explain, dotted
-from gan_zoo.train import _refuse_what_cannot_work
+from gan_zoo.run.checks import refuse_what_cannot_work
+from gan_zoo.run.configuration import dotted
+from gan_zoo.run.errors import explain
+from gan_zoo.training.checkpoints import CheckpointFiles
 from tests.conftest import DIGITS, ROOT, SHORT, SMALLER
+from tests.same_end import read_checkpoint
 from tests.test_train import MODELS
 
 Run = Callable[..., CompletedProcess[str]]
@@ -658,7 +660,7 @@ def numeric(config: DictConfig) -> dict[str, Any]:
 
 
 def build(config: DictConfig, part: str) -> None:
-    _refuse_what_cannot_work(config)
+    refuse_what_cannot_work(config)
     if part == "model":
         instantiate(config.model).configure_optimizers()
     elif part == "dataset":
@@ -683,7 +685,7 @@ def test_every_number_is_taken_or_refused_by_name(name: str, data: st.DataObject
     try:
         build(config, option.partition(".")[0])
     except Exception as error:
-        message = _explain(error, ROOT / "conf", "train")
+        message = explain(error, "train", config)
         assert option.rpartition(".")[2] in message, (option, value, message)
         assert "Error:" not in message, (option, value, message)
     else:

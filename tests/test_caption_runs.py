@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_zoo.checkpoint import load_model
+from gan_zoo import load
 from gan_zoo.data import MNISTCaptionsDataModule, available_dataset
 from gan_zoo.data.captions import InMemoryCaptions
 from gan_zoo.data.mnist_captions import ATTRIBUTES
@@ -94,7 +94,7 @@ def drawn(model: TextToImage, attributes: Tensor, per_caption: int = 1) -> list[
 
 
 def text_model(run: Path) -> TextToImage:
-    model = load_model(run)
+    model = load(run)
     assert isinstance(model, TextToImage)
     return model
 

@@ -18,7 +18,7 @@ import torch
 from hydra.utils import instantiate
 from scipy.optimize import linear_sum_assignment
 
-from gan_zoo.checkpoint import load_model
+from gan_zoo import load
 from gan_zoo.data import ImageBatch, MNISTDataModule, available_dataset
 from gan_zoo.data.base import normalised
 from gan_zoo.data.mnist import load_images
@@ -58,7 +58,7 @@ def trained(name: str, tmp_path: Path, *arguments: str) -> Path:
 def samples(model: str, tmp_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """10,000 images of the model's default run, and the labels asked for (0, 1, ..., 9, 0, ...)."""
     folder = trained(model, tmp_path, f"model={model}")
-    images = load_model(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
+    images = load(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
     # The judge knows images of 28 pixels; the datasets frame them to make 32.
     border = (images.shape[-1] - 28) // 2
     images = images[..., border : images.shape[-1] - border, border : images.shape[-1] - border]
@@ -97,7 +97,7 @@ def test_cgan_draws_the_digit_asked_for(judge: torch.nn.Module, tmp_path: Path) 
 
 def test_infogans_category_becomes_the_digit(judge: torch.nn.Module, tmp_path: Path) -> None:
     # 1606.03657, section 7.2: 5 % error after matching each category to a digit.
-    model = load_model(trained("infogan", tmp_path, "model=infogan"))
+    model = load(trained("infogan", tmp_path, "model=infogan"))
     data = MNISTDataModule("mnist", os.environ.get("GAN_ZOO_DATA_DIR", "data"))
     data.setup()
 
@@ -157,7 +157,7 @@ def test_cogans_pairs_agree(
     # 1606.07536, section 4: .952 on edges, .967 on negatives, by a rule that it does not give.
     arguments = ("model=cogan", f"dataset=mnist_{task}")
     folder = trained(f"cogan_{task}", tmp_path, *arguments)
-    pairs = load_model(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
+    pairs = load(folder).sample(10_000, generator=torch.Generator().manual_seed(0))
     a, b = pairs.unbind(1)
     target, blank = mapping(task)(a), mapping(task)(torch.full_like(a, -1))
     strangers = target.roll(1, 0)
@@ -203,7 +203,7 @@ def source_only(source: Domain) -> CoupledDiscriminator:
 def test_cogan_adapts_from_mnist_to_usps(tmp_path: Path, name: str, sizes: tuple[str, ...]) -> None:
     # 1606.07536, section 4: .912 with the small protocol.
     arguments = ("model=cogan", "dataset=mnist_usps", "model.adapt=true", *sizes)
-    model = load_model(trained(name, tmp_path, *arguments))
+    model = load(trained(name, tmp_path, *arguments))
     data = instantiate(model.config["dataset"])
     data.setup()
     unadapted = source_only(data.train.a)
@@ -231,7 +231,7 @@ def test_discogan_covers_all_modes_where_a_gan_does_not(tmp_path: Path) -> None:
     for variant in ("both", "a", "none"):
         for seed in range(5):
             arguments = ("experiment=discogan_toy", f"seed={seed}", f"model.reconstruct={variant}")
-            model = load_model(trained(f"toy/{variant}-{seed}", tmp_path, *arguments))
+            model = load(trained(f"toy/{variant}-{seed}", tmp_path, *arguments))
             data = instantiate(model.config["dataset"])
             data.setup()
             points = model.sample(10_000, source=data.test.a.data)
@@ -263,7 +263,7 @@ def test_discogan_keeps_the_angle(tmp_path: Path) -> None:
     correlation = {}
     for name, variant in (("discogan", "both"), ("discogan_a", "a"), ("discogan_none", "none")):
         run = trained(name, tmp_path, "model=discogan", f"model.reconstruct={variant}")
-        model = load_model(run)
+        model = load(run)
         data = instantiate(model.config["dataset"])
         data.setup()
         wanted = data.test.a.label
@@ -298,7 +298,7 @@ def test_cyclegans_ablation(
     worst = {}
     for name, weights in ABLATION.items():
         folder = f"cyclegan/{name.replace(' + ', '_').replace(' ', '_')}"
-        model = load_model(trained(folder, tmp_path, "model=cyclegan", *weights))
+        model = load(trained(folder, tmp_path, "model=cyclegan", *weights))
         data = instantiate(model.config["dataset"])
         data.setup()
         test = data.test.__getitems__(range(2000))

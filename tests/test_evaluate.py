@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_zoo import load
 from gan_zoo.callbacks import Metrics
-from gan_zoo.checkpoint import load_model, read_checkpoint
 from gan_zoo.evaluate import data_of
 from gan_zoo.metrics import evaluator as evaluators
 from tests.conftest import ROOT
+from tests.same_end import read_checkpoint
 from tests.test_train import DIGITS, SHORT, SMALLER
 
 Run = Callable[..., CompletedProcess[str]]
@@ -117,7 +118,7 @@ def test_the_papers_figure_is_beside_ours_for_its_data_alone(run: Run, tmp_path:
     train(run, "gan")
     run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[parzen]")
     assert "paper" not in evaluation(tmp_path / "here")["figures"]["parzen"]
-    model = load_model(tmp_path / "here")
+    model = load(tmp_path / "here")
     assert model.published["mnist", "parzen"] == "225 ± 2"
 
 
@@ -134,7 +135,7 @@ def test_stacked_mnist_has_a_thousand_modes_to_cover(run: Run, tmp_path: Path) -
     assert modes["detail"] == "of 1,000"
     # 80 real stacks are of nearly 80 kinds.
     assert 60 < modes["floor"] <= 80
-    assert data_of(load_model(tmp_path / "here")).measured_images == 26_000
+    assert data_of(load(tmp_path / "here")).measured_images == 26_000
 
 
 def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path) -> None:
@@ -390,7 +391,7 @@ def test_captioned_folders_have_an_evaluator_of_all_their_classes(run: Run, tmp_
     found = evaluation(tmp_path / "here")
     assert found["figures"]["modes"]["detail"].startswith("of 5")
     # The test class is not among the training pictures, and the evaluator knows it all the same.
-    data = data_of(load_model(tmp_path / "here"))
+    data = data_of(load(tmp_path / "here"))
     test = set(data.labelled("", "test").labels.tolist())
     assert test.isdisjoint(data.labelled("", "train").labels.tolist())
     known = data.evaluator_images("", train=True)

@@ -20,10 +20,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_zoo.checkpoint import find_checkpoint, read_checkpoint
 from gan_zoo.models import GAN
+from gan_zoo.run.folder import find_checkpoint
 from tests.conftest import ROOT
-from tests.same_end import assert_same_end, differing, state
+from tests.same_end import assert_same_end, differing, read_checkpoint, state
 
 Run = Callable[..., CompletedProcess[str]]
 Table = Callable[..., None]

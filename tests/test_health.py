@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from gan_zoo.callbacks import Checkpoint, Health
 from gan_zoo.callbacks.health import mean_distance
-from gan_zoo.checkpoint import read_checkpoint
 from gan_zoo.data import ImageBatch, InMemoryDataModule
 from gan_zoo.data.base import InMemoryImages
 from gan_zoo.models import BEGAN, GAN, WGANGP
-from gan_zoo.models.base import Loss
+from gan_zoo.training.module import Loss
 from tests.conftest import small
+from tests.same_end import read_checkpoint
 
 Run = Callable[..., CompletedProcess[str]]
 STEPS = 40

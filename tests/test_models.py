@@ -13,7 +13,6 @@ from torch import nn
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models import BEGAN, CGAN, HDCGAN, WGAN, WGANGP, InfoGAN
-from gan_zoo.models.wgan import generator_steps
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan_zoo.networks.infogan import InfoGANDiscriminator, InfoGANGenerator
@@ -22,6 +21,7 @@ from gan_zoo.networks.mlp import (
     ConditionalMLPGenerator,
     MLPDiscriminator,
 )
+from gan_zoo.schedules import steps_after_warmup
 from tests.conftest import fit, random_batches, small, small_gan
 
 
@@ -104,7 +104,7 @@ def test_the_critics_warm_up(n_critic: int, warm: int) -> None:
     for step in range(1002):
         iteration += warm if step < 25 or step % 500 == 0 else n_critic
         expected[iteration] = step + 1
-    found = [generator_steps(i, n_critic, warm) for i in range(iteration + 1)]
+    found = [steps_after_warmup(i, n_critic, warm) for i in range(iteration + 1)]
     changes = {i: found[i] for i in range(1, len(found)) if found[i] != found[i - 1]}
     assert changes == expected
     assert found[0] == 0
@@ -133,10 +133,10 @@ def test_the_smoothed_estimate_is_the_median_of_the_last_101() -> None:
     watch = Watch(lambda model: model.latest["d"]["wasserstein_estimate"].item())
     model = small(WGAN)
     fit(model, batches=3, callbacks=[watch])
-    median = model.figures()["wasserstein_estimate_median"].item()
+    median = model.extra_terms()["wasserstein_estimate_median"].item()
     assert median == pytest.approx(sorted(watch.seen)[1])
     fit(model, batches=120, callbacks=[watch])
-    median = model.figures()["wasserstein_estimate_median"].item()
+    median = model.extra_terms()["wasserstein_estimate_median"].item()
     assert median == pytest.approx(sorted(watch.seen[-101:])[50])
 
 
@@ -152,10 +152,10 @@ def test_the_smoothed_estimate_is_the_median_of_the_last_101() -> None:
         (WGANGP, {"penalty": None}, "wgan_gp_one_sided"),
         (WGANGP, {"discriminator": DCGANDiscriminator(1, 8, 4, norm_first=True)}, "batch norm"),
         (WGANGP, {"discriminator": torch.compile(MLPDiscriminator(1, 8, [4]))}, "inductor"),
-        (InfoGAN, {"categorical_codes": [1]}, r"model\.categorical_codes is \[1\].*from 2"),
-        (InfoGAN, {"continuous_codes": -1}, r"model\.continuous_codes is -1.*from 0"),
+        (InfoGAN, {"categorical_codes": [1]}, r"categorical_codes is \[1\].*from 2"),
+        (InfoGAN, {"continuous_codes": -1}, r"continuous_codes is -1.*from 0"),
         (InfoGAN, {"categorical_codes": [], "continuous_codes": 0}, "is a GAN"),
-        (InfoGAN, {"lambda_info": -1.0}, r"model\.lambda_info is -1\.0.*from 0"),
+        (InfoGAN, {"lambda_info": -1.0}, r"lambda_info is -1\.0.*from 0"),
         (HDCGAN, {"zeta": 0}, "zeta is 0"),
         (BEGAN, {"gamma": 0.0}, "gamma is 0"),
         (BEGAN, {"gamma": 1.5}, "gamma is 1.5"),
@@ -186,7 +186,7 @@ def small_infogan(categorical: list[int], continuous: int, **options: Any) -> In
 
 def test_infogan_puts_one_hot_and_continuous_codes_behind_the_noise() -> None:
     model = small_infogan([3, 2], 1)
-    latent = model.latent(torch.tensor([[9.0, 8, 7, 6]]), torch.tensor([[2.0, 0, -0.5]]))
+    latent = model.codes.beside(torch.tensor([[9.0, 8, 7, 6]]), torch.tensor([[2.0, 0, -0.5]]))
     assert latent.tolist() == [[9, 8, 7, 6, 0, 0, 1, 1, 0, -0.5]]
     codes = model.draw_codes(1000, torch.Generator().manual_seed(0))
     assert [codes[:, i].unique().tolist() for i in (0, 1)] == [[0, 1, 2], [0, 1]]
@@ -217,7 +217,7 @@ def test_infogans_information_reaches_both_players_and_is_logged(
     assert ("mutual_information_continuous" in terms) == bool(continuous)
     ceilings = [3, 8][len(categorical) - 1] if categorical else None
     if ceilings:
-        ceiling = model.figures()["mutual_information_ceiling"].item()
+        ceiling = model.extra_terms()["mutual_information_ceiling"].item()
         assert ceiling == pytest.approx(torch.tensor(ceilings).log().item())
 
 
@@ -323,7 +323,7 @@ def test_began_controls_k_and_logs_the_balance() -> None:
     assert k > 0
     weights = [0.99 ** (4 - i) for i in range(5)]
     mean = [sum(w * s[i] for w, s in zip(weights, watch.seen, strict=True)) for i in (1, 2)]
-    figures = model.figures()
+    figures = model.extra_terms()
     assert figures["balance"].item() == pytest.approx(mean[1] / mean[0], rel=1e-4)
     measures = [real + abs(0.9 * real - fake) for _, real, fake in watch.seen]
     expected = sum(w * m for w, m in zip(weights, measures, strict=True)) / sum(weights)

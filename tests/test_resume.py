@@ -11,10 +11,10 @@ from subprocess import CompletedProcess
 import pytest
 from omegaconf import OmegaConf
 
-from gan_zoo.checkpoint import CheckpointFiles, read_checkpoint
-from gan_zoo.models.base import AdversarialModule
+from gan_zoo.training.checkpoints import CheckpointFiles
+from gan_zoo.training.module import AdversarialModule
 from tests.conftest import DIGITS, ROOT, SMALLER
-from tests.same_end import assert_same_end, differing, logged, state
+from tests.same_end import assert_same_end, differing, logged, read_checkpoint, state
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -54,7 +54,7 @@ AFTER_SIGKILL = {"cpu": "after SIGKILL", "ddp_cpu": "2 processes, after SIGKILL"
 # Runs a script whose first process is killed in the midst of an iteration.
 KILLED = """
 import os, runpy, signal, sys
-from gan_zoo.models.base import AdversarialModule
+from gan_zoo.training.module import AdversarialModule
 
 def break_off(model, batch_size):
     if model.trainer.global_step + 1 == int(os.environ["KILL_IN"]):

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_zoo.checkpoint import CheckpointFiles, read_checkpoint
+from gan_zoo.training.checkpoints import CheckpointFiles
 from tests.conftest import DIGITS, ROOT, SHORT, SMALLER
+from tests.same_end import read_checkpoint
 
 Run = Callable[..., CompletedProcess[str]]
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from gan_zoo.checkpoint import step_of
 from gan_zoo.files import link
 from gan_zoo.ranges import Count, Positive, Steps, checked
+from gan_zoo.training.checkpoints import step_of
 
 
 class Checkpoint(pl.callbacks.Checkpoint):

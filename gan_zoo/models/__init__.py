@@ -1,4 +1,4 @@
-"""One paper a file, each a LightningModule on the loop of ``gan_zoo.models.base``."""
+"""One paper a file, each a LightningModule on the loop of ``gan_zoo.training``."""
 
 from gan_zoo.models.began import BEGAN
 from gan_zoo.models.cgan import CGAN

@@ -31,7 +31,7 @@ class Codes(NamedTuple):
     continuous: int
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """K + L, how many codes there are."""
         return len(self.categorical) + self.continuous
 
@@ -73,10 +73,10 @@ class Codes(NamedTuple):
         Raises:
             UnfitArgument: for another number of codes, or a value that a code does not have.
         """
-        if len(asked) != self.count:
+        if len(asked) != self.total:
             raise UnfitArgument(
                 "codes",
-                f"is {list(asked)}: this model has {self.count} codes, the categorical ones first "
+                f"is {list(asked)}: this model has {self.total} codes, the categorical ones first "
                 f"({', '.join(map(str, self.categorical)) or 'none'} categories); give as many "
                 "values, lists of values or nulls.",
             )
@@ -106,7 +106,7 @@ class Codes(NamedTuple):
         sweep from -2 to 2 with the others at 0. Where there are none of a kind: 8 rows, 8 columns.
         """
         rows = self.categorical[0] if self.categorical else 8
-        codes = torch.zeros(rows, self.continuous * len(_SWEEP) or 8, self.count)
+        codes = torch.zeros(rows, self.continuous * len(_SWEEP) or 8, self.total)
         if self.categorical:
             codes[:, :, 0] = torch.arange(rows)[:, None]
         for code in range(self.continuous):
@@ -163,9 +163,9 @@ class CodedImageGAN(ImageGAN):
         """As ImageGAN's, with ``codes`` (n, K + L), drawn where not given."""
         noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
         codes = self.draw_codes(n, generator) if codes is None else codes.to(self.device)
-        if codes.shape != (n, self.codes.count):
+        if codes.shape != (n, self.codes.total):
             raise UnfitArgument(
-                "codes", f"is {tuple(codes.shape)}; it has to be {(n, self.codes.count)}."
+                "codes", f"is {tuple(codes.shape)}; it has to be {(n, self.codes.total)}."
             )
         return super().sample(n, noise=self.codes.beside(noise, codes), **options)
 

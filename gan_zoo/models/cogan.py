@@ -156,7 +156,7 @@ class CoGAN(ImageGAN):
         pairs, columns = super().sample_grid(inputs)
         return interleaved(pairs[:32], columns), columns
 
-    def real_grid(self, examples: ImagePair) -> tuple[Tensor, int]:  # type: ignore[override]
+    def real_grid(self, examples: ImagePair) -> tuple[Tensor, int]:
         return interleaved(_as_one(examples).image[:32], 8), 8
 
 

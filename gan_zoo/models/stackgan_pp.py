@@ -20,6 +20,7 @@ caption by a layer of its own, as StackGAN's, instead of taking the generator's 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
 
@@ -30,7 +31,7 @@ from gan_zoo.data.base import ImageBatch
 from gan_zoo.data.captions import CaptionBatch
 from gan_zoo.losses import colour_consistency
 from gan_zoo.models.text_to_image import TextToImage
-from gan_zoo.networks.stackgan_pp import TreeDiscriminators, TreeGenerator
+from gan_zoo.networks.stackgan_pp import TreeDiscriminators, TreeGenerator, scale_discriminator
 from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.ranges import Count, NonNegative, checked
 from gan_zoo.training.module import Loss
@@ -71,7 +72,10 @@ class StackGANPP(TextToImage):
     ) -> None:
         super().__init__(
             generator or TreeGenerator(embedding_dim=embedding_dim),
-            discriminator or TreeDiscriminators(embedding_dim=embedding_dim),
+            discriminator
+            or TreeDiscriminators(
+                functools.partial(scale_discriminator, embedding_dim=embedding_dim)
+            ),
             embedding_dim=embedding_dim,
             **options,
         )

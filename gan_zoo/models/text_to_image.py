@@ -17,8 +17,8 @@ from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_n
 from gan_zoo.models.noise_to_image import Noise, NoiseToImage, normal
 from gan_zoo.models.passes import in_chunks
 from gan_zoo.models.protocols import Generated
-from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.networks.text import text_encoder_from, words_of
+from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.plotting import captioned, side_by_side, stacked
 from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked
 from gan_zoo.training.module import Loss
@@ -141,7 +141,7 @@ class TextToImage(NoiseToImage):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if not self.has_text or not isinstance(data, CaptionDataModule):
             return
         if not self._text_encoder:

@@ -41,7 +41,7 @@ def _residual(width: int) -> Residual:
     return Residual(*_gated(width, width), last, nn.BatchNorm2d(width))
 
 
-_discriminator = functools.partial(
+scale_discriminator = functools.partial(
     TextDiscriminator, unconditional=True, joint_kernel_size=3, orthogonal=True
 )
 
@@ -153,7 +153,7 @@ class TreeDiscriminators(nn.ModuleList):
     @checked
     def __init__(
         self,
-        discriminator: Callable[..., TextDiscriminator] = _discriminator,
+        discriminator: Callable[..., TextDiscriminator] = scale_discriminator,
         image_size: Count = 32,
         num_scales: Few = 3,
     ) -> None:

@@ -69,7 +69,7 @@ def constant_overrides(arguments: Sequence[str]) -> list[str]:
         except OverrideParseException:
             continue
         if not override.is_sweep_override():
-            constant.append(override.input_line.partition("=")[0])
+            constant.append(argument.partition("=")[0])
     return constant
 
 

@@ -6,11 +6,35 @@ the number of iterations that are over, however many optimizers step in one.
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.optim import Optimizer
+
+# What Lightning and torch warn of though it is meant so here.
+_KNOWN_WARNINGS = (
+    ".*LeafSpec.*is deprecated",
+    ".*does not have many workers",
+    ".*Total length of `list` across ranks is zero",
+    ".*Checkpoint directory .* exists and is not empty",
+    ".*ModelCheckpoint with manual optimization and every_n_train_steps",
+    ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",
+    # Our data modules' loader resumes at the iteration that the run has come to.
+    ".*your dataloader is not resumable",
+    ".*number of training batches .* is smaller than the logging interval",
+    ".*overridden `on_before_batch_transfer`",
+    ".*Initializing zero-element tensors is a no-op",
+)
+
+
+def silence_known_warnings() -> None:
+    """Leaves out what is meant to be as it is; a launcher's processes need it too."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message)
 
 
 def is_logging_step(trainer: pl.Trainer) -> bool:

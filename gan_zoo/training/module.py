@@ -376,7 +376,7 @@ class AdversarialModule(pl.LightningModule):
         self.load_state_dict(checkpoint["state_dict"])
 
     @classmethod
-    def load_from_checkpoint(
+    def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, *, trust: Sequence[str] = (), **options: Any
     ) -> Self:
         """The model of a checkpoint, in eval mode, on the CPU.

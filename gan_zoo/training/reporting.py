@@ -6,24 +6,24 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 
-def report_figures(loggers: Iterable[Logger], figures: Mapping[str, float], step: int) -> None:
+def report_figures(loggers: Iterable[Any], figures: Mapping[str, float], step: int) -> None:
     """Logs numbers by their tags, at an iteration."""
     for logger in loggers:
         logger.log_metrics(dict(figures), step)
 
 
-def report_picture(loggers: Iterable[Logger], tag: str, picture: Tensor, step: int) -> None:
+def report_picture(loggers: Iterable[Any], tag: str, picture: Tensor, step: int) -> None:
     """Logs a picture (3, H, W) uint8 where a logger shows such."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, picture, step)
 
 
-def report_text(loggers: Iterable[Logger], tag: str, text: str, step: int) -> None:
+def report_text(loggers: Iterable[Any], tag: str, text: str, step: int) -> None:
     """Logs a text where a logger shows such."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -31,7 +31,7 @@ def report_text(loggers: Iterable[Logger], tag: str, text: str, step: int) -> No
 
 
 def report_hparams(
-    loggers: Iterable[Logger], hparams: Mapping[str, Any], figures: Iterable[str]
+    loggers: Iterable[Any], hparams: Mapping[str, Any], figures: Iterable[str]
 ) -> None:
     """Logs a run's options, once, at its start.
 

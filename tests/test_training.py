@@ -13,10 +13,10 @@ from torch import nn
 
 from gan_zoo.data import ImageBatch
 from gan_zoo.models import GAN
-from gan_zoo.models.base import Phase
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 from gan_zoo.randomness import derived_seed
+from gan_zoo.training.module import Phase
 from tests.conftest import fit, small_gan
 
 
