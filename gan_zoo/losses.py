@@ -42,11 +42,9 @@ class AdversarialLoss(NamedTuple):
     gap: float | None = None
 
     def certainty(self, terms: Mapping[str, float]) -> float | None:
-        """How far D tells real from generated images: 0 not at all, 1 with nothing left to learn.
+        """How well D tells real from generated images: 0 not at all, 1 with nothing left to learn.
 
-        Args:
-            terms: the outputs' means as ``d_real`` and ``d_fake``; without these, or without a gap,
-                the answer is None.
+        None without a gap, or without the mean outputs ``d_real`` and ``d_fake`` among the terms.
         """
         if self.gap is None or not {"d_real", "d_fake"} <= terms.keys():
             return None
@@ -155,10 +153,7 @@ def wgan_gp(
 
 
 def r1(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Mescheder et al. 2018 (1801.04406), eq. 9, without gamma: E[||grad D(x)||^2] / 2, x real.
-
-    ``fake`` is unused, and taken so that all penalties have the same signature.
-    """
+    """Mescheder et al. 2018 (1801.04406), eq. 9, without gamma: E[||grad D(x)||^2] / 2, x real."""
     norms = input_gradient_norms(critic, real)
     return 0.5 * norms.square().mean(), norms
 
@@ -167,14 +162,14 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Kodali et al. 2017 (1705.07215), without lambda: E[(||grad D(x + d)||_2 - 1)^2], x real.
 
     The paper's d is Gaussian with variance c = 10 on unscaled pixels; here, as in its authors'
-    code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch. ``fake`` is
-    unused, as in ``r1``.
+    code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch.
     """
     norms = input_gradient_norms(critic, real + 0.5 * real.std() * torch.rand_like(real))
     return (norms - 1).square().mean(), norms
 
 
 # (critic, real images, fake images) -> (penalty, gradient norms (B,) that it is computed from).
+# All have this signature, whether they use the fake images or not.
 Penalty = Callable[[Critic, Tensor, Tensor], tuple[Tensor, Tensor]]
 GRADIENT_PENALTIES: dict[str, Penalty] = {
     "wgan_gp": wgan_gp,

@@ -23,8 +23,7 @@ class MomentumSchedule(LRScheduler):
     In step t the rate is max(lr / decay^t, min_lr) and the momentum rises linearly from
     ``momentum_start`` to ``momentum_end``, where it stays from step ``momentum_steps`` on.
 
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
-        schedule = MomentumSchedule(optimizer)
+        schedule = MomentumSchedule(torch.optim.SGD(weights, lr=0.1, momentum=0.5))
 
     Args:
         optimizer: an SGD with momentum; its own momentum is overwritten.
@@ -53,10 +52,9 @@ class MomentumSchedule(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         risen = min(self.last_epoch / self.momentum_steps, 1.0)
+        momentum = self.momentum_start + (self.momentum_end - self.momentum_start) * risen
         for group in self.optimizer.param_groups:
-            group["momentum"] = (
-                self.momentum_start + (self.momentum_end - self.momentum_start) * risen
-            )
+            group["momentum"] = momentum
         return [max(lr / self.decay**self.last_epoch, self.min_lr) for lr in self.base_lrs]
 
 
@@ -66,7 +64,6 @@ class ConstantThenLinear(LambdaLR):
         schedule = ConstantThenLinear(optimizer, constant_share=0.5, total_steps=5000)
 
     Args:
-        optimizer: whose rate.
         constant_share: share of the iterations at the full rate (the paper: half).
         total_steps: iterations until the rate is 0; 1 or more.
     """

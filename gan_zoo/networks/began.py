@@ -30,11 +30,7 @@ class _Layer(nn.Module):
 
 
 class _Vanishing(nn.Module):
-    """Holds the share of a layer's input that bypasses it, from 1 down to 0 (section 3.5.1).
-
-    Args:
-        vanishing_steps: iterations over which the share falls; 0 for no residuals.
-    """
+    """Holds the share of a layer's input that bypasses it (section 3.5.1)."""
 
     carry: Tensor
 
@@ -60,7 +56,7 @@ class BEGANDecoder(_Vanishing):
 
     Args:
         latent_dim: length of the noise vector or of the hidden state h.
-        channels, image_size: shape of the images; a size of 4, 5, 6 or 7 times a power of two.
+        image_size: 4, 5, 6 or 7 times a power of two.
         base_channels: n (the paper: 128).
         skip: joins the first map, scaled up, to the maps after each doubling (the paper's skip
             connections).

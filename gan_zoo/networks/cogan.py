@@ -22,7 +22,7 @@ def _xavier(layer: Weighted) -> None:
 
 
 class CoupledGenerator(nn.Module):
-    """Noise -> a pair of images: the layers near the noise are shared, each domain has its others.
+    """Noise -> a pair of images: the layers near the noise are shared, the others are not.
 
     The noise becomes a 4 x 4 map, which transposed 3 x 3 convolutions of stride 2 enlarge to the
     image's size less 3 (at 28 pixels: 4, 7, 13, 25), halving the channels; a 6 x 6 one makes the
@@ -31,11 +31,9 @@ class CoupledGenerator(nn.Module):
         pairs = CoupledGenerator()(torch.randn(16, 100))  # (16, 2, 1, 28, 28)
 
     Args:
-        latent_dim: length of the noise vector.
-        channels, image_size: shape of the images.
         base_channels: channels of the last hidden map (the authors': 128).
-        shared_layers: how many layers are shared, counted from the noise; the last can't be.
-            None for all but the last, as in the paper.
+        shared_layers: how many layers are shared, counted from the noise; None for all but the
+            last, which can't be, as in the paper.
     """
 
     @checked
@@ -74,10 +72,8 @@ class CoupledGenerator(nn.Module):
         ]
         shared = len(makers) - 1 if shared_layers is None else shared_layers
         if shared >= len(makers):
-            raise UnfitArgument(
-                "shared_layers",
-                f"is {shared}; of {len(makers)} layers 0 to {len(makers) - 1} can be shared.",
-            )
+            problem = f"is {shared}; of {len(makers)} layers 0 to {len(makers) - 1} can be shared."
+            raise UnfitArgument("shared_layers", problem)
         self.shared = nn.Sequential(*(make() for make in makers[:shared]))
         self.private = nn.ModuleList(
             nn.Sequential(*(make() for make in makers[shared:])) for _ in range(2)
@@ -90,7 +86,7 @@ class CoupledGenerator(nn.Module):
 
 
 class CoupledDiscriminator(nn.Module):
-    """A pair of images -> a logit each: the layers near the logit are shared.
+    """A pair of images -> a logit each: the layers near the logit are shared, the others are not.
 
     As LeNet: convolution 5 x 5, max pooling, convolution 5 x 5, max pooling, FC with PReLU, logit.
     One logit is equivalent to the authors' softmax over two.
@@ -98,15 +94,11 @@ class CoupledDiscriminator(nn.Module):
         logits = CoupledDiscriminator()(torch.rand(16, 2, 1, 28, 28))  # (16, 2)
 
     Args:
-        channels, image_size: shape of the images.
         base_channels: channels of the first convolution (the authors': 20); the second has 2.5
             times as many.
-        fc_units: length of the features.
+        fc_units: length of the features that ``features`` returns.
         dropout: of the features (one of the authors' versions: .5).
         shared_layers: how many of the 4 layers, counted from the logit, are shared.
-
-    Attributes:
-        fc_units: length of the features that ``features`` returns.
     """
 
     @checked
@@ -123,18 +115,18 @@ class CoupledDiscriminator(nn.Module):
         self.fc_units = fc_units
         side, wider = ((image_size - 4) // 2 - 4) // 2, base_channels * 5 // 2
 
-        def first() -> nn.Module:
-            return nn.Sequential(nn.Conv2d(channels, base_channels, 5), nn.MaxPool2d(2))
-
-        def second() -> nn.Module:
-            return nn.Sequential(nn.Conv2d(base_channels, wider, 5), nn.MaxPool2d(2), nn.Flatten())
-
-        def third() -> nn.Module:
+        def dense() -> nn.Module:
             layers = [nn.Linear(wider * side**2, fc_units), nn.PReLU(), nn.Dropout(dropout)]
             return nn.Sequential(*(layers if dropout else layers[:2]))
 
-        makers: list[Callable[[], nn.Module]] = [first, second, third]
-        makers.append(lambda: nn.Linear(fc_units, 1))
+        makers: list[Callable[[], nn.Module]] = [
+            lambda: nn.Sequential(nn.Conv2d(channels, base_channels, 5), nn.MaxPool2d(2)),
+            lambda: nn.Sequential(
+                nn.Conv2d(base_channels, wider, 5), nn.MaxPool2d(2), nn.Flatten()
+            ),
+            dense,
+            lambda: nn.Linear(fc_units, 1),
+        ]
         private = len(makers) - shared_layers
         *body, self.to_logit = (
             _Coupled(make, shared=layer >= private) for layer, make in enumerate(makers)

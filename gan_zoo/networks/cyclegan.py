@@ -29,7 +29,6 @@ class ResidualGenerator(nn.Module):
         images_b = ResidualGenerator(channels=3, image_size=128)(images_a)  # (B, 3, 128, 128)
 
     Args:
-        channels: of the images.
         image_size: side in pixels, a multiple of 4 from 12 on. It decides the defaults below.
         base_channels: n; None for the paper's 64, or 16 under 64 pixels.
         blocks: residual blocks; None for the paper's 9 from 256 pixels on and 6 below, or 3 under
@@ -46,11 +45,8 @@ class ResidualGenerator(nn.Module):
     ) -> None:
         super().__init__()
         if image_size % 4 or image_size < 12:
-            raise UnfitArgument(
-                "image_size",
-                f"is {image_size}; it has to be a multiple of 4 from 12 on (28, 128 or 256, say), "
-                "as CycleGAN's generator halves images twice.",
-            )
+            problem = f"is {image_size}; it has to be a multiple of 4 from 12 on (28 or 128, say)."
+            raise UnfitArgument("image_size", problem)
         n = _base_channels(base_channels, image_size)
         if blocks is None:
             blocks = 3 if image_size < _PICTURES else 6 if image_size < 256 else 9
@@ -102,13 +98,11 @@ class PatchDiscriminator(nn.Module):
         logits = PatchDiscriminator(channels=3, image_size=128)(images)  # (B, 1, 14, 14)
 
     Args:
-        channels: of the images.
         image_size: side in pixels. It decides the defaults below.
         base_channels: channels of the first layer, doubled up to eightfold; None for the paper's
             64, or 16 under 64 pixels.
         layers: strided layers; patches are 16 pixels wide with 1, 34 with 2, 70 with 3, 142 with
-            4. They have to leave 3 pixels of the image. None for the paper's 3, or 2 under 64
-            pixels.
+            4. None for the paper's 3, or 2 under 64 pixels.
     """
 
     @checked
@@ -123,10 +117,8 @@ class PatchDiscriminator(nn.Module):
         n = _base_channels(base_channels, image_size)
         layers = layers or (2 if image_size < _PICTURES else 3)
         if image_size >> layers < 3:
-            raise UnfitArgument(
-                "layers",
-                f"is {layers}; that many strided layers leave too little of {image_size} pixels.",
-            )
+            problem = f"is {layers}; they leave too little of {image_size} pixels: take fewer."
+            raise UnfitArgument("layers", problem)
         net: list[nn.Module] = [nn.Conv2d(channels, n, 4, 2, 1), leaky_relu()]
         width = n
         for layer in range(1, layers + 1):

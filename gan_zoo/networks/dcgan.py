@@ -35,8 +35,7 @@ class DCGANGenerator(nn.Module):
         images = generator(torch.rand(16, 100) * 2 - 1)  # (16, 3, 64, 64)
 
     Args:
-        latent_dim: length of the noise vector.
-        channels, image_size: shape of the images; a size of 4, 5, 6 or 7 times a power of two.
+        image_size: 4, 5, 6 or 7 times a power of two.
         base_channels: channels of the last hidden map.
         kernel_size: of the transposed convolutions; the authors' is 5, later code often has 4.
         num_classes: None for no condition; else the one-hot label is joined to the noise.
@@ -61,15 +60,12 @@ class DCGANGenerator(nn.Module):
         doublings = count_halvings(image_size)
         size, width = image_size >> doublings, base_channels << (doublings - 1)
         features = latent_dim + (num_classes or 0)
-        project, *normed = batch_normed(
-            nn.ConvTranspose2d(features, width, size, bias=False), activation()
-        )
+        to_map = nn.ConvTranspose2d(features, width, size, bias=False)
+        project, *normed = batch_normed(to_map, activation())
         telescope = [nn.Upsample(scale_factor=zeta)] if zeta > 1 else []
         layers = [nn.Unflatten(1, (features, 1, 1)), project, *telescope, *normed]
         for _ in range(doublings - 1):
-            layers += batch_normed(
-                doubling(width, width // 2, kernel_size, bias=False), activation()
-            )
+            layers += batch_normed(doubling(width, width // 2, kernel_size), activation())
             width //= 2
         layers += [doubling(width, channels, kernel_size, bias=True), nn.Tanh()]
         self.net = nn.Sequential(*layers)
@@ -90,7 +86,7 @@ class DCGANDiscriminator(nn.Module):
         logits = DCGANDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
     Args:
-        channels, image_size: shape of the images; a size of 4, 5, 6 or 7 times a power of two.
+        image_size: 4, 5, 6 or 7 times a power of two.
         base_channels: channels of the first hidden map; they double with each halving.
         kernel_size: of the convolutions; the authors' is 5.
         norm: False leaves the batch norm out, as a gradient penalty requires.
@@ -142,8 +138,7 @@ class ConditionalMNISTGenerator(nn.Module):
         images = ConditionalMNISTGenerator()(torch.rand(10, 100), torch.arange(10))
 
     Args:
-        latent_dim, num_classes: lengths of the noise vector and of the one-hot label.
-        channels, image_size: shape of the images; a size that is a multiple of 4.
+        image_size: a multiple of 4.
         base_channels: channels of the last hidden map; the map before it has twice as many.
         fc_units: width of the first layer.
     """
@@ -161,20 +156,15 @@ class ConditionalMNISTGenerator(nn.Module):
         super().__init__()
         size, width = quarter_size(image_size), 2 * base_channels
         self.num_classes = num_classes
-        self.fc = nn.Sequential(
-            *batch_normed(
-                nn.Linear(latent_dim + num_classes, fc_units, bias=False), nn.ReLU(), affine=False
-            )
-        )
+        fc = nn.Linear(latent_dim + num_classes, fc_units, bias=False)
+        self.fc = nn.Sequential(*batch_normed(fc, nn.ReLU(), affine=False))
         to_map = nn.Linear(fc_units + num_classes, width * size**2, bias=False)
         self.project = nn.Sequential(
             *batch_normed(to_map, nn.ReLU(), affine=False), nn.Unflatten(1, (width, size, size))
         )
-        up = doubling(width + num_classes, base_channels, 5, bias=False)
+        up = doubling(width + num_classes, base_channels, 5)
         self.up = nn.Sequential(*batch_normed(up, nn.ReLU(), affine=False))
-        self.to_image = nn.Sequential(
-            doubling(base_channels + num_classes, channels, 5, bias=False), nn.Tanh()
-        )
+        self.to_image = nn.Sequential(doubling(base_channels + num_classes, channels, 5), nn.Tanh())
         initialise_normal(self)
 
     def forward(self, noise: Tensor, label: Tensor) -> Tensor:

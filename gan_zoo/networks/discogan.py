@@ -24,11 +24,8 @@ from gan_zoo.ranges import Count, UnfitArgument, checked
 
 def _image_shape(channels: int | None, image_size: int | None) -> tuple[int, int]:
     if channels is None or image_size is None:
-        raise UnfitArgument(
-            "channels",
-            "is null, as for data that are points, and these networks are for images "
-            "(experiment=discogan_toy has networks for points).",
-        )
+        problem = "is null, as data that are points have none (experiment=discogan_toy has networks"
+        raise UnfitArgument("channels", f"{problem} for them).")
     return channels, image_size
 
 
@@ -41,8 +38,8 @@ class DiscoGANGenerator(nn.Module):
         images_b = DiscoGANGenerator(channels=3, image_size=64)(images_a)  # (B, 3, 64, 64)
 
     Args:
-        channels, image_size: shape of the images; a size of 4, 5, 6 or 7 times a power of two.
-            None, as for data that are points, is refused.
+        channels, image_size: of the images; a size of 4, 5, 6 or 7 times a power of two. None, as
+            for data that are points, is refused.
         base_channels: channels of the first map; they double with each halving (the authors': 64).
         bottleneck: channels of a further layer that reduces the small map to one point (the
             authors' option has 100); None for none.
@@ -68,7 +65,7 @@ class DiscoGANGenerator(nn.Module):
             up = nn.ConvTranspose2d(bottleneck, wide, side, bias=False)
             layers += batch_normed(up, nn.ReLU())
         for wide, narrow in itertools.pairwise(widths):
-            layers += batch_normed(doubling(wide, narrow, 4, bias=False), nn.ReLU())
+            layers += batch_normed(doubling(wide, narrow, 4), nn.ReLU())
         layers += [doubling(base_channels, channels, 4, bias=True), nn.Tanh()]
         self.net = nn.Sequential(*layers)
         initialise_normal(self)
@@ -78,12 +75,7 @@ class DiscoGANGenerator(nn.Module):
 
 
 class _FeatureDiscriminator(nn.Module):
-    """Blocks in a row, of which the last makes the logits.
-
-    Args:
-        blocks: the layers.
-        matched: which of the hidden blocks' outputs feature matching compares.
-    """
+    """Blocks in a row; the last makes the logits, the ``matched`` ones features to be compared."""
 
     def __init__(self, blocks: list[nn.Module], matched: slice) -> None:
         super().__init__()
@@ -147,8 +139,7 @@ class PointDiscriminator(_FeatureDiscriminator):
 
         logits, features = PointDiscriminator().judge(torch.randn(16, 2))
 
-    Args:
-        hidden: widths of the hidden layers.
+    Args: as PointGenerator's.
     """
 
     @checked

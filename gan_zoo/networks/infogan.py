@@ -38,12 +38,11 @@ class InfoGANGenerator(nn.Module):
         images = InfoGANGenerator()(torch.cat([torch.randn(10, 62), codes], 1))  # (10, 1, 28, 28)
 
     Args:
-        latent_dim: length of the noise vector, without the codes.
+        latent_dim: length of the noise vector without the codes.
         categorical_codes, continuous_codes: the codes that follow the noise: the number of
             categories of each, and the number of continuous ones.
-        channels, image_size: shape of the images; a size that is a multiple of 4.
-        base_channels: channels of the last hidden map (the paper: 64); the one before has twice
-            as many.
+        image_size: a multiple of 4.
+        base_channels: channels of the last hidden map (the paper: 64), half the one's before.
         fc_units: width of the first layer (the paper: 1024).
     """
 
@@ -65,7 +64,7 @@ class InfoGANGenerator(nn.Module):
             *batch_normed(nn.Linear(features, fc_units, bias=False), nn.ReLU()),
             *batch_normed(nn.Linear(fc_units, width * size**2, bias=False), nn.ReLU()),
             nn.Unflatten(1, (width, size, size)),
-            *batch_normed(doubling(width, base_channels, 4, bias=False), nn.ReLU()),
+            *batch_normed(doubling(width, base_channels, 4), nn.ReLU()),
             doubling(base_channels, channels, 4, bias=True),
             nn.Tanh(),
         )
@@ -85,7 +84,7 @@ class InfoGANDiscriminator(nn.Module):
 
     Args:
         categorical_codes, continuous_codes: the codes that Q reads, as InfoGANGenerator's.
-        channels, image_size: shape of the images; a size that is a multiple of 4.
+        image_size: a multiple of 4.
         base_channels: channels of the first map (the paper: 64); the second has twice as many.
         fc_units, q_units: widths of the shared FC layer and of Q's own (the paper: 1024 and 128).
         negative_slope: of LeakyReLU (the paper: .1; its code: .01).

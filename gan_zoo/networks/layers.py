@@ -23,7 +23,7 @@ def batch_normed(layer: Weighted, activation: nn.Module, affine: bool = True) ->
     return [layer, nn.BatchNorm2d(layer.out_channels, affine=affine), activation]
 
 
-def doubling(width_in: int, width: int, kernel_size: int, bias: bool) -> nn.ConvTranspose2d:
+def doubling(width_in: int, width: int, kernel_size: int, bias: bool = False) -> nn.ConvTranspose2d:
     """A transposed convolution that exactly doubles a map's sides."""
     padding = (kernel_size - 1) // 2
     return nn.ConvTranspose2d(
@@ -40,16 +40,10 @@ def halving_blocks(
     norm_first: bool = False,
     activation: Activation = leaky_relu,
 ) -> list[list[nn.Module]]:
-    """Blocks of a strided convolution, batch norm and an activation; each halves a map's sides.
+    """``count`` blocks of strided convolution, batch norm and activation that halve a map's sides.
 
-    Args:
-        channels: of the input.
-        base_channels: channels after the first block; they double with each further one.
-        count: number of blocks.
-        kernel_size: of the convolutions.
-        norm: batch norm, in place of the convolution's bias, in all blocks but the first.
-        norm_first: in the first block too.
-        activation: makes a block's activation.
+    Channels are ``base_channels`` after the first block and double with each further one. ``norm``
+    puts batch norm in the place of the bias, in the first block only with ``norm_first``.
     """
     blocks, width_in = [], channels
     for level in range(count):
@@ -104,13 +98,9 @@ def initialise(
     bias: float = 0.0,
     norms: tuple[type[nn.Module], ...] = (),
 ) -> None:
-    """Initialises all linear and convolutional layers, in the order in which they are registered.
+    """Initialises the linear and convolutional layers by ``weights``, with constant biases.
 
-    Args:
-        network: whose layers.
-        weights: initialises the weights of one layer.
-        bias: value of all biases.
-        norms: classes of batch norm whose scales are drawn from N(1, .02), with shifts 0.
+    Batch norm of the classes ``norms`` gets scales ~ N(1, .02) and shifts of 0.
     """
     for module in network.modules():
         if isinstance(module, Weighted):
@@ -137,18 +127,14 @@ def initialise_uniform(network: nn.Module, bound: float | None) -> None:
 
 def initialise_orthogonal(network: nn.Module) -> None:
     """StackGAN++'s authors' code: orthogonal weights, all batch norm's scales ~ N(1, .02)."""
-    initialise(
-        network,
-        lambda layer: nn.init.orthogonal_(layer.weight),
-        norms=(nn.BatchNorm1d, nn.BatchNorm2d),
-    )
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    initialise(network, lambda layer: nn.init.orthogonal_(layer.weight), norms=norms)
 
 
 def count_halvings(image_size: int) -> int:
     """How many stride-2 layers reduce ``image_size`` pixels to a map of 4 to 7.
 
-    Raises:
-        UnfitArgument: if the size is not 4, 5, 6 or 7 times a power of two, 8 or more.
+    UnfitArgument if the size is not 4, 5, 6 or 7 times a power of two, 8 or more.
     """
     size, count = image_size, 0
     while size > 7 and size % 2 == 0:
@@ -165,17 +151,10 @@ def count_halvings(image_size: int) -> int:
 
 
 def quarter_size(image_size: int) -> int:
-    """A quarter of the image's side, for networks that halve or double a map twice.
-
-    Raises:
-        UnfitArgument: for an image size that is not a multiple of 4.
-    """
+    """The side of a map that is doubled twice to the image; UnfitArgument if there is none."""
     if image_size % 4:
-        raise UnfitArgument(
-            "image_size",
-            f"is {image_size} pixels; it has to be a multiple of 4 (28 or 32, say), as these "
-            "networks halve or double a map twice.",
-        )
+        problem = f"is {image_size} pixels; it has to be a multiple of 4 (28 or 32, say)."
+        raise UnfitArgument("image_size", problem)
     return image_size // 4
 
 
@@ -188,10 +167,9 @@ def sizes_up_to(size: int) -> list[int]:
 
 
 def coarse_size(image_size: int, factor: int) -> int:
-    """The side of an image that is ``factor`` times as small, as in StackGAN's Stage I.
+    """The side of the image that StackGAN's Stage I makes of one ``factor`` times as large.
 
-    Raises:
-        UnfitArgument: unless the factor is a power of two that leaves 8 pixels or more.
+    UnfitArgument unless the factor is a power of two that leaves 8 pixels or more.
     """
     if factor < 2 or factor & (factor - 1) or image_size % factor or image_size // factor < 8:
         raise UnfitArgument(
@@ -205,8 +183,7 @@ def coarse_size(image_size: int, factor: int) -> int:
 def scale_sizes(image_size: int, num_scales: int) -> list[int]:
     """The sides of StackGAN++'s images, the coarsest first, each half of the next.
 
-    Raises:
-        UnfitArgument: if there are fewer than 2, or the coarsest has fewer than 8 pixels.
+    UnfitArgument if there are fewer than 2, or the coarsest has fewer than 8 pixels.
     """
     if num_scales < 2 or image_size >> (num_scales - 1) < 8 or image_size % 2 ** (num_scales - 1):
         raise UnfitArgument(

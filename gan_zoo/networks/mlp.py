@@ -17,11 +17,7 @@ from gan_zoo.ranges import Count, Positive, Share, checked
 
 
 def _layers(
-    features: int,
-    hidden: Sequence[int],
-    activation: nn.Module,
-    norm: bool = False,
-    dropout: float = 0.0,
+    features: int, hidden: Sequence[int], activation: nn.Module, norm: bool, dropout: float = 0.0
 ) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in hidden:
@@ -44,8 +40,6 @@ class MLPGenerator(nn.Module):
         images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
 
     Args:
-        latent_dim: length of the noise vector.
-        channels, image_size: shape of the images.
         hidden: widths of the hidden layers.
         negative_slope: slope of the LeakyReLU; 0 makes it a ReLU.
         norm: batch norm in the hidden layers; without it the generator tends to make few digits.
@@ -81,9 +75,7 @@ class MLPDiscriminator(nn.Module):
         logits = MLPDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
     Args:
-        channels, image_size: shape of the images.
-        hidden: widths of the hidden layers.
-        negative_slope: slope of the LeakyReLU.
+        hidden, negative_slope: as in MLPGenerator.
         dropout: probability that a hidden unit is dropped in training.
     """
 
@@ -100,7 +92,7 @@ class MLPDiscriminator(nn.Module):
         features = channels * image_size**2
         self.net = nn.Sequential(
             nn.Flatten(),
-            *_layers(features, hidden, nn.LeakyReLU(negative_slope), dropout=dropout),
+            *_layers(features, hidden, nn.LeakyReLU(negative_slope), False, dropout),
             nn.Linear([features, *hidden][-1], 1),
         )
 
@@ -113,10 +105,7 @@ class Maxout(nn.Module):
 
         hidden = Maxout(784, units=240, pieces=5)(torch.rand(16, 784))  # (16, 240)
 
-    Args:
-        in_features: length of the input.
-        units: length of the output.
-        pieces: linear pieces of each unit.
+    ``in_features`` and ``units`` are the lengths of the input and the output.
     """
 
     @checked
@@ -138,7 +127,6 @@ class MaxoutDiscriminator(nn.Module):
         logits = MaxoutDiscriminator(unit_range=True, weight_range=0.005)(torch.rand(16, 1, 28, 28))
 
     Args:
-        channels, image_size: shape of the images.
         units, pieces: of each maxout layer.
         input_dropout, dropout: probabilities to drop a pixel, and a hidden unit.
         unit_range: rescales pixels to [0, 1], as the paper has them: smaller inputs, and a dropped
@@ -185,8 +173,6 @@ class ConditionalMLPGenerator(nn.Module):
         digits = ConditionalMLPGenerator()(torch.rand(10, 100), torch.arange(10))  # (10, 1, 28, 28)
 
     Args:
-        latent_dim, num_classes: lengths of the noise vector and of the one-hot label.
-        channels, image_size: shape of the images.
         noise_units, label_units, joint_units: widths of the three hidden layers.
         norm: batch norm in the noise's and the joint layer, so that noise and label start with
             equal influence. The paper has none; without it, Adam leads to one image per class.
@@ -214,7 +200,7 @@ class ConditionalMLPGenerator(nn.Module):
             *_layers(latent_dim, [noise_units], nn.ReLU(), norm, dropout)
         )
         self.label_branch = nn.Sequential(
-            *_layers(num_classes, [label_units], nn.ReLU(), dropout=dropout)
+            *_layers(num_classes, [label_units], nn.ReLU(), False, dropout)
         )
         self.joint = nn.Sequential(
             *_layers(noise_units + label_units, [joint_units], nn.ReLU(), norm, dropout),
@@ -236,8 +222,6 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         logits = ConditionalMaxoutDiscriminator()(torch.rand(10, 1, 28, 28), torch.arange(10))
 
     Args:
-        num_classes: length of the one-hot label.
-        channels, image_size: shape of the images.
         image_units, label_units, joint_units: widths of the maxout layers.
         dropout: probability that a hidden unit is dropped in training (the paper: .5).
         unit_range: as in MaxoutDiscriminator.
@@ -261,11 +245,9 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         self.num_classes = num_classes
         self.unit_range = unit_range
         self.image_branch = nn.Sequential(
-            nn.Flatten(),
-            Maxout(channels * image_size**2, image_units, pieces=5),
-            nn.Dropout(dropout),
+            nn.Flatten(), Maxout(channels * image_size**2, image_units), nn.Dropout(dropout)
         )
-        embedding = Maxout(num_classes, label_units, pieces=5)
+        embedding = Maxout(num_classes, label_units)
         # A one-hot vector has one input that is not 0. With torch's initialisation, which expects
         # num_classes of them, the label has too little influence beside the image to be learnt.
         nn.init.normal_(embedding.linear.weight)

@@ -51,8 +51,8 @@ class StageOneGenerator(nn.Module):
     Args:
         latent_dim: length of z; the noise is (B, latent_dim + condition_dim).
         embedding_dim, condition_dim, augment: as ConditioningAugmentation's.
-        channels, image_size: shape of the final images.
-        factor: how many times as large those are as these, a power of two.
+        image_size: of the final images.
+        factor: how many times as large the final images are as these, a power of two.
         base_channels: channels of the last hidden map; they double towards the first (the paper:
             64, of 1024).
     """
@@ -104,8 +104,8 @@ class StageTwoGenerator(nn.Module):
 
     Args:
         embedding_dim, condition_dim, augment: as ConditioningAugmentation's.
-        channels, image_size: shape of the fine images.
-        factor: how many times as large they are as the coarse ones.
+        image_size: of the fine images.
+        factor: how many times as large the fine images are as the coarse ones.
         base_channels: channels of the last hidden map.
         residual_blocks: how many (the paper: 4, or 2 for 128 pixels).
         encoder_halvings: from the coarse image to the inner map; None for the paper's 2 from 64

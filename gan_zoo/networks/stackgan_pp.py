@@ -19,11 +19,7 @@ from gan_zoo.networks.layers import (
     join_condition,
     scale_sizes,
 )
-from gan_zoo.networks.text_to_image import (
-    ConditioningAugmentation,
-    ScaleImages,
-    TextDiscriminator,
-)
+from gan_zoo.networks.text_to_image import ConditioningAugmentation, ScaleImages, TextDiscriminator
 from gan_zoo.ranges import Count, Few, checked
 
 
@@ -63,7 +59,7 @@ class TreeGenerator(nn.Module):
         latent_dim: length of z; with text the noise is (B, latent_dim + condition_dim).
         embedding_dim: of the captions; None without text.
         condition_dim, augment: as ConditioningAugmentation's.
-        channels, image_size: shape of the finest images.
+        image_size: of the finest images.
         num_scales: 2 or more, each twice as large as the one before; the coarsest has 8 pixels or
             more.
         base_channels: channels of the finest hidden map; they double towards the coarser ones.
@@ -98,24 +94,20 @@ class TreeGenerator(nn.Module):
         width = base_channels << (num_scales - 1)
         inner = width << doublings
         to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
-        self.trunk = nn.ModuleList(
-            [
-                nn.Sequential(
-                    *batch_normed(to_map, nn.GLU(1)),
-                    nn.Unflatten(1, (inner, first, first)),
-                    *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
-                )
-            ]
+        root = nn.Sequential(
+            *batch_normed(to_map, nn.GLU(1)),
+            nn.Unflatten(1, (inner, first, first)),
+            *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
         )
+        self.trunk = nn.ModuleList([root])
         self.to_image = nn.ModuleList([_image_head(width, channels)])
         for _ in range(num_scales - 1):
-            self.trunk.append(
-                nn.Sequential(
-                    _gated(width + condition_dim, width),
-                    *(_residual(width) for _ in range(residual_blocks)),
-                    _gated_doubled(width, width // 2),
-                )
+            branch = nn.Sequential(
+                _gated(width + condition_dim, width),
+                *(_residual(width) for _ in range(residual_blocks)),
+                _gated_doubled(width, width // 2),
             )
+            self.trunk.append(branch)
             width //= 2
             self.to_image.append(_image_head(width, channels))
         initialise_orthogonal(self)
@@ -146,8 +138,7 @@ class TreeDiscriminators(nn.ModuleList):
 
     Args:
         discriminator: image_size -> TextDiscriminator.
-        image_size: of the finest scale.
-        num_scales: how many.
+        image_size, num_scales: as TreeGenerator's.
     """
 
     @checked

@@ -96,7 +96,7 @@ def _keep_variance(linear: nn.Linear) -> None:
 
 
 class TextDiscriminator(nn.Module):
-    """Judges images by themselves, and whether they fit their captions.
+    """Says whether images are real, by themselves and together with their captions.
 
     4x4 convolutions of stride 2 with LeakyReLU(.2), batch norm in all but the first, halve the
     image to a small map; each logit is read from it after one more layer. The caption is reduced to
@@ -108,14 +108,14 @@ class TextDiscriminator(nn.Module):
         logits = discriminator.fits(features, torch.randn(16, 64))  # (16, 1)
 
     Args:
-        channels, image_size: shape of the final images.
+        image_size: of the final images.
         embedding_dim: of the captions; None without text.
-        factor: how many times as large those are as the ones it judges.
+        factor: how many times as large the final images are as those it judges.
         base_channels: channels of the first hidden map; they double with each halving.
         text_dim: N_d of the paper.
-        joint_channels: of the layer that joins image and caption (the paper: 512).
+        joint_channels, joint_kernel_size: of the layer that joins image and caption (channels in
+            the paper: 512; kernel size in StackGAN: 1, in StackGAN++: 3).
         unconditional: adds a logit for the image by itself; without text there always is one.
-        joint_kernel_size: of that layer (StackGAN 1, StackGAN++ 3).
         orthogonal: StackGAN++'s initialisation instead of N(0, .02).
 
     Attributes:
@@ -151,9 +151,7 @@ class TextDiscriminator(nn.Module):
                 width + text_dim, joint_channels, joint_kernel_size, padding="same", bias=False
             )
             self.joint = nn.Sequential(
-                *batch_normed(joint, leaky_relu()),
-                nn.Conv2d(joint_channels, 1, side),
-                nn.Flatten(),
+                *batch_normed(joint, leaky_relu()), nn.Conv2d(joint_channels, 1, side), nn.Flatten()
             )
         (initialise_orthogonal if orthogonal else initialise_normal)(self)
         if self.text is not None:
@@ -166,11 +164,11 @@ class TextDiscriminator(nn.Module):
         return self.body(image)
 
     def fits(self, features: Tensor, caption: Tensor) -> Tensor:
-        """Logits (B, 1) of real images that match their captions (B, embedding_dim)."""
+        """Logits (B, 1): are images of these features real, and captions (B, E) theirs?"""
         assert self.text is not None
         return self.joint(join_condition(features, self.text(caption)))
 
     def real(self, features: Tensor) -> Tensor:
-        """Logits (B, 1) of real images, whatever they show."""
+        """Logits (B, 1): are images of these features real, whatever they show?"""
         assert self.alone is not None
         return self.alone(features)

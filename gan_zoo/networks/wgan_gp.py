@@ -46,9 +46,7 @@ class ConvGenerator(nn.Module):
         images = ConvGenerator()(torch.randn(16, 128))  # (16, 1, 28, 28)
 
     Args:
-        latent_dim: length of the noise vector (the code: 128).
-        channels, image_size: shape of the images.
-        base_channels: channels of the last hidden map (the code's DIM, 64); they double downwards.
+        base_channels: channels of the last hidden map (the code's DIM: 64); earlier ones have more.
         norm: batch norm, which the code has in its clipping mode alone.
     """
 
@@ -64,10 +62,8 @@ class ConvGenerator(nn.Module):
         super().__init__()
         first, *sizes = sizes_up_to(image_size)
         width = base_channels << (len(sizes) - 1)
-        layers: list[nn.Module] = [
-            nn.Linear(latent_dim, width * first**2),
-            nn.Unflatten(1, (width, first, first)),
-        ]
+        to_map = nn.Linear(latent_dim, width * first**2)
+        layers: list[nn.Module] = [to_map, nn.Unflatten(1, (width, first, first))]
         for size in sizes:
             if norm:
                 layers.append(nn.BatchNorm2d(width))
@@ -89,8 +85,7 @@ class ConvCritic(nn.Module):
         scores = ConvCritic()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
     Args:
-        channels, image_size: shape of the images.
-        base_channels: channels of the first map (the code's DIM, 64); they double with each.
+        base_channels: channels of the first map (the code's DIM: 64); they double with each.
         layer_norm: layer norm after all convolutions but the first, which the paper recommends in
             place of batch norm.
     """
@@ -171,11 +166,10 @@ def _normed(norm: type[nn.Module] | None, width: int, size: int) -> list[nn.Modu
 def _doublings(image_size: int) -> int:
     doublings = (image_size // 4).bit_length() - 1
     if image_size < 16 or image_size != 4 << doublings:
-        raise UnfitArgument(
-            "image_size",
-            f"is {image_size}; the residual networks can't make images of {image_size} pixels, but "
-            "of 4 times a power of two, 16 or more (dataset.image_size=32, say).",
+        problem = (
+            f"is {image_size} pixels; it has to be 16, 32, 64, ... (dataset.image_size=32, say)."
         )
+        raise UnfitArgument("image_size", problem)
     return doublings
 
 
@@ -185,8 +179,7 @@ class ResNetGenerator(nn.Module):
         images = ResNetGenerator(channels=3)(torch.randn(16, 128))  # (16, 3, 32, 32)
 
     Args:
-        latent_dim: length of the noise vector (the paper: 128).
-        channels, image_size: shape of the images; a size of 4 times a power of two, 16 or more.
+        image_size: 4 times a power of two, 16 or more.
         base_channels: channels of every map (the paper, CIFAR-10: 128).
     """
 
@@ -224,7 +217,7 @@ class ResNetCritic(nn.Module):
         scores = ResNetCritic(channels=3)(torch.rand(16, 3, 32, 32))  # (16, 1)
 
     Args:
-        channels, image_size: shape of the images; a size of 4 times a power of two, 16 or more.
+        image_size: 4 times a power of two, 16 or more.
         base_channels: channels of every map (the paper, CIFAR-10: 128).
         layer_norm: layer norm in all blocks but the first.
     """
