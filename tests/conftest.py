@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from gan_zoo.data import ImageBatch, ImagePair
 from gan_zoo.data.base import normalised, pass_through
 from gan_zoo.data.mnist import InMemoryImages
-from gan_zoo.data.two_domains import Domain, InMemoryPairs
+from gan_zoo.data.pairs import Domain, InMemoryPairs
 from gan_zoo.models import GAN
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 

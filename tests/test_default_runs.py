@@ -21,8 +21,10 @@ from scipy.optimize import linear_sum_assignment
 from gan_zoo import load
 from gan_zoo.data import ImageBatch, MNISTDataModule, available_dataset
 from gan_zoo.data.base import normalised
+from gan_zoo.data.digit_pairs import colored, edges, negatives, rotated
 from gan_zoo.data.mnist import load_images
-from gan_zoo.data.two_domains import Domain, colored, edges, load_usps, negatives, rotated
+from gan_zoo.data.mnist_usps import load_usps
+from gan_zoo.data.pairs import Domain
 from gan_zoo.metrics.agreement import covered_modes, pixel_agreement
 from gan_zoo.networks.cogan import CoupledDiscriminator
 from gan_zoo.plotting import to_uint8

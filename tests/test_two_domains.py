@@ -19,16 +19,10 @@ from gan_zoo.data import (
     RotatedDigitsDataModule,
     UnpairedFolderDataModule,
 )
+from gan_zoo.data.digit_pairs import colored, edges, negatives, rotated
+from gan_zoo.data.mnist_usps import available_usps, load_usps
+from gan_zoo.data.pairs import InMemoryPairs
 from gan_zoo.data.pictures import files_in
-from gan_zoo.data.two_domains import (
-    InMemoryPairs,
-    available_usps,
-    colored,
-    edges,
-    load_usps,
-    negatives,
-    rotated,
-)
 from gan_zoo.metrics.agreement import covered_modes, pixel_agreement
 
 PALETTE = [[13, 8, 135], [203, 70, 121], [240, 249, 33]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from gan_zoo.options import refuse_unless_whole
 from gan_zoo.randomness import derived_seed, seed_generators
-from gan_zoo.ranges import Natural, refuse_unfit, shown
+from gan_zoo.ranges import Count, Natural, Range, checked, shown
 
 Part = Literal["train", "val", "test"]
+Workers = Annotated[int, Range(0, 1024)]
 
 
 class ImageBatch(NamedTuple):
@@ -41,7 +41,7 @@ class BatchSource(Protocol):
     """What fetches whole batches: an InMemoryDataset, or torch's Subset of one."""
 
     def __len__(self) -> int:
-        """How many examples there are."""
+        """Number of examples."""
 
     def __getitems__(self, indices: Any) -> Any:
         """The batch at these indices."""
@@ -67,7 +67,7 @@ class InMemoryDataset(Dataset[Any]):
 
 
 class LabelledDataset(InMemoryDataset):
-    """A dataset of ImageBatch that tells all labels at once.
+    """A dataset of ImageBatch whose labels are known without fetching the images.
 
     Attributes:
         labels: (N,) int64; -1 where classes are not known.
@@ -82,8 +82,8 @@ class InMemoryImages(LabelledDataset):
     Args:
         images: (N, C, H, H) uint8.
         labels: (N,) int64.
-        image_size: side to pad or resize the images of a batch to, which for all of them at once
-            could take more memory than there is; None leaves them as they are.
+        image_size: side to pad or resize images to, in pixels; None keeps theirs. It is done batch
+            by batch, as all images at once could need more memory than there is.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, image_size: int | None = None) -> None:
@@ -103,34 +103,34 @@ class InMemoryImages(LabelledDataset):
         return self.images, self.labels
 
 
-class Draw(NamedTuple):
-    """What makes a training batch.
+class BatchPlan(NamedTuple):
+    """What decides a training batch.
 
     Attributes:
         indices: of its examples.
-        seed: of what is drawn for it, such as crops and captions.
+        seed: of what is drawn for it at random, such as crops and captions.
     """
 
     indices: list[int]
     seed: int
 
 
-class TrainingBatches(Sampler[Draw]):
-    """Which examples make which batch: a new order each epoch, of whole batches.
+class TrainingBatches(Sampler[BatchPlan]):
+    """Plans the training batches: whole batches, in a new order each epoch.
 
-    All of it follows from the seed and the number of the batch, so that it can begin anywhere.
-    Several processes share each batch of ``world_size * batch_size`` examples out.
+    A plan depends on the seed and the batch's number alone, so that iteration can start at any
+    batch. Processes share the examples of each global batch of ``world_size * batch_size``.
 
     Args:
-        count: of examples.
-        batch_size: examples to a batch, in each process.
+        count: number of examples.
+        batch_size: examples in a batch, in each process.
         seed: decides the orders.
-        rank, world_size: this process's number, and how many there are.
-        batches_an_epoch: how many are drawn before the next order; None for all.
-        same_order: have every epoch in the first one's order, to overfit to its first batches.
+        rank, world_size: of this process.
+        batches_per_epoch: batches after which the next order begins; None for all.
+        same_order: give every epoch the first one's order, to overfit to its first batches.
 
     Attributes:
-        begun: how many batches have been drawn before the next iteration over it.
+        next_batch: number of the first batch of the next iteration, counted over all epochs.
 
     Raises:
         ValueError: for too few examples to give each process a batch.
@@ -143,7 +143,7 @@ class TrainingBatches(Sampler[Draw]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        batches_an_epoch: int | None = None,
+        batches_per_epoch: int | None = None,
         same_order: bool = False,
     ) -> None:
         self.count = count
@@ -152,33 +152,33 @@ class TrainingBatches(Sampler[Draw]):
         self.rank = rank
         self.world_size = world_size
         self.same_order = same_order
-        self.begun = 0
+        self.next_batch = 0
         if not len(self):
             raise ValueError(
                 f"{count:,} training images are too few for {world_size} batches of dataset."
                 f"batch_size={batch_size}, one for each process."
             )
-        self.batches_an_epoch = batches_an_epoch or len(self)
+        self.batches_per_epoch = batches_per_epoch or len(self)
 
     def __len__(self) -> int:
         return self.count // (self.batch_size * self.world_size)
 
-    def __iter__(self) -> Iterator[Draw]:
-        epoch, first = divmod(self.begun, self.batches_an_epoch)
+    def __iter__(self) -> Iterator[BatchPlan]:
+        epoch, first = divmod(self.next_batch, self.batches_per_epoch)
         number = 0 if self.same_order else epoch
         random = torch.Generator().manual_seed(derived_seed("order", self.seed, number))
         order = torch.randperm(self.count, generator=random)
         for batch in range(first, len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
-            yield Draw(
+            yield BatchPlan(
                 order[start : start + self.batch_size].tolist(),
                 derived_seed("batch", self.seed, number, batch, self.rank),
             )
-        self.begun = (epoch + 1) * self.batches_an_epoch
+        self.next_batch = (epoch + 1) * self.batches_per_epoch
 
 
-class _Drawn(Dataset[Any]):
-    """A dataset as a loader of TrainingBatches fetches it."""
+class _PlannedBatches(Dataset[Any]):
+    """A dataset whose batches are fetched by their plans."""
 
     def __init__(self, dataset: InMemoryDataset) -> None:
         self.dataset = dataset
@@ -186,65 +186,64 @@ class _Drawn(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, draw: Draw) -> Any:
+    def __getitems__(self, plan: BatchPlan) -> Any:
         with torch.random.fork_rng(devices=[]):
-            seed_generators(draw.seed)
-            return self.dataset.__getitems__(draw.indices)
+            seed_generators(plan.seed)
+            return self.dataset.__getitems__(plan.indices)
 
 
 class _TrainingLoader(DataLoader[Any]):
-    """Begins each epoch at the iteration that its trainer has come to."""
+    """A loader that continues at its trainer's iteration, as after resuming."""
 
     trainer: pl.Trainer | None = None
 
     def __iter__(self) -> Any:
         if self.trainer is not None:
-            self.batch_sampler.begun = self.trainer.global_step  # type: ignore[union-attr]
+            self.batch_sampler.next_batch = self.trainer.global_step  # type: ignore[union-attr]
         return super().__iter__()
 
 
 class InMemoryDataModule(pl.LightningDataModule):
-    """Loaders over datasets in memory.
+    """Loaders of datasets in memory.
 
-    Subclasses set ``train``, ``val`` (None without validation data) and ``test`` (None where there
-    is none) in ``setup``.
+    Subclasses set ``train``, ``val`` (None or empty without validation data) and ``test`` (None
+    where there is none) in ``setup``.
 
     Args:
-        name: of what is trained on; a folder or a run is named by it.
-        batch_size: examples to a batch, in each process.
+        name: of the dataset; folders and runs are named by it.
+        batch_size: examples in a batch, in each process.
         num_workers: loader processes; 0 is fastest for data in memory.
-        val_size: training examples to hold out for validation; None for a twelfth of them, 0 for
-            none.
+        val_size: training examples held out for validation; None for a twelfth of them, 0 for none.
 
     Attributes:
         batch_type: NamedTuple of a batch; models say which they take.
-        num_examples: how many ``examples`` gives at most.
+        num_examples: size of the batch that ``examples`` gives, at most.
         domains: names of the sets of images that it has: "a" and "b", or "" for one.
-        measured_images: how many generated images are measured where nobody says.
-        per_channel: whether each channel is an image of its own to the evaluator.
+        measured_images: number of generated images to measure by default.
+        per_channel: whether the evaluator sees each channel as an image of its own.
         framed_from: side of the originals that ``framed`` pads; None if images are never padded.
+        task: second part of ``title``.
         order_seed: decides the order of the training data and what is drawn for each batch; by
             default torch's seed when the data module was made.
 
     Raises:
-        ValueError: for an option out of its range.
+        UnfitArgument: for an argument out of its range.
     """
 
-    name: str
     batch_type: ClassVar[type]
     num_examples: ClassVar[int] = 64
     domains: ClassVar[tuple[str, ...]] = ("",)
     measured_images: ClassVar[int] = 10_000
     per_channel: ClassVar[bool] = False
     framed_from: ClassVar[int | None] = None
+    name: str
+    task: str = ""
 
+    @checked
     def __init__(
-        self, name: str, batch_size: int, num_workers: int, val_size: Natural | None
+        self, name: str, batch_size: Count, num_workers: Workers, val_size: Natural | None
     ) -> None:
         super().__init__()
-        whole_in_range("batch_size", batch_size, 1, 60000)
-        whole_in_range("num_workers", num_workers, 0, 1024)
-        refuse_unfit("dataset.val_size", val_size, Natural | None)
         self.name = name
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -256,22 +255,23 @@ class InMemoryDataModule(pl.LightningDataModule):
 
     @classmethod
     def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
-        """The name of what a data module with these options will train on.
+        """The name of the dataset that a data module with these arguments trains on.
 
         Raises:
-            ValueError, RuntimeError: where the data can't be had, or is not what it should be.
+            ValueError, RuntimeError: for data that is damaged, or that is neither on disk nor can
+                be downloaded.
         """
         return name
 
     def prepare_data(self) -> None:
-        """Nothing to do where the data is made or read in ``setup``."""
+        """Does nothing where data is made or read in ``setup``."""
 
     def setup(self, stage: str | None = None) -> None:
         """Makes the datasets; a second call changes nothing."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
-        dataset, trainer = self._present(self.train), self.trainer
+        dataset, trainer = self._existing(self.train), self.trainer
         batches = TrainingBatches(
             len(dataset),
             self.batch_size,
@@ -283,8 +283,9 @@ class InMemoryDataModule(pl.LightningDataModule):
         if trainer:
             limit = trainer.limit_train_batches
             share = limit if isinstance(limit, int) else int(limit * len(batches))
-            batches.batches_an_epoch = max(1, min(len(batches), share))
-        loader = _TrainingLoader(_Drawn(dataset), batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
+            batches.batches_per_epoch = max(1, min(len(batches), share))
+        planned = _PlannedBatches(dataset)
+        loader = _TrainingLoader(planned, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
         loader.trainer = trainer
         return loader
 
@@ -295,46 +296,27 @@ class InMemoryDataModule(pl.LightningDataModule):
         return self._in_order(self.test)
 
     def examples(self) -> Any:
-        """A batch to draw grids of, the same each time, held out from training where it can be."""
+        """A batch for sample grids, the same each time; of the test set where there is one."""
         dataset = self.source()
         return dataset.__getitems__(range(min(self.num_examples, len(dataset))))
 
     @property
     def title(self) -> str:
-        """The name, and the task where there is one."""
-        return "_".join(filter(None, (self.name, getattr(self, "task", ""))))
-
-    def source(self, part: Literal["val", "test"] = "test") -> InMemoryDataset:
-        """What models translate, or draw the captions of, when they are measured.
-
-        Without such a part it is the test set, and without that the training set.
-        """
-        dataset = (self.val if part == "val" else None) or self.test or self.train
-        if dataset is None:
-            raise RuntimeError("Call setup() before asking a data module for its images.")
-        return dataset
+        """What people read: the name, and the task where there is one."""
+        return f"{self.name}_{self.task}" if self.task else self.name
 
     @property
     def has_classes(self) -> bool:
-        """Whether ``labelled`` has test images of known classes, for an evaluator to judge by."""
+        """Whether ``labelled`` has test images of known classes, so that an evaluator can judge."""
         return False
 
-    def labelled(self, domain: str, part: Part) -> LabelledDataset:
-        """The images of a domain with their classes, -1 where these are not known.
+    def source(self, part: Literal["val", "test"] = "test") -> InMemoryDataset:
+        """The examples that models translate, or whose captions they draw, when measured.
 
-        What generated images are measured against: "train" are the images that are trained on,
-        without augmentation, "val" those held out of the training set, "test" the test images.
-
-        Raises:
-            ValueError: where there are none.
+        Without such a part it is the test set; without that, the training set.
         """
-        dataset = self.part(part)
-        if not isinstance(dataset, LabelledDataset):
-            raise ValueError(
-                f"{self.name} has no images to measure generated ones against: a dataset of images "
-                "would do."
-            )
-        return dataset
+        dataset = (self.val if part == "val" else None) or self.test or self.train
+        return self._existing(dataset)
 
     def part(self, part: Part) -> InMemoryDataset:
         """The training, validation or test set.
@@ -343,9 +325,8 @@ class InMemoryDataModule(pl.LightningDataModule):
             ValueError: where there is no such part.
             RuntimeError: before ``setup``.
         """
-        dataset = {"train": self.train, "val": self.val, "test": self.test}[part]
-        if self.train is None:
-            raise RuntimeError("Call setup() before asking a data module for its images.")
+        self._existing(self.train)
+        dataset: InMemoryDataset | None = getattr(self, part)
         if dataset:
             return dataset
         if part == "val":
@@ -355,15 +336,32 @@ class InMemoryDataModule(pl.LightningDataModule):
             )
         raise ValueError(f"{self.name} has no test images to measure generated ones against.")
 
-    def evaluator_images(self, domain: str, train: bool) -> LabelledDataset:
-        """What the evaluator of a domain's images is trained on, or judged by.
+    def labelled(self, domain: str, part: Part) -> LabelledDataset:
+        """The images of a domain with their classes, -1 where these are not known.
 
-        All training images, validation images included, so that it does not depend on val_size.
+        Generated images are measured against these. "train" are the images that are trained on,
+        without augmentation; "val" are held out of the training images.
+
+        Raises:
+            ValueError: where there are none.
+        """
+        dataset = self.part(part)
+        if not isinstance(dataset, LabelledDataset):
+            raise ValueError(
+                f"{self.name} has no images to measure generated ones against: choose a dataset of "
+                "images."
+            )
+        return dataset
+
+    def evaluator_images(self, domain: str, train: bool) -> LabelledDataset:
+        """What the evaluator of a domain's images is trained on, or tested on.
+
+        All training images, validation images included: the evaluator must not depend on val_size.
         """
         return self.labelled(domain, "train" if train else "test")
 
     def evaluator_name(self, domain: str) -> str:
-        """What that evaluator is called."""
+        """The name of that evaluator."""
         return f"{self.title}_{domain}" if domain else self.title
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
@@ -394,13 +392,13 @@ class InMemoryDataModule(pl.LightningDataModule):
         return size
 
     def _in_order(self, dataset: InMemoryDataset | None) -> DataLoader[Any]:
-        dataset, trainer = self._present(dataset), self.trainer
-        shared_out: DistributedSampler[Any] | None = (
+        dataset, trainer = self._existing(dataset), self.trainer
+        sampler: DistributedSampler[Any] | None = (
             DistributedSampler(dataset, trainer.world_size, trainer.global_rank, shuffle=False)
             if trainer and trainer.world_size > 1
             else None
         )
-        return DataLoader(dataset, self.batch_size, sampler=shared_out, **self._loading())
+        return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         return {
@@ -410,39 +408,28 @@ class InMemoryDataModule(pl.LightningDataModule):
             "collate_fn": pass_through,
         }
 
-    def _present(self, dataset: InMemoryDataset | None) -> InMemoryDataset:
+    def _existing(self, dataset: InMemoryDataset | None) -> InMemoryDataset:
         if dataset is None:
-            raise RuntimeError(
-                f"{self.name} has no such part, or setup() has not been called before asking for "
-                "its loader."
-            )
+            raise RuntimeError(f"{self.name} has no such part, or setup() has not been called yet.")
         return dataset
 
 
-def whole_in_range(option: str, value: object, low: int, high: int) -> None:
-    """Raises ValueError unless dataset.<option> is a whole number in the range."""
-    refuse_unless_whole(f"dataset.{option}", value, low, high)
-
-
 def framed(images: Tensor, size: int) -> Tensor:
-    """(B, C, H, H) uint8 in a frame of zeros up to ``size``, if that takes 1 or 2 pixels a side.
+    """(B, C, H, H) uint8, padded by zeros to ``size`` if that takes 1 or 2 pixels on each side.
 
-    28 -> 32 is usual for MNIST; other sizes are left for ``resized``.
+    28 -> 32 is usual for MNIST; images of other sizes are returned as they are.
     """
     border = size - images.shape[-1]
     return F.pad(images, [border // 2] * 4) if border in (2, 4) else images
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """(B, C, H, H) uint8 -> (B, C, size, size) in [0, 255], framed or resized.
-
-    What can't be framed is resized, antialiased bilinear.
-    """
+    """(B, C, H, H) uint8 -> (B, C, size, size) in [0, 255]: framed, else antialiased bilinear."""
     images = framed(images, size)
     if images.shape[-1] == size:
         return images
     scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
-    # Rounding can carry a mean of 255s a little over.
+    # By rounding, a mean of 255s can exceed 255 a little.
     return scaled.clamp_(0, 255)
 
 

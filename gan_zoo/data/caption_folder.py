@@ -9,24 +9,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_zoo.data.base import Part
+from gan_zoo.data.base import Part, Workers
 from gan_zoo.data.captions import (
     CaptionDataModule,
     Captions,
     InMemoryCaptions,
     WithoutCaptions,
 )
-from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule
-from gan_zoo.ranges import Decay, Natural, refuse_unfit
+from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side
+from gan_zoo.ranges import Count, Decay, Natural, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
 
 
 class CaptionedPicture(NamedTuple):
-    """A picture that is described.
+    """A picture with captions.
 
     Attributes:
-        name: path of its captions below their folder, without the ending.
+        name: path of its text file below the captions' folder, without the suffix.
         picture: its file.
         captions: one or more.
     """
@@ -37,40 +37,48 @@ class CaptionedPicture(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Its class: the folder that its captions lie in, or itself where they lie in none."""
+        """Its class: the folder of its text file, or its own name where there is no folder."""
         return self.name.rpartition("/")[0] or self.name
 
 
 class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
     """Pictures in one folder, and for each a text file of the same name in another.
 
-    A line of the text file is a caption. Captions belong to the picture of the same path below the
-    folders, or, where there is none, to the only one of the same name. Captions' folders are the
+    Each line of the text file is a caption. Captions belong to the picture of the same path below
+    the folders or, if there is none, to the only one of the same name. Captions' folders are the
     pictures' classes, as in CUB and Oxford flowers; without folders each picture is a class.
 
-    The test pictures are of classes that are never trained on, or those that a list names. All are
-    held in memory.
+    Test pictures are of classes that are not trained on, or those that a list names. All pictures
+    are held in memory.
+
+        data = CaptionFolderDataModule(text_encoder=TextEncoder(), root="birds")
+        data.setup()    # trains the encoder
+        batch = data.examples()
 
     Args:
         root: the folder that holds the two.
         image_folder, caption_folder: their names.
-        test_list: a text file that names the test set, a class or a picture a line; a file of
-            ``root`` where it is not found as given. None to draw classes by the seed.
-        test_share: of the classes, how many to draw.
-        val_size: training pictures held out for validation, drawn by the seed; None for a twelfth
-            of them, 0 for none.
-        name: what the run is named by.
+        test_list: a text file that names the test set, a class or a picture a line; looked for in
+            ``root`` too. None to draw classes by the seed.
+        test_share: share of the classes to draw.
+        image_size: side in pixels of what networks see.
+        batch_size: pictures in a batch, in each process.
+        num_workers: loader processes.
+        val_size: training pictures held out for validation, drawn by the seed; None for a twelfth,
+            0 for none.
+        name: of the dataset.
         options: CaptionDataModule's and PicturesDataModule's; ``load_size`` is 76 / 64 of
-            image_size by default, as StackGAN's authors have it, and ``when_broken`` is also about
-            captions without a picture or a caption.
+            image_size by default, as in StackGAN's authors' code, and ``when_broken`` also applies
+            to captions without a picture and pictures without a caption.
 
     Raises:
-        ValueError: for an option out of its range, a folder that is missing or empty, a list that
+        ValueError: for an argument out of its range, a folder that is missing or empty, a list that
             names what is not there, or a broken file under "stop".
     """
 
     load_ratio = 76 / 64
 
+    @checked
     def __init__(
         self,
         *,
@@ -78,10 +86,10 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         image_folder: str = "images",
         caption_folder: str = "text",
         test_list: str | Path | None = None,
-        test_share: float = 0.2,
-        image_size: int = 64,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        test_share: Decay = 0.2,
+        image_size: Side = 64,
+        batch_size: Count = 64,
+        num_workers: Workers = 0,
         val_size: Natural | None = None,
         name: str = "caption_folder",
         **options: Any,
@@ -95,15 +103,17 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
             val_size=val_size,
             **options,
         )
-        refuse_unfit("dataset.test_share", test_share, Decay)
         self.image_folder = image_folder
         self.caption_folder = caption_folder
         self.test_list = test_list
         self.test_share = test_share
-        for option, folder in (("image_folder", image_folder), ("caption_folder", caption_folder)):
+        for argument, folder in (
+            ("image_folder", image_folder),
+            ("caption_folder", caption_folder),
+        ):
             if not (self.root / folder).is_dir():
-                raise ValueError(
-                    f"dataset.root='{root}' has no folder '{folder}': dataset.{option} names it."
+                raise UnfitArgument(
+                    argument, f"is '{folder}'; there is no folder '{folder}' in '{root}'."
                 )
 
     def setup(self, stage: str | None = None) -> None:
@@ -115,7 +125,7 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         kinds = {kind: number for number, kind in enumerate(sorted({p.kind for p in pictures}))}
         order = torch.Generator().manual_seed(self.seed)
         test = self._test_names(pictures, list(kinds), order)
-        # Shuffled, so that the first ones, which grids show, are of different classes.
+        # Sample grids show the first ones: shuffled, these are of different classes.
         pictures = [pictures[i] for i in torch.randperm(len(pictures), generator=order)]
         train = [p for p in pictures if p.name not in test]
         end = len(train) - self.validation_size(len(train))
@@ -131,14 +141,14 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         return self.test is not None
 
     def evaluator_images(self, domain: str, train: bool) -> WithoutCaptions:
-        """All pictures in training, as test classes have none in the training set."""
+        """The test pictures train it too, as their classes are not in the training set."""
         return WithoutCaptions(*self.parts()) if train else self.labelled(domain, "test")
 
     def labelled(self, domain: str, part: Part) -> WithoutCaptions:
         dataset = self.part(part)
         assert isinstance(dataset, InMemoryCaptions)
-        # Without the crop and the mirroring of training pictures.
-        return WithoutCaptions(dataset.prepared_by(self.scaled))
+        # Without the augmentation of training pictures.
+        return WithoutCaptions(dataset, prepare=self.scaled)
 
     def _test_names(
         self, pictures: Sequence[CaptionedPicture], kinds: list[str], order: torch.Generator
@@ -179,7 +189,7 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         texts = list(dict.fromkeys(caption for p in pictures for caption in p.captions))
         row = {text: number for number, text in enumerate(texts)}
         most = max(len(p.captions) for p in pictures)
-        # Shorter lists of captions begin again.
+        # Shorter lists of captions are repeated.
         of_image = [[row[p.captions[i % len(p.captions)]] for i in range(most)] for p in pictures]
         captions = Captions(
             texts, torch.ones(len(texts), 1, dtype=torch.bool), torch.tensor(of_image)
@@ -196,11 +206,15 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
 
 
 def described(images: Path, captions: Path, when_broken: str = "stop") -> list[CaptionedPicture]:
-    """The pictures below a folder that text files below another describe, in order of their names.
+    """The pictures that text files describe, in the order of the text files' names.
+
+    Args:
+        images, captions: the folders of the pictures and of the text files.
+        when_broken: what to do about a text file that does not fit: "stop" or "skip".
 
     Raises:
-        ValueError: where there is none; for captions without a picture, with several to choose
-            from, or without a line, unless ``when_broken`` is "skip".
+        ValueError: where there is none; under "stop" for a text file that belongs to no picture or
+            to several, or that is empty.
     """
     by_path: dict[str, list[Path]] = {}
     by_name: dict[str, list[Path]] = {}
@@ -226,7 +240,7 @@ def described(images: Path, captions: Path, when_broken: str = "stop") -> list[C
             found.append(CaptionedPicture(name, candidates[0], lines))
         elif when_broken == "stop":
             raise ValueError(
-                f"'{file}' {problem}. Take it away, or leave such files out by {WHEN_BROKEN}=skip."
+                f"'{file}' {problem}. Remove it, or leave out such files by {WHEN_BROKEN}=skip."
             )
         else:
             log.warning("Left out: '%s' %s.", file, problem)
@@ -235,7 +249,7 @@ def described(images: Path, captions: Path, when_broken: str = "stop") -> list[C
             f"No text file (.txt) in '{captions}' has the name of a picture in '{images}'."
         )
     if count > len(found):
-        log.warning("%d pictures in '%s' have no captions, and are left out.",
+        log.warning("%d pictures in '%s' have no captions and are left out.",
                     count - len(found), images)  # fmt: skip
     return found
 

@@ -8,7 +8,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +20,27 @@ from gan_zoo.data.base import (
     InMemoryDataset,
     LabelledDataset,
     Part,
-    whole_in_range,
 )
 from gan_zoo.files import atomic_write
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder
+from gan_zoo.ranges import Count, Range, Seed, checked
 
 log = logging.getLogger(__name__)
 
-# Part of a cached encoder's name: to be raised with any change to how encoders are trained.
+# Part of a cached encoder's name: raise it with any change to how encoders are trained.
 _TRAINING = 1
 _ENCODER_BATCH = 100
 
 
 class CaptionBatch(NamedTuple):
-    """A batch of images with what is written of them.
+    """A batch of images with the embeddings of captions.
 
     Attributes:
         image: (B, C, H, W) float32 in [-1, 1].
-        label: (B,) int64 class; a caption of one class is wrong of an image of another.
+        label: (B,) int64 class; a caption of one class is wrong for an image of another.
         caption: (B, E) float32 embedding of a caption of the image.
-        wrong_caption: (B, E) that of a caption of an image of another class.
+        wrong_caption: (B, E) embedding of a caption of an image of another class.
     """
 
     image: Tensor
@@ -50,11 +50,11 @@ class CaptionBatch(NamedTuple):
 
 
 class Captions(NamedTuple):
-    """What is written of N images, each caption stored once.
+    """The captions of N images, each different text stored once.
 
     Attributes:
         texts: M different captions.
-        mentions: (M, A) bool, which of the images' attributes a caption speaks of.
+        mentions: (M, A) bool, which of the images' attributes a caption mentions.
         of_image: (N, K) int64, the captions of each image as rows of ``texts``.
     """
 
@@ -66,21 +66,22 @@ class Captions(NamedTuple):
 class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
 
-    In training an image comes with captions of its own drawn at random; else with its first ones,
-    and with the next other class's for wrong ones (its own class's where there is no other).
+    In training, an image comes with captions of its own that are drawn at random. Otherwise it
+    comes with its first ones, and the wrong ones are the next other class's (its own class's where
+    there is no other).
 
     Args:
-        images: what ``prepare`` draws the images of a batch from, tensors of length N.
+        images: tensors of length N that ``prepare`` makes the images of a batch from.
         prepare: (rows (B,) of each of these tensors, in their order) -> images (B, C, H, W).
         labels: (N,) int64.
-        attributes: (N, A) int64, what captions may speak of.
-        captions: what is written of the images.
-        averaged: the mean embedding of so many captions of an image is given.
+        attributes: (N, A) int64, what captions may mention.
+        captions: of the images.
+        averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
 
     Raises:
-        ValueError: for a number of captions to average that an image does not have, or if all
-            training images have one label, so that no caption is wrong.
+        ValueError: if an image has fewer captions than are to be averaged, or if all training
+            images have one label, so that no caption is wrong.
     """
 
     def __init__(
@@ -106,13 +107,13 @@ class InMemoryCaptions(InMemoryDataset):
         self.averaged = averaged
         self.training = training
         self.embeddings: Tensor | None = None
-        # Images in the order of their labels: those of other labels than one are all but a run.
+        # In this order the images of one label are consecutive.
         self._by_label = labels.argsort(stable=True)
         self._count = labels.bincount()
         self._start = self._count.cumsum(0) - self._count
         if training and int(self._count.max()) == len(labels):
             raise ValueError(
-                "All images are of one class, so that no caption is wrong of any: text-to-image "
+                "All images are of one class, so that no caption is wrong for any: text-to-image "
                 "models need captions of two classes or more."
             )
 
@@ -121,7 +122,7 @@ class InMemoryCaptions(InMemoryDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> CaptionBatch:
         if self.embeddings is None:
-            raise RuntimeError("Captions are served once embed() has been called.")
+            raise RuntimeError("Call embed() before asking for batches with captions.")
         chosen = torch.as_tensor(indices)
         label = self.labels.index_select(0, chosen)
         return CaptionBatch(
@@ -135,18 +136,12 @@ class InMemoryCaptions(InMemoryDataset):
         """The images at these indices, as batches hold them."""
         return self.prepare(*(tensor.index_select(0, chosen) for tensor in self.images))
 
-    def prepared_by(self, prepare: Callable[..., Tensor]) -> InMemoryCaptions:
-        """The same data with another ``prepare``."""
-        other = copy.copy(self)
-        other.prepare = prepare
-        return other
-
     def texts(self, index: int) -> list[str]:
         """The captions of an image."""
         return [self.captions.texts[row] for row in self.captions.of_image[index]]
 
     def of_other_label(self, label: Tensor) -> Tensor:
-        """For each label (B,) the index of an image of another label; all such are as likely."""
+        """For each label (B,) the index of an image of another label, uniformly drawn."""
         start, count = self._start[label], self._count[label]
         others = (len(self.labels) - count).clamp(min=1)
         place = (
@@ -157,7 +152,7 @@ class InMemoryCaptions(InMemoryDataset):
         return self._by_label[(place + count * (place >= start)) % len(self.labels)]
 
     def embed(self, encoder: Any) -> None:
-        """Encodes all captions; batches come with these embeddings from now on."""
+        """Encodes all captions; batches hold these embeddings from now on."""
         self.embeddings = encoder.encode(self.captions.texts).cpu()
 
     def stored(self) -> Iterable[Tensor]:
@@ -178,10 +173,19 @@ class InMemoryCaptions(InMemoryDataset):
 
 
 class WithoutCaptions(LabelledDataset):
-    """The images and labels of captioned datasets, one after the other."""
+    """The images and labels of captioned datasets, one after the other.
 
-    def __init__(self, *parts: InMemoryCaptions) -> None:
-        self.parts = parts
+    Args:
+        parts: the datasets.
+        prepare: in place of the datasets' own.
+    """
+
+    def __init__(
+        self, *parts: InMemoryCaptions, prepare: Callable[..., Tensor] | None = None
+    ) -> None:
+        self.parts = [copy.copy(part) for part in parts]
+        for part in self.parts:
+            part.prepare = prepare or part.prepare
         self.labels = torch.cat([part.labels for part in parts])
         self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
 
@@ -208,40 +212,43 @@ class WithoutCaptions(LabelledDataset):
 class CaptionDataModule(InMemoryDataModule):
     """What the data modules with captions share: the encoder of the captions.
 
-    A ``TextEncoder`` is trained on the training images and captions before the first batch, with
-    the joint-embedding loss that StackGAN's authors had theirs trained with, then frozen; its
-    weights are kept in ``cache_dir`` under a hash of all that decides them.
+    A ``TextEncoder`` is trained on the training images and captions in ``setup``, with the
+    joint-embedding loss that StackGAN's authors trained theirs with. It is then frozen, and its
+    weights are kept in ``cache_dir`` under a hash of everything that decides them.
+
+    A model takes the encoder of these captions, ``text_encoder``, when fitting starts, and its
+    checkpoints carry ``text_encoder.artifact()``. A model that is resumed or evaluated brings that
+    encoder along: give it to ``embed_with``, or as ``text_encoder`` before ``setup``.
 
     Args:
-        text_encoder: a TextEncoder, or a frozen encoder with ``encode`` and ``embedding_dim``.
+        text_encoder: a TextEncoder, which is trained if it has no vocabulary yet, or another frozen
+            encoder with ``encode``, ``artifact`` and ``embedding_dim``.
         encoder_steps: iterations of the TextEncoder's training, on batches of 100.
-        captions_averaged: batches hold the mean embedding of so many captions of an image; 1 for
-            one caption's (StackGAN's authors: 4).
+        captions_averaged: batches hold the mean embedding of so many captions of an image
+            (StackGAN's authors: 4).
         cache_dir: folder of trained encoders.
         seed: decides the encoder's weights, and what the subclass draws.
-        options: InMemoryDataModule's, or those of the class that a subclass joins to this one.
+        options: of InMemoryDataModule, or of the class that a subclass also inherits from.
 
     Attributes:
         example_captions: the captions of ``examples``, in their order.
-        caption_rows: rows of captions of which neighbours differ in a word, for grids.
+        caption_rows: rows of captions whose neighbours differ in one word, for grids.
     """
 
     batch_type = CaptionBatch
 
+    @checked
     def __init__(
         self,
         *,
         text_encoder: nn.Module,
-        encoder_steps: int = 1000,
-        captions_averaged: int = 1,
+        encoder_steps: Annotated[int, Range(1, 10**7)] = 1000,
+        captions_averaged: Count = 1,
         cache_dir: str | Path = "~/.cache/gan_zoo",
-        seed: int = 0,
+        seed: Seed = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        whole_in_range("encoder_steps", encoder_steps, 1, 10_000_000)
-        whole_in_range("captions_averaged", captions_averaged, 1, 1_000_000)
-        whole_in_range("seed", seed, 0, 2**32 - 1)
         self.text_encoder = text_encoder
         self.encoder_steps = encoder_steps
         self.captions_averaged = captions_averaged
@@ -251,7 +258,7 @@ class CaptionDataModule(InMemoryDataModule):
 
     @property
     def example_captions(self) -> list[str]:
-        dataset = self.test or self.train
+        dataset = self.source()
         assert isinstance(dataset, InMemoryCaptions)
         return [dataset.texts(i)[0] for i in range(min(self.num_examples, len(dataset)))]
 
@@ -265,13 +272,13 @@ class CaptionDataModule(InMemoryDataModule):
         return WithoutCaptions(dataset)
 
     def embed_with(self, encoder: nn.Module) -> None:
-        """Encodes the captions of all parts by this encoder."""
+        """Encodes the captions of all datasets by this encoder from now on."""
         self.text_encoder = encoder
         for part in self.parts():
             part.embed(encoder)
 
     def prepare_captions(self) -> None:
-        """Trains an untrained encoder, or fetches it from the cache, and encodes all captions."""
+        """Trains an untrained encoder, or restores it from the cache, and encodes all captions."""
         encoder = self.text_encoder
         if isinstance(encoder, TextEncoder) and not encoder.vocabulary:
             assert isinstance(self.train, InMemoryCaptions)
@@ -294,11 +301,11 @@ def train_text_encoder(
 ) -> None:
     """Trains an encoder on images and their captions by ``losses.joint_embedding``, in place.
 
-    A caption that is true of another image of the batch as well is no counterexample there. Leaves
-    torch's global random numbers as they were.
+    A caption that also describes another image of the batch is no negative example for it. The
+    state of torch's global random numbers is restored afterwards.
 
     Args:
-        encoder: untrained; its vocabulary is taken from the captions.
+        encoder: untrained; its vocabulary is made of the captions.
         dataset: the training images; each comes with one of its captions at random.
         steps: iterations.
         seed: decides weights, order and captions.
@@ -345,13 +352,13 @@ def train_text_encoder(
 
 
 def _restored(encoder: TextEncoder, file: Path) -> bool:
-    """Whether the file held this encoder's weights, which it then has."""
+    """Loads the encoder's weights from the file; whether that worked."""
     if not file.is_file():
         return False
     try:
         encoder.load_state_dict(torch.load(file, weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
-        log.warning("The text encoder in '%s' is damaged: training it anew.", file)
+        log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
         return False
     return True
 

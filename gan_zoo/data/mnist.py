@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 import os
@@ -9,19 +10,20 @@ import shutil
 import socket
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.utils import check_integrity
 
-from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages, whole_in_range
-from gan_zoo.ranges import Natural
+from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages, Workers
+from gan_zoo.ranges import Count, Natural, Range, checked
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,13 @@ TORCHVISION_DATASETS: dict[str, type[datasets.MNIST]] = {
     "fashion_mnist": datasets.FashionMNIST,
     "kmnist": datasets.KMNIST,
 }
-STAND_IN = "digits"
+STAND_IN: Literal["digits"] = "digits"
+Name = Literal["mnist", "fashion_mnist", "kmnist", "digits"]
+WhenUnavailable = Literal["digits", "error"]
 
-# File name -> (dimensions of its idx header, md5 where the uncompressed original's is known).
-# torchvision only knows the checksums of the compressed files.
+# File name -> (dimensions of its idx header, MNIST's md5). torchvision knows the checksums of the
+# compressed files only, and takes any uncompressed file of the right name for genuine: truncated
+# and altered files (tests/test_data.py) are found by these.
 _FILES: dict[str, tuple[tuple[int, ...], str]] = {
     "train-images-idx3-ubyte": ((60000, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
     "train-labels-idx1-ubyte": ((60000,), "a25bea736e30d166cdddb491f175f624"),
@@ -43,31 +48,27 @@ _FILES: dict[str, tuple[tuple[int, ...], str]] = {
 _DOWNLOAD_TIMEOUT_SECONDS = 20
 
 
-def available_dataset(name: str, root: str | Path, when_unavailable: str = STAND_IN) -> str:
-    """Makes sure that the dataset lies under ``root``, verified, downloading it if it is missing.
+@checked
+def available_dataset(
+    name: Name, root: str | Path, when_unavailable: WhenUnavailable = STAND_IN
+) -> str:
+    """Verifies the dataset's files under ``root``, and downloads them if they are missing.
 
     Args:
-        name: one of TORCHVISION_DATASETS, or "digits", which needs no files.
-        root: torchvision's data folder, which holds ``MNIST/raw`` and its like.
-        when_unavailable: "digits" falls back on the stand-in with a warning where neither disk nor
-            network has the dataset; "error" raises.
+        name: of the dataset; "digits" needs no files.
+        root: torchvision's data folder, which holds ``MNIST/raw`` and the like.
+        when_unavailable: if neither disk nor network has the dataset, "digits" falls back on the
+            stand-in with a warning, and "error" raises.
 
     Returns:
         The name of the dataset to train on: ``name``, or "digits".
 
     Raises:
-        ValueError: for an unknown name or option, or for files that are not the dataset's.
-        RuntimeError: where the dataset can't be had and ``when_unavailable`` is "error".
+        ValueError: for an unknown name, or for files that are not the dataset's.
+        RuntimeError: if the dataset is unavailable and ``when_unavailable`` is "error".
     """
-    if when_unavailable not in (STAND_IN, "error"):
-        raise ValueError(
-            f"when_unavailable is '{when_unavailable}'; it has to be '{STAND_IN}' or 'error'."
-        )
     if name == STAND_IN:
         return name
-    if name not in TORCHVISION_DATASETS:
-        known = ", ".join([*TORCHVISION_DATASETS, STAND_IN])
-        raise ValueError(f"There is no dataset '{name}'. There are: {known}.")
     raw = _raw_folder(name, root)
     if all((raw / file).exists() for file in _FILES):
         _verify(name, raw)
@@ -82,10 +83,10 @@ def available_dataset(name: str, root: str | Path, when_unavailable: str = STAND
 
 
 def stood_in(name: str, folder: Path, when_unavailable: str, error: Exception) -> str:
-    """What stands in for a dataset that neither disk nor network has, said loudly.
+    """Falls back on the stand-in, with a warning, and returns its name.
 
     Raises:
-        RuntimeError: where nothing may.
+        RuntimeError: if ``when_unavailable`` is "error".
     """
     reason = (
         f"{name} is not in '{folder}' and could not be downloaded there "
@@ -105,7 +106,7 @@ def stood_in(name: str, folder: Path, when_unavailable: str, error: Exception) -
 
 @contextmanager
 def fetched(folder: Path, root: Path) -> Iterator[Path]:
-    """A place in ``root`` to download to, whose files move to ``folder`` once all are whole."""
+    """A temporary folder to download to; its files move to ``folder`` once all are complete."""
     root.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
     try:
@@ -149,14 +150,8 @@ def _verify(name: str, raw: Path) -> None:
 def _matches_archive(name: str, content: bytes, path: Path) -> bool:
     """Compares with the .gz that torchvision's download leaves, if it is there and is genuine."""
     archive = path.with_name(path.name + ".gz")
-    genuine = dict(TORCHVISION_DATASETS[name].resources)
-    if not archive.exists():
-        return True
-    compressed = archive.read_bytes()
-    if hashlib.md5(compressed).hexdigest() != genuine[archive.name]:
-        return True
-    # A gzip file ends with the CRC-32 and the size of what it holds.
-    return struct.unpack("<I", compressed[-8:-4])[0] == zlib.crc32(content)
+    md5 = dict(TORCHVISION_DATASETS[name].resources)[archive.name]
+    return not check_integrity(archive, md5) or gzip.decompress(archive.read_bytes()) == content
 
 
 @contextmanager
@@ -170,44 +165,41 @@ def _network_timeout() -> Iterator[None]:
 
 
 class DigitsDataModule(InMemoryDataModule):
-    """What the data modules of MNIST and its like share: where the images come from.
+    """What the data modules of MNIST and similar datasets share: the images.
 
     Args:
-        name: "mnist", "fashion_mnist", "kmnist" or "digits".
+        name: of the dataset.
         root: data folder in torchvision's layout; missing files are downloaded there.
-        batch_size: images to a batch (of each domain where there are two), in each process.
-        image_size: side in pixels. 28 is native, up to 32 is padded with background, anything
-            else is resized (antialiased bilinear).
+        batch_size: images in a batch (of each domain where there are two), in each process.
+        image_size: side in pixels. 28 is native, up to 32 is padded with background, all others
+            are resized (antialiased bilinear).
         channels: 1 for grey, 3 to repeat the grey.
         num_classes: keep only the images with labels below this.
         num_workers: loader processes; 0 is fastest for images in memory.
-        val_size: training images (of each domain where there are two) to hold out for validation;
+        val_size: training images (of each domain where there are two) held out for validation;
             None for a twelfth, which is 5,000 of MNIST's, 0 for none.
         when_unavailable: see available_dataset.
 
     Raises:
-        ValueError: for an option out of its range; the errors of available_dataset in
-            ``prepare_data``.
+        UnfitArgument: for an argument out of its range.
     """
 
     framed_from = 28
 
+    @checked
     def __init__(
         self,
-        name: str,
+        name: Name = "mnist",
         root: str | Path = "data",
-        batch_size: int = 128,
-        image_size: int = 28,
-        channels: int = 1,
-        num_classes: int = 10,
-        num_workers: int = 0,
+        batch_size: Count = 128,
+        image_size: Annotated[int, Range(4, 1024)] = 28,
+        channels: Literal[1, 3] = 1,
+        num_classes: Annotated[int, Range(1, 10)] = 10,
+        num_workers: Workers = 0,
         val_size: Natural | None = None,
-        when_unavailable: str = STAND_IN,
+        when_unavailable: WhenUnavailable = STAND_IN,
     ) -> None:
         super().__init__(name, batch_size, num_workers, val_size)
-        whole_in_range("image_size", image_size, 4, 1024)
-        whole_in_range("num_classes", num_classes, 1, 10)
-        check_channels(channels)
         self.root = Path(root)
         self.image_size = image_size
         self.channels = channels
@@ -216,9 +208,10 @@ class DigitsDataModule(InMemoryDataModule):
 
     @classmethod
     def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
-        return available_dataset(name, root, when_unavailable)
+        return available_dataset(name, root, when_unavailable)  # type: ignore[arg-type]
 
     def prepare_data(self) -> None:
+        """Downloads what is missing; raises available_dataset's errors."""
         self.name = self.available(self.name, self.root, self.when_unavailable)
 
     @property
@@ -226,7 +219,7 @@ class DigitsDataModule(InMemoryDataModule):
         return True
 
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
-        """(N, 1, 28, 28) uint8 images and (N,) int64 labels, of the classes that are kept."""
+        """(N, 1, 28, 28) uint8 images and (N,) int64 labels of the classes that are kept."""
         images, labels = load_images(self.name, self.root, train)
         return of_classes(images[:, None], labels, self.num_classes)
 
@@ -234,9 +227,12 @@ class DigitsDataModule(InMemoryDataModule):
 class MNISTDataModule(DigitsDataModule):
     """MNIST, FashionMNIST, KMNIST, or the embedded stand-in, all as 10-class square images.
 
-    The standard split is kept: ``train`` has 60,000 images (less the validation set, the last
-    ones), ``test`` 10,000. The stand-in, scikit-learn's 1,797 handwritten digits of 8x8
-    pixels scaled to MNIST's 20x20 in a frame of 4, has 1,500 and 297.
+    The standard split is kept: 60,000 training images, the last of which are the validation set,
+    and 10,000 test images. The stand-in, scikit-learn's 1,797 handwritten digits of 8x8 pixels
+    scaled to MNIST's 20x20 in a frame of 4, has 1,500 and 297.
+
+        data = MNISTDataModule(name="mnist", root="data")
+        pl.Trainer(max_steps=1000).fit(model, datamodule=data)
 
     Args and errors: DigitsDataModule's.
     """
@@ -261,17 +257,11 @@ class MNISTDataModule(DigitsDataModule):
 
 
 def of_classes(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Those images and labels whose label is below ``num_classes``, of 10."""
+    """The images and labels whose label is below ``num_classes``, of 10."""
     if num_classes == 10:
         return images, labels
     kept = labels < num_classes
     return images[kept], labels[kept]
-
-
-def check_channels(channels: int) -> None:
-    """Raises ValueError unless dataset.channels is 1 or 3."""
-    if isinstance(channels, bool) or channels not in (1, 3):
-        raise ValueError(f"dataset.channels is {channels}; it has to be 1 (grey) or 3.")
 
 
 def load_images(name: str, root: str | Path, train: bool) -> tuple[Tensor, Tensor]:

@@ -1,23 +1,24 @@
-"""MNIST's digits in colour, with English captions of what was measured in each image."""
+"""MNIST's digits in colour, with English captions of what is measured in each image."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_zoo.data.base import normalised, resized, whole_in_range
+from gan_zoo.data.base import normalised, resized
 from gan_zoo.data.captions import (
     CaptionDataModule,
     Captions,
     InMemoryCaptions,
     WithoutCaptions,
 )
-from gan_zoo.data.mnist import STAND_IN, DigitsDataModule
+from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.ranges import Range, checked
 
 INKS = {
     "red": (225, 40, 40),
@@ -37,7 +38,7 @@ GROUNDS = {
     "purple": (75, 20, 100),
     "grey": (95, 95, 95),
 }
-# Each colour is drawn within so much of its name's, in every channel.
+# Each channel of a colour is drawn within this distance of the named colour's.
 COLOUR_SPREAD = 12
 
 # Attribute -> its values' words.
@@ -55,8 +56,8 @@ class Paraphrase(NamedTuple):
     """One way to write a caption.
 
     Attributes:
-        text: with attributes' names in braces.
-        words: what it says instead of ``ATTRIBUTES``' words.
+        text: with the attributes' names in braces.
+        words: words of attributes' values in place of those in ``ATTRIBUTES``.
     """
 
     text: str
@@ -64,19 +65,19 @@ class Paraphrase(NamedTuple):
 
     @property
     def mentions(self) -> list[bool]:
-        """Which of ``ATTRIBUTES`` it speaks of."""
+        """Which of ``ATTRIBUTES`` it mentions."""
         fields = {field for _, field, _, _ in string.Formatter().parse(self.text)}
         return [attribute in fields for attribute in ATTRIBUTES]
 
     def of(self, values: Mapping[str, int]) -> str:
-        """The caption of these values of all attributes."""
+        """The caption for these values of all attributes."""
         words = {name: (self.words.get(name) or ATTRIBUTES[name])[v] for name, v in values.items()}
         return re.sub(r"\ba (?=[aeiou])", "an ", self.text.format(**words))
 
 
 _TILTED = {"slant": ("tilted to the left", "straight", "tilted to the right")}
 _PEN = {"thickness": ("fine", "medium", "bold")}
-# The first ones speak of everything.
+# The first two mention everything.
 PARAPHRASES = (
     Paraphrase("a {size} {thickness} {ink} {digit} {slant}, on a {ground} ground"),
     Paraphrase(
@@ -101,7 +102,7 @@ _CAPTIONS_PER_IMAGE = 4
 def stroke_thickness(images: Tensor) -> Tensor:
     """(N,) in pixels: twice the ink over its total variation, of images (N, H, W) in [0, 1].
 
-    Of a long stroke the total variation is twice its length, and the ink thickness times length.
+    A long stroke has a total variation of twice its length, and ink of thickness times length.
     """
     variation = images.diff(dim=1).abs().sum((1, 2)) + images.diff(dim=2).abs().sum((1, 2))
     return 2 * images.sum((1, 2)) / variation.clamp(min=1e-6)
@@ -111,8 +112,8 @@ def slant_and_size(images: Tensor) -> tuple[Tensor, Tensor]:
     """By second moments of the ink about its centre, of images (N, H, W) in [0, 1], each (N,).
 
     Returns:
-        The slant, how many pixels the digit leans to the right for each that it rises; and its
-        size, the root mean square distance from the centre, in pixels.
+        The slant, in pixels to the right per pixel of height; and the size, the root mean square
+        distance from the centre, in pixels.
     """
     ink = images / images.sum((1, 2), keepdim=True).clamp(min=1e-6)
     y, x = torch.meshgrid(*map(torch.arange, images.shape[1:]), indexing="ij")
@@ -125,47 +126,49 @@ def slant_and_size(images: Tensor) -> tuple[Tensor, Tensor]:
 class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
     """Digits, each in an ink on a ground of its own, with captions of them.
 
-    Captions speak of the digit, of the colours, which are drawn at random, and of what is measured
-    in the original: the strokes' thickness and slant, by thirds of all training images, and the
-    size, by thirds of those of the same digit. Each image has four captions, paraphrases that speak
-    of all or some of these.
+    Captions mention the digit, the colours, which are drawn at random, and what is measured in the
+    original: the strokes' thickness and slant, by terciles of all training images, and the size, by
+    terciles of those of the same digit. Each image has four captions, paraphrases that mention all
+    or some of these.
 
-    One ink of each digit is held out: no training or test image shows it, and ``held_out`` has
-    nothing else, the test digits again in these inks.
+    One ink of each digit is held out: no training, validation or test image shows it. ``held_out``
+    has only these inks, on the test digits.
+
+        data = MNISTCaptionsDataModule(text_encoder=TextEncoder(), root="data", image_size=32)
+        data.prepare_data()
+        data.setup()    # trains the encoder
 
     Args:
-        task: the second part of the dataset's name.
-        train_size: how many of the training digits to use, drawn by the seed; None for all.
-        options: CaptionDataModule's and DigitsDataModule's; ``channels`` has to be 3.
+        task: second part of the dataset's title.
+        name: of the digits.
+        train_size: number of training digits to use, drawn by the seed; None for all.
+        channels: of the images, which are in colour.
+        options: CaptionDataModule's and DigitsDataModule's.
 
     Attributes:
-        held_out_inks: (10,) which ink each digit lacks.
+        held_out_inks: (10,) the ink that each digit lacks.
         held_out: the test digits in those inks.
 
     Raises:
-        ValueError: as DigitsDataModule, or for images other than digits, a size out of range, or
-            one channel.
+        UnfitArgument: for an argument out of its range.
     """
 
+    @checked
     def __init__(
-        self, *, task: str = "captions", train_size: int | None = None, **options: Any
+        self,
+        *,
+        task: str = "captions",
+        name: Literal["mnist", "digits"] = "mnist",
+        train_size: Annotated[int, Range(1, 60000)] | None = None,
+        channels: Literal[3] = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(name=name, channels=channels, **options)
         self.task = task
-        if train_size is not None:
-            whole_in_range("train_size", train_size, 1, 60000)
-        if self.name not in ("mnist", STAND_IN):
-            raise ValueError(
-                f"dataset.name is {self.name}; these captions are of digits: mnist or {STAND_IN}."
-            )
-        if self.channels != 3:
-            raise ValueError(
-                f"dataset.channels is {self.channels}; captions of colours need 3 of them."
-            )
         self.train_size = train_size
         self.held_out: InMemoryCaptions | None = None
         random = torch.Generator().manual_seed(self.seed)
-        # As few digits as can be lack the same ink.
+        # Two permutations, so that at most two digits lack the same ink.
         inks = [torch.randperm(len(INKS), generator=random) for _ in range(2)]
         self.held_out_inks = torch.cat(inks)[:10]
 
@@ -199,7 +202,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
     def evaluator_images(self, domain: str, train: bool) -> WithoutCaptions:
         if not train:
             return self.labelled(domain, "test")
-        # In the colours that they have without a validation set.
+        # In the same colours as without a validation set.
         return WithoutCaptions(self._part(self._all, 0))
 
     def _part(
@@ -241,7 +244,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         return normalised(torch.lerp(ground[:, :, None, None], ink[:, :, None, None], share))
 
     def _rows(self) -> list[list[str]]:
-        """Captions with the digit changed along a row, and with the ink, one of them held out."""
+        """A row of captions with each digit, and one with each ink, one of which is held out."""
         values = dict.fromkeys(ATTRIBUTES, 1)
         say = PARAPHRASES[2].of
         digits = [say({**values, "digit": digit, "ink": 2}) for digit in range(self.num_classes)]
@@ -251,12 +254,12 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
 
 class _Originals(NamedTuple):
-    """Grey digits, and what is said of them.
+    """Grey digits with what captions mention.
 
     Attributes:
         images: (N, 1, 28, 28) uint8.
         digits: (N,) int64.
-        thirds: (N, 3) int64 of thickness, slant and size, from 0 to 2.
+        thirds: (N, 3) int64 terciles of thickness, slant and size, from 0 to 2.
     """
 
     images: Tensor
@@ -264,12 +267,12 @@ class _Originals(NamedTuple):
     thirds: Tensor
 
     def chosen(self, which: Tensor | slice) -> _Originals:
-        """Those at these places."""
+        """Those of these rows."""
         return _Originals(*(field[which] for field in self))
 
 
 class _Thirds:
-    """Thickness, slant and size as 0, 1 or 2, by thirds of the images that it was made of.
+    """Thickness, slant and size as 0, 1 or 2, by terciles of some images.
 
     Args:
         measures: (N, 3) of these images, as ``_measured`` gives them.
@@ -307,14 +310,14 @@ def _measured(images: Tensor) -> Tensor:
 
 
 def written(attributes: Tensor, ways: Tensor) -> Captions:
-    """The captions of images, each written once.
+    """The captions of images, each different text once.
 
     Args:
         attributes: (N, 6) int64 values of ``ATTRIBUTES``.
         ways: (N, K) int64, which of ``PARAPHRASES``.
     """
     speaks = torch.tensor([paraphrase.mentions for paraphrase in PARAPHRASES])
-    # What a caption does not speak of does not make it another one.
+    # Captions that differ only in what they do not mention are the same.
     said = torch.where(speaks[ways], attributes[:, None], 0)
     keys, rows = (
         torch.cat([ways[..., None], said], 2).flatten(0, 1).unique(dim=0, return_inverse=True)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,24 +19,25 @@ from gan_zoo.data.base import (
     InMemoryDataModule,
     InMemoryImages,
     Part,
+    Workers,
     normalised,
     resized,
-    whole_in_range,
 )
-from gan_zoo.data.mnist import check_channels
-from gan_zoo.data.two_domains import Domain, ImagePair, InMemoryPairs
-from gan_zoo.ranges import Natural
+from gan_zoo.data.pairs import Domain, ImagePair, InMemoryPairs
+from gan_zoo.ranges import Count, Natural, Range, UnfitArgument, checked, refuse_unfit
 
 log = logging.getLogger(__name__)
 
 WHEN_BROKEN = "dataset.when_broken"
+WhenBroken = Literal["stop", "skip"]
+Side = Annotated[int, Range(4, 4096)]
 
 
 def load_picture(path: Path, size: int, channels: int) -> Tensor:
     """A picture's middle square, scaled to the size: (C, size, size) uint8.
 
-    Grey becomes colour or colour grey as ``channels`` asks; transparency is laid on white, 16-bit
-    grey is scaled to 8 bits, and the orientation that a camera noted is applied.
+    Converted to grey or RGB by ``channels``; transparency becomes white, 16-bit grey is scaled to
+    8 bits, and the EXIF orientation is applied.
 
     Raises:
         ValueError: for a file that is not a picture, or is a damaged one.
@@ -64,7 +65,7 @@ def load_pictures(
     paths: Sequence[Path],
     size: int,
     channels: int,
-    when_broken: str = "stop",
+    when_broken: WhenBroken = "stop",
     option: str = "when_broken",
 ) -> tuple[list[Path], Tensor]:
     """The pictures that could be read, and their pixels (N, C, size, size) uint8, in order.
@@ -72,14 +73,15 @@ def load_pictures(
     Args:
         paths: files.
         size, channels: as load_picture's.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it and say so.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
+            warning.
         option: what a user knows ``when_broken`` as.
 
     Raises:
-        ValueError: for an unknown ``when_broken``, a broken file under "stop", or if nothing could
+        ValueError: for an unknown ``when_broken``, a broken file under "stop", or if no file could
             be read.
     """
-    check_when_broken(when_broken, option)
+    refuse_unfit(option, when_broken, WhenBroken)
     load = functools.partial(_picture_or_error, size=size, channels=channels)
     read, pictures = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -90,22 +92,16 @@ def load_pictures(
             elif when_broken == "stop":
                 pool.shutdown(cancel_futures=True)
                 raise ValueError(
-                    f"{result} Take it away, or leave such files out by {option}=skip."
+                    f"{result} Remove it, or leave out such files by {option}=skip."
                 ) from result
             else:
                 log.warning("Left out: %s", result)
     if not pictures:
         raise ValueError(
-            f"No file in '{paths[0].parent}' is a picture that Pillow can read: PNG, JPEG and many "
-            "other kinds would do."
+            f"No file in '{paths[0].parent}' is a picture that Pillow can read: add some, such as "
+            "PNG or JPEG."
         )
     return read, torch.stack(pictures)
-
-
-def check_when_broken(when_broken: str, option: str) -> None:
-    """ValueError unless it is "stop" or "skip"."""
-    if when_broken not in ("stop", "skip"):
-        raise ValueError(f"{option} is '{when_broken}'; it has to be 'stop' or 'skip'.")
 
 
 def _picture_or_error(path: Path, size: int, channels: int) -> Tensor | ValueError:
@@ -118,7 +114,7 @@ def _picture_or_error(path: Path, size: int, channels: int) -> Tensor | ValueErr
 def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
     """Pictures (B, C, H, H) uint8 -> (B, C, side, side) in [-1, 1], cropped at random places.
 
-    With ``mirror`` every other one, at random, is mirrored.
+    With ``mirror`` each is mirrored with probability 1/2.
     """
     n, channels = pictures.shape[:2]
     spare = pictures.shape[-1] - side
@@ -137,12 +133,8 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
 def files_in(folder: Path, option: str = "dataset.root") -> list[Path]:
     """A folder's files in alphabetical order, without hidden ones.
 
-    Args:
-        folder: of the files.
-        option: what a user names it by.
-
     Raises:
-        ValueError: if there is no such folder, or it holds no file.
+        ValueError: if there is no such folder, or it holds no file; names the option that gives it.
     """
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}': {option} has to name one with pictures.")
@@ -155,7 +147,7 @@ def files_in(folder: Path, option: str = "dataset.root") -> list[Path]:
 
 
 class PicturesDataModule(InMemoryDataModule):
-    """What the data modules of a user's own pictures share: how these are read and augmented.
+    """What the data modules of a user's own pictures share: reading and augmentation.
 
     Training pictures are scaled to ``load_size``, cropped to ``image_size`` at a random place and
     mirrored at random; all others are scaled to ``image_size``.
@@ -163,35 +155,34 @@ class PicturesDataModule(InMemoryDataModule):
     Args:
         root: the folder that holds the pictures' folders.
         image_size: side in pixels of what networks see.
-        load_size: side before the crop; None for ``load_ratio`` of image_size.
+        load_size: side before the crop, not below image_size; None for ``load_ratio`` of that.
         channels: 1 makes all pictures grey, 3 makes them colour.
-        flip: mirror every other training picture.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it and say so.
+        flip: mirror training pictures with probability 1/2.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
+            warning.
         options: InMemoryDataModule's.
 
     Raises:
-        ValueError: for an option out of its range.
+        UnfitArgument: for an argument out of its range.
     """
 
     load_ratio: ClassVar[float]
 
+    @checked
     def __init__(
         self,
         *,
         root: str | Path,
-        image_size: int,
-        load_size: int | None = None,
-        channels: int = 3,
+        image_size: Side,
+        load_size: Annotated[int, Range(4, 8192)] | None = None,
+        channels: Literal[1, 3] = 3,
         flip: bool = True,
-        when_broken: str = "stop",
+        when_broken: WhenBroken = "stop",
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        whole_in_range("image_size", image_size, 4, 4096)
         load_size = round(image_size * self.load_ratio) if load_size is None else load_size
-        whole_in_range("load_size", load_size, image_size, 8192)
-        check_channels(channels)
-        check_when_broken(when_broken, WHEN_BROKEN)
+        refuse_unfit("load_size", load_size, Annotated[int, Range(image_size, 8192)])
         self.root = Path(root)
         self.image_size = image_size
         self.load_size = load_size
@@ -209,7 +200,7 @@ class PicturesDataModule(InMemoryDataModule):
         return normalised(resized(pictures, self.image_size))
 
     def prepare(self, training: bool) -> Callable[[Tensor], Tensor]:
-        """Makes a batch's images of such pixels."""
+        """The function that makes a batch's images of such pixels."""
         if not training:
             return normalised
         return functools.partial(cropped_and_mirrored, side=self.image_size, mirror=self.flip)
@@ -218,22 +209,25 @@ class PicturesDataModule(InMemoryDataModule):
 class UnpairedFolderDataModule(PicturesDataModule):
     """Pictures of two domains in folders ``trainA`` and ``trainB``, held in memory.
 
-    Where there are ``testA`` and ``testB`` too, grids and evaluation take them. Validation pictures
-    are the last ones of each training folder, in alphabetical order.
+    Where there are ``testA`` and ``testB`` too, sample grids and evaluation use them. Validation
+    pictures are the last ones of each training folder, in alphabetical order.
+
+        data = UnpairedFolderDataModule("horse2zebra", image_size=128)
+        data.setup()
+        batch = data.examples()    # an ImagePair
 
     Args:
         root: the folder that holds the four.
-        batch_size: pictures of each domain to a batch, in each process.
+        batch_size: pictures of each domain in a batch, in each process.
         image_size: side in pixels of what networks see.
         num_workers: loader processes.
-        val_size: pictures of each domain held out for validation; None for a twelfth of them, 0
-            for none.
-        name: what the run is named by.
-        options: PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as
-            CycleGAN's authors have it.
+        val_size: pictures of each domain held out for validation; None for a twelfth, 0 for none.
+        name: of the dataset.
+        options: PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as in
+            CycleGAN's authors' code.
 
     Raises:
-        ValueError: for an option out of its range, a folder that is missing or empty, or a broken
+        ValueError: for an argument out of its range, a folder that is missing or empty, or a broken
             picture under "stop".
     """
 
@@ -241,12 +235,13 @@ class UnpairedFolderDataModule(PicturesDataModule):
     domains = ("a", "b")
     load_ratio = 286 / 256
 
+    @checked
     def __init__(
         self,
         root: str | Path,
-        batch_size: int = 1,
-        image_size: int = 128,
-        num_workers: int = 0,
+        batch_size: Count = 1,
+        image_size: Side = 128,
+        num_workers: Workers = 0,
         val_size: Natural | None = None,
         name: str = "unpaired_folder",
         **options: Any,
@@ -262,9 +257,10 @@ class UnpairedFolderDataModule(PicturesDataModule):
         )
         for part in ("trainA", "trainB"):
             if not (self.root / part).is_dir():
-                raise ValueError(
-                    f"dataset.root='{root}' has no folder {part}: it needs trainA and trainB, and "
-                    "may have testA and testB."
+                raise UnfitArgument(
+                    "root",
+                    f"is '{root}', which has no folder {part}; it has to hold trainA and trainB, "
+                    "and may hold testA and testB.",
                 )
 
     def setup(self, stage: str | None = None) -> None:
@@ -283,8 +279,8 @@ class UnpairedFolderDataModule(PicturesDataModule):
     def labelled(self, domain: str, part: Part) -> InMemoryImages:
         if part == "test" and self.train and not self.test:
             raise ValueError(
-                f"{self.name} has no test pictures to measure generated ones against: testA and "
-                f"testB in '{self.root}' would hold them."
+                f"{self.name} has no test pictures to measure generated ones against: put some in "
+                f"testA and testB in '{self.root}'."
             )
         pairs = self.part(part)
         pictures: Domain = getattr(pairs, domain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +14,12 @@ from gan_zoo.data.base import (
     LabelledDataset,
     normalised,
     resized,
-    whole_in_range,
 )
 from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.ranges import Range, Seed, UnfitArgument, checked
 
 _CHANNELS = 3
+_Size = Annotated[int, Range(1, 10**7)]
 
 
 class StackedImages(LabelledDataset):
@@ -27,18 +28,16 @@ class StackedImages(LabelledDataset):
     Args:
         digits: (M, 1, H, H) uint8.
         classes: (M,) int64.
-        stacks: (N, 3) int64, which digits an image has for red, green and blue.
+        stacks: (N, 3) int64, which digits are an image's red, green and blue.
         base: number of classes; a label is the three classes as the digits of a number to it.
-        image_size: side to pad or resize to.
+        image_size: side to pad or resize to, in pixels.
     """
 
     def __init__(
         self, digits: Tensor, classes: Tensor, stacks: Tensor, base: int, image_size: int
     ) -> None:
         self.digits = digits
-        self.classes = classes
         self.stacks = stacks
-        self.base = base
         self.labels = (classes[stacks] * torch.tensor([base**2, base, 1])).sum(1)
         self.image_size = image_size
 
@@ -57,52 +56,52 @@ class StackedImages(LabelledDataset):
 class StackedMNISTDataModule(DigitsDataModule):
     """Three random digits as the channels of an RGB image: 1,000 modes (1611.02163, 1705.07761).
 
-    As VEEGAN and PacGAN have it there are 128,000 images, drawn once; but here of the training
-    digits alone, where theirs are of all 70,000, so that the 26,000 test images are of unseen ones.
-    The protocol: 26,000 generated images, each channel classified by itself, how many of the 1,000
-    triples are there, and the KL divergence of their frequencies from uniform ones.
-
+    As in VEEGAN and PacGAN there are 128,000 images, drawn once. They show the training digits
+    only, where those papers use all 70,000, so that the 26,000 test images show unseen digits.
     Validation images are stacks of the last training digits, which no training image shows.
 
+    The protocol: generate 26,000 images, classify each channel by itself, count which of the 1,000
+    triples occur, and take the KL divergence of their frequencies from uniform ones.
+
+        data = StackedMNISTDataModule(root="data", batch_size=64)
+        data.prepare_data()
+        data.setup()
+
     Args:
-        task: the second part of the dataset's name.
+        task: second part of the dataset's title.
         num_classes: of the images, a cube: 1000 for all digits, 8 for zeros and ones.
-        train_size, test_size: how many images; the training ones include the validation set.
+        train_size, test_size: number of images; training images include the validation set.
         seed: decides which digits are stacked.
-        options: DigitsDataModule's, but ``channels``.
+        options: DigitsDataModule's.
 
     Raises:
-        ValueError: as DigitsDataModule, or for a number of classes that is no cube.
+        UnfitArgument: as DigitsDataModule, or for a number of classes that is no cube.
     """
 
     batch_type = ImageBatch
     measured_images = 26_000
     per_channel = True
 
+    @checked
     def __init__(
         self,
         *,
         task: str = "stacked",
-        num_classes: int = 1000,
-        train_size: int = 128_000,
-        test_size: int = 26_000,
-        seed: int = 0,
-        channels: int = _CHANNELS,
+        num_classes: Annotated[int, Range(1, 1000)] = 1000,
+        train_size: _Size = 128_000,
+        test_size: _Size = 26_000,
+        seed: Seed = 0,
+        channels: Literal[3] = 3,
         **options: Any,
     ) -> None:
-        whole_in_range("num_classes", num_classes, 1, 1000)
         base = round(num_classes ** (1 / _CHANNELS))
-        if base**_CHANNELS != num_classes or not 1 <= base <= 10:
-            raise ValueError(
-                f"dataset.num_classes is {num_classes}; it has to be a cube: 1000 for all digits, "
-                "8 for zeros and ones."
+        if base**_CHANNELS != num_classes:
+            raise UnfitArgument(
+                "num_classes",
+                f"is {num_classes}; it has to be a cube: 1000 for all digits, 8 for zeros and "
+                "ones.",
             )
-        if channels != _CHANNELS:
-            raise ValueError(f"dataset.channels is {channels}; Stacked MNIST has {_CHANNELS}.")
         super().__init__(num_classes=base, channels=channels, **options)
-        whole_in_range("train_size", train_size, 1, 10_000_000)
-        whole_in_range("test_size", test_size, 1, 10_000_000)
-        whole_in_range("seed", seed, 0, 2**32 - 1)
         self.task = task
         self.train_size = train_size
         self.test_size = test_size
@@ -113,7 +112,7 @@ class StackedMNISTDataModule(DigitsDataModule):
             return
         size = self.validation_size(self.train_size)
         digits, classes = self.originals(train=True)
-        # As large a part of the digits as of the stacks, at least one.
+        # The same share of the digits as of the stacks, rounded up.
         end = len(digits) - -(-len(digits) * size // self.train_size)
         random = torch.Generator().manual_seed(2 * self.seed + 1)
         self.train = self._stacked(digits[:end], classes[:end], self.train_size - size, random)
@@ -122,15 +121,15 @@ class StackedMNISTDataModule(DigitsDataModule):
         random = torch.Generator().manual_seed(2 * self.seed)
         self.test = self._stacked(*self.originals(train=False), self.test_size, random)
 
-    def _stacked(
-        self, digits: Tensor, classes: Tensor, count: int, random: torch.Generator
-    ) -> StackedImages:
-        stacks = torch.randint(len(digits), (count, _CHANNELS), generator=random)
-        return StackedImages(digits, classes, stacks, self.num_classes, self.image_size)
-
     def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
         """Single digits."""
         return InMemoryImages(*self.originals(train), self.image_size)
 
     def evaluator_name(self, domain: str) -> str:
         return self.name
+
+    def _stacked(
+        self, digits: Tensor, classes: Tensor, count: int, random: torch.Generator
+    ) -> StackedImages:
+        stacks = torch.randint(len(digits), (count, _CHANNELS), generator=random)
+        return StackedImages(digits, classes, stacks, self.num_classes, self.image_size)

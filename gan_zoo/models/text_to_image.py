@@ -128,34 +128,40 @@ class TextToImage(NoiseToImage):
             outputs = [self.adversarial.output(logits) for logits in (right, wrong, drawn)]
         return loss, dict(zip(("d_real", "d_wrong", "d_fake"), outputs, strict=True))
 
+    @property
+    def text_encoder(self) -> Any:
+        """What encodes captions; None before the data module's has been taken, or without text."""
+        return self._text_encoder[0] if self._text_encoder else None
+
     def encode(self, captions: Sequence[str]) -> Tensor:
         """The captions' embeddings (N, E), on the model's device; ValueError for an unknown one."""
-        if not self._text_encoder:
+        if self.text_encoder is None:
             raise ValueError(
                 f"This {type(self).__name__} has no text encoder: it was trained without text, or "
                 "on embeddings alone."
             )
         rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
         order = torch.tensor([rows[caption] for caption in captions])
-        return self._text_encoder[0].encode(list(rows))[order].to(self.device)
+        return self.text_encoder.encode(list(rows))[order].to(self.device)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         data: Any = getattr(self.trainer, "datamodule", None)
         if not self.has_text or not isinstance(data, CaptionDataModule):
             return
-        if not self._text_encoder:
-            self._text_encoder = (data.text_encoder,)
-        elif not _equal(self._text_encoder[0].artifact(), data.text_encoder.artifact()):
+        encoder: Any = data.text_encoder
+        if self.text_encoder is None:
+            self._text_encoder = (encoder,)
+        elif not _equal(self.text_encoder.artifact(), encoder.artifact()):
             # The networks were trained on the embeddings of their own encoder.
-            data.embed_with(self._text_encoder[0])
+            data.embed_with(self.text_encoder)
         self.captions = data.example_captions
         self.caption_rows = data.caption_rows
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["text"] = {
-            "encoder": self._text_encoder[0].artifact() if self._text_encoder else None,
+            "encoder": self.text_encoder and self.text_encoder.artifact(),
             "captions": self.captions,
             "caption_rows": self.caption_rows,
         }
@@ -302,9 +308,7 @@ class TextToImage(NoiseToImage):
                 "captions",
                 f'is {captions}: give sentences, such as captions=["a thin green three"].',
             )
-        vocabulary = (
-            getattr(self._text_encoder[0], "vocabulary", None) if self._text_encoder else None
-        )
+        vocabulary = getattr(self.text_encoder, "vocabulary", None)
         if not vocabulary:
             return
         for caption in captions:
@@ -353,8 +357,7 @@ class TextToImage(NoiseToImage):
         return captioned(images, self._default_captions(len(images)), _EXAMPLE_COLUMNS), 1
 
 
-def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    def same(x: Any, y: Any) -> bool:
-        return torch.equal(x.cpu(), y.cpu()) if isinstance(x, Tensor) else x == y
-
-    return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    return torch.equal(a, b) if isinstance(a, Tensor) else a == b

@@ -1,10 +1,10 @@
-"""Encoders of captions, and of images beside them: both end in one space of embeddings."""
+"""Encoders of captions and images into one space of embeddings."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.ranges import Count
+from gan_zoo.ranges import Count, UnfitArgument, checked
 
-# Words of a caption: letters and digits of any script, whatever their case.
+# Letters and digits of any script.
 _WORD = re.compile(r"\w+")
 _ABSENT = 0
 _IMAGE_SIDE = 32
@@ -28,20 +28,25 @@ def words_of(caption: str) -> list[str]:
 class TextEncoder(nn.Module):
     """Captions -> embeddings (N, embedding_dim) of unit variance: the mean of a GRU's states.
 
-    The mean carries over to captions that join known words anew, which the last state alone, as
-    StackGAN's authors' encoder takes it, hardly does: of inks and digits never seen together it
-    kept the digit in 66 % of the captions, as read by a linear classifier, the mean in all.
+    The mean generalises to new combinations of known words. The last state, which StackGAN's
+    authors' encoder takes, hardly does: of inks and digits never seen together, a linear classifier
+    read the digit from it in 66 % of the captions, and from the mean in all.
 
-    The table of words has a fixed size, so that weights fit whatever the vocabulary is; which word
-    has which row is part of the state. Words that are not in the vocabulary are left out.
+    The table of words has a fixed size, so that weights fit any vocabulary. Words that are not in
+    the vocabulary are ignored.
+
+        encoder = TextEncoder(embedding_dim=64)
+        encoder.learn_vocabulary(["a thin red three", "a thick blue one"])
+        embeddings = encoder.encode(["a thick red three"])    # (1, 64)
 
     Args:
         embedding_dim: length of an embedding.
-        max_words: how many words can be known, the commonest ones.
+        max_words: size of the vocabulary; the most frequent words are kept.
         word_dim: length of a word's vector.
         hidden_dim: units of the GRU.
     """
 
+    @checked
     def __init__(
         self,
         embedding_dim: Count = 64,
@@ -57,7 +62,7 @@ class TextEncoder(nn.Module):
         self.project = nn.Linear(hidden_dim, embedding_dim)
 
     def learn_vocabulary(self, captions: Sequence[str]) -> None:
-        """Takes the captions' commonest words for the vocabulary."""
+        """Makes the captions' most frequent words the vocabulary."""
         counts = Counter(word for caption in captions for word in words_of(caption))
         known = counts.most_common(self.words.num_embeddings - 1)
         self.vocabulary = {word: row for row, (word, _) in enumerate(known, _ABSENT + 1)}
@@ -81,7 +86,7 @@ class TextEncoder(nn.Module):
         """Embeddings (N, embedding_dim) of captions, on the encoder's device.
 
         Raises:
-            ValueError: for a caption without a word that is known.
+            ValueError: for a caption without any known word.
         """
         device = self.project.weight.device
         parts = []
@@ -93,6 +98,27 @@ class TextEncoder(nn.Module):
             parts.append(self(tokens.to(device)))
         return torch.cat(parts)
 
+    def artifact(self) -> dict[str, Any]:
+        """Plain data that ``text_encoder_from`` makes this encoder of again.
+
+        ``kind`` is "gru"; ``options`` are the constructor's arguments by name; ``vocabulary`` is
+        the words, in the order of their rows in the table, the first of which is row 1;
+        ``weights`` are the tensors of the state by name, on the CPU.
+        """
+        options = {
+            "embedding_dim": self.embedding_dim,
+            "max_words": self.words.num_embeddings - 1,
+            "word_dim": self.words.embedding_dim,
+            "hidden_dim": self.gru.hidden_size,
+        }
+        weights = {name: p.detach().cpu() for name, p in self.named_parameters()}
+        return {
+            "kind": "gru",
+            "options": options,
+            "vocabulary": list(self.vocabulary),
+            "weights": weights,
+        }
+
     def get_extra_state(self) -> list[str]:
         return list(self.vocabulary)
 
@@ -103,37 +129,42 @@ class TextEncoder(nn.Module):
 class SentenceTransformerEncoder(nn.Module):
     """A sentence-transformers model from a folder on disk; nothing is ever downloaded.
 
-    It is used as it is, and read again from that folder for each use: checkpoints name it, and
-    don't hold it.
+    It is used as it is. Checkpoints hold its path, not its weights.
+
+        encoder = SentenceTransformerEncoder("all-MiniLM-L6-v2", embedding_dim=384)
+        embeddings = encoder.encode(["a thick red three"])    # (1, 384)
 
     Args:
         path: the model's folder.
         embedding_dim: length of its embeddings.
 
     Raises:
-        ValueError: if the package or the folder is missing, or the length is another.
+        ValueError: if the package is missing.
+        UnfitArgument: if the folder is missing, or the embeddings have another length.
     """
 
+    @checked
     def __init__(self, path: str | Path, embedding_dim: Count) -> None:
         super().__init__()
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise ValueError(
-                "This text encoder needs the package sentence-transformers (pip install "
-                "sentence-transformers); dataset/text_encoder=gru does without."
+                "This text encoder needs the package sentence-transformers: pip install "
+                "sentence-transformers, or choose dataset/text_encoder=gru."
             ) from error
         if not Path(path).is_dir():
-            raise ValueError(f"dataset.text_encoder.path='{path}' is not the folder of a model.")
+            raise UnfitArgument("path", f"is '{path}'; it has to be the folder of a model.")
         model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
         length = len(model.encode("", show_progress_bar=False))
         if length != embedding_dim:
-            raise ValueError(
-                f"The model in '{path}' has embeddings of {length} values: "
-                f"dataset.text_encoder.embedding_dim={length}."
+            raise UnfitArgument(
+                "embedding_dim",
+                f"is {embedding_dim}; it has to be {length}, as in the model in '{path}'.",
             )
+        self.path = Path(path)
         self.embedding_dim = embedding_dim
-        # Not a submodule: its weights stay out of checkpoints.
+        # In a list, so that it is no submodule: its weights stay out of checkpoints.
         self._model: list[Any] = [model]
 
     def encode(self, captions: Sequence[str]) -> Tensor:
@@ -143,13 +174,45 @@ class SentenceTransformerEncoder(nn.Module):
         )
         return embeddings.detach().clone().float()
 
+    def artifact(self) -> dict[str, Any]:
+        """As TextEncoder's; ``kind`` is "sentence_transformers", and there are ``options`` only."""
+        options = {"path": str(self.path), "embedding_dim": self.embedding_dim}
+        return {"kind": "sentence_transformers", "options": options}
+
+
+def text_encoder_from(
+    artifact: Mapping[str, Any],
+) -> TextEncoder | SentenceTransformerEncoder:
+    """The encoder that ``artifact()`` describes, frozen and on the CPU.
+
+    Builds the two kinds of this module and nothing else, whatever the artifact says.
+
+    Raises:
+        ValueError: for another kind, or data that is not an artifact's.
+    """
+    kind = artifact.get("kind")
+    if kind not in ("gru", "sentence_transformers"):
+        raise ValueError(f"'{kind}' is not a kind of text encoder: gru or sentence_transformers.")
+    encoder: TextEncoder | SentenceTransformerEncoder
+    try:
+        if kind == "gru":
+            encoder = TextEncoder(**artifact["options"])
+            state = {**artifact["weights"], "_extra_state": artifact["vocabulary"]}
+            encoder.load_state_dict(state)
+        else:
+            encoder = SentenceTransformerEncoder(**artifact["options"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"The text encoder is damaged ({error}).") from error
+    return encoder.eval().requires_grad_(False)
+
 
 class ImageEncoder(nn.Module):
-    """Images (B, C, H, W) of any size, seen at 32 pixels -> embeddings (B, embedding_dim).
+    """Images (B, C, H, W) of any size, resized to 32 pixels -> embeddings (B, embedding_dim).
 
-    The text encoder's partner in training; three strided convolutions.
+    Trained together with the text encoder; three strided convolutions.
     """
 
+    @checked
     def __init__(self, channels: Count, embedding_dim: Count, base_channels: Count = 16) -> None:
         super().__init__()
         n = base_channels

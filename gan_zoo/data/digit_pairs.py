@@ -1,0 +1,289 @@
+"""Two domains of digits: under a known map, or each turned by an angle of its own.
+
+Where a map makes one domain from the other, each half of MNIST's training digits feeds one domain
+only, so that no true pair is trained on; validation and test images come with their counterparts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_zoo.data.base import InMemoryImages, Part, framed, normalised, resized
+from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.data.pairs import Domain, ImagePair, InMemoryPairs
+from gan_zoo.ranges import Range, Seed, UnfitArgument, checked
+
+_UNKNOWN = -1
+_ANGLE_RANGES = 6
+_CHUNK = 5000
+_Digit = Annotated[int, Range(0, 9)]
+
+
+def edges(images: Tensor) -> Tensor:
+    """CoGAN's edge rule (1606.07536, its authors' code): 3x3 dilation minus the image.
+
+    Args:
+        images: (N, 1, H, W) uint8.
+    """
+    # The CPU has no max pooling of uint8.
+    chunks = [F.max_pool2d(x.float(), 3, 1, 1).to(torch.uint8) - x for x in images.split(_CHUNK)]
+    return torch.cat(chunks)
+
+
+def negatives(images: Tensor) -> Tensor:
+    """CoGAN's second task: white minus the image (uint8)."""
+    return 255 - images
+
+
+def colored(images: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
+    """Grey values to colours, interpolated linearly between the palette's, darkest first.
+
+    Args:
+        images: (N, 1 or 3, H, W) uint8, grey.
+        palette: two or more colours (red, green, blue) in 0..255, evenly spaced.
+
+    Returns:
+        (N, 3, H, W) uint8.
+
+    Raises:
+        ValueError: for a palette of another shape, or one that gives two grey values the same
+            colour, so that the map has no inverse.
+    """
+    colours = torch.as_tensor(palette, dtype=torch.float32)
+    if colours.dim() != 2 or colours.shape[1] != 3 or len(colours) < 2:
+        raise ValueError("A palette is a list of two or more colours [red, green, blue].")
+    table = F.interpolate(colours.T[None], size=256, mode="linear", align_corners=True)[0].T
+    table = table.round().clamp(0, 255).to(torch.uint8)
+    if len(table.unique(dim=0)) < 256:
+        raise ValueError(
+            "The palette gives several grey values one colour: choose colours further apart."
+        )
+    return torch.cat([table[x[:, 0].long()].permute(0, 3, 1, 2) for x in images.split(_CHUNK)])
+
+
+def rotated(images: Tensor, angles: Tensor) -> Tensor:
+    """Images (N, C, H, H) uint8 turned counter-clockwise by (N,) degrees about their centres.
+
+    Bilinear; outside of the image is background (0).
+    """
+    turned = []
+    for chunk, angle in zip(images.split(_CHUNK), angles.split(_CHUNK), strict=True):
+        radians = angle.float().deg2rad()
+        cos, sin = radians.cos(), radians.sin()
+        # Maps each pixel of the turned image to its place in the original; y points down.
+        rows = [torch.stack([cos, -sin, 0 * cos], 1), torch.stack([sin, cos, 0 * cos], 1)]
+        grid = F.affine_grid(torch.stack(rows, 1), list(chunk.shape), align_corners=False)
+        values = F.grid_sample(chunk.float(), grid, align_corners=False)
+        turned.append(values.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(turned)
+
+
+class TwoDomainsDataModule(DigitsDataModule):
+    """What the data modules of two domains of digits share.
+
+    Args:
+        task: second part of the dataset's title; "edges" makes ``mnist_edges``.
+        seed: decides which original feeds which domain.
+        options: DigitsDataModule's.
+
+    Raises:
+        UnfitArgument: for an argument out of its range.
+    """
+
+    batch_type = ImagePair
+    domains = ("a", "b")
+
+    @checked
+    def __init__(self, *, task: str, seed: Seed = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.task = task
+        self.seed = seed
+        self._domains: dict[Part, Sequence[Domain]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        train, held_out = self.split()
+        self._domains = {"train": train, "val": held_out, "test": self.both(train=False)}
+        self.train = self.pairs(train, training=True)
+        self.val = self.pairs(held_out)
+        self.test = self.pairs(self._domains["test"])
+
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
+        """The training images of a and b, and those held out for validation."""
+        raise NotImplementedError
+
+    def both(self, train: bool) -> Sequence[Domain]:
+        """All training images, or all test images, of a and b."""
+        raise NotImplementedError
+
+    def labelled(self, domain: str, part: Part) -> InMemoryImages:
+        self.part(part)
+        return self.images(self._domains[part]["ab".index(domain)])
+
+    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
+        return self.images(self.both(train)["ab".index(domain)])
+
+    def digits(self, train: bool) -> Domain:
+        """The digits of the classes that are kept, (N, 1, 28, 28)."""
+        images, labels = self.originals(train)
+        return Domain(images, labels, torch.arange(len(images)))
+
+    def pairs(self, domains: Sequence[Domain], training: bool = False) -> InMemoryPairs:
+        """The domains as a dataset; in training, without the labels of b."""
+        a, b = (d._replace(data=d.data.expand(-1, self.channels, -1, -1)) for d in domains)
+        if training:
+            b = b._replace(label=torch.full_like(b.label, _UNKNOWN))
+        return InMemoryPairs((a, b), ImagePair, self._prepared)
+
+    def images(self, domain: Domain) -> InMemoryImages:
+        """A domain's images, as they are in pairs, with their classes."""
+        pixels = domain.data.expand(-1, self.channels, -1, -1)
+        return InMemoryImages(pixels, domain.label, self.image_size)
+
+    def shuffled(self, count: int) -> Tensor:
+        """The numbers below ``count`` in an order that the seed decides."""
+        return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        return normalised(resized(images, self.image_size))
+
+
+class MappedDigitsDataModule(TwoDomainsDataModule):
+    """Domain a: digits. Domain b: other digits under a known map.
+
+    Half of the training digits are a's, and the map of the other half is b's. Validation and test
+    images b are the map of the same images a. So that no translation is measured against the very
+    image that it should become, models translate every other validation or test image, and are
+    measured against the rest.
+
+        data = MappedDigitsDataModule(task="edges", counterpart=edges, root="data")
+        data.prepare_data()
+        data.setup()
+
+    Attributes:
+        aligned: whether validation and test images correspond.
+
+    Args:
+        counterpart: the map, (N, 1, 28, 28) uint8 -> (N, 1 or 3, 28, 28) uint8.
+        options: TwoDomainsDataModule's.
+
+    Raises:
+        UnfitArgument: for an argument out of its range, or where the map makes colours and channels
+            is 1.
+    """
+
+    aligned = True
+
+    @checked
+    def __init__(self, *, counterpart: Callable[[Tensor], Tensor], **options: Any) -> None:
+        super().__init__(**options)
+        self.counterpart = counterpart
+        if counterpart(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).shape[1] > self.channels:
+            raise UnfitArgument(
+                "channels",
+                f"is {self.channels}; it has to be 3, as the map of this dataset makes colours.",
+            )
+
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
+        digits = self.digits(train=True)
+        count = len(digits.data)
+        end = count - self.validation_size(count, least=2 * self.batch_size)
+        order = self.shuffled(count)
+        a, b = (digits.chosen(half) for half in order[: end // 2 * 2].tensor_split(2))
+        held_out = digits.chosen(order[end:])
+        return (a, self._mapped(b)), (held_out, self._mapped(held_out))
+
+    def both(self, train: bool) -> Sequence[Domain]:
+        digits = self.digits(train)
+        return digits, self._mapped(digits)
+
+    def source(self, part: Literal["val", "test"] = "test") -> InMemoryPairs:
+        pairs = super().source(part)
+        assert isinstance(pairs, InMemoryPairs)
+        translated = [domain.chosen(slice(0, None, 2)) for domain in (pairs.a, pairs.b)]
+        return InMemoryPairs(translated, ImagePair, self._prepared)
+
+    def labelled(self, domain: str, part: Part) -> InMemoryImages:
+        images = super().labelled(domain, part)
+        return images if part == "train" else _untranslated(images)
+
+    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
+        images = super().evaluator_images(domain, train)
+        return images if train else _untranslated(images)
+
+    def evaluator_name(self, domain: str) -> str:
+        return self.name if domain == "a" else self.title
+
+    def _mapped(self, domain: Domain) -> Domain:
+        # The padding is mapped too: that of a negative is white.
+        return domain._replace(data=self.counterpart(framed(domain.data, self.image_size)))
+
+
+class RotatedDigitsDataModule(TwoDomainsDataModule):
+    """DiscoGAN's rotated cars (1703.05192, section 3.2) in digits: two classes, turned at random.
+
+    Domain a is one class and b another. Each image is turned counter-clockwise by an angle that is
+    uniform in +-max_angle; the labels are the angles in degrees. The angle is all that the domains
+    share, and what a translator should find. So the classes by which generated images are measured
+    are six equal ranges of the angle.
+
+        data = RotatedDigitsDataModule(digits=(3, 5), root="data")
+        data.prepare_data()
+        data.setup()
+
+    Args:
+        task: second part of the dataset's title.
+        digits: the classes of a and b.
+        max_angle: in degrees.
+        options: TwoDomainsDataModule's.
+
+    Raises:
+        UnfitArgument: for an argument out of its range, or equal digits.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        task: str = "rotated",
+        digits: tuple[_Digit, _Digit] = (3, 5),
+        max_angle: Annotated[float, Range(0, 180, above=True)] = 75.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(task=task, **options)
+        if digits[0] == digits[1]:
+            raise UnfitArgument("digits", f"is {list(digits)}; they have to be different ones.")
+        self.classes = digits
+        self.max_angle = max_angle
+
+    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
+        domains = self.both(train=True)
+        cut = [domain.cut(self.validation_size(len(domain.data))) for domain in domains]
+        return [train for train, _ in cut], [held_out for _, held_out in cut]
+
+    def both(self, train: bool) -> Sequence[Domain]:
+        return [self._domain(digit, train) for digit in self.classes]
+
+    def images(self, domain: Domain) -> InMemoryImages:
+        share = (domain.label / self.max_angle + 1) / 2
+        ranges = (share * _ANGLE_RANGES).long().clamp(0, _ANGLE_RANGES - 1)
+        return super().images(domain._replace(label=ranges))
+
+    def _domain(self, digit: int, train: bool) -> Domain:
+        digits = self.digits(train)
+        digits = digits.chosen(digits.label == digit)
+        random = torch.Generator().manual_seed(self.seed + digit + 10 * train)
+        angles = (2 * torch.rand(len(digits.data), generator=random) - 1) * self.max_angle
+        return digits._replace(data=rotated(digits.data, angles), label=angles)
+
+
+def _untranslated(images: InMemoryImages) -> InMemoryImages:
+    """The rest, where models translate every other image."""
+    rows = slice(1, None, 2)
+    return InMemoryImages(images.images[rows], images.labels[rows], images.image_size)
