@@ -480,7 +480,7 @@ CASES += [
     Case("sample", "checkpoint=infogan_run codes=[0,true,0]", "codes", "a number"),
     Case("sample", "checkpoint=infogan_run codes=[0,nan,0]", "codes", "a number"),
     Case("sample", "checkpoint=infogan_run labels=[1]", "takes no labels", "leave labels out"),
-    Case("sample", "checkpoint=stackgan_run captions=[]", "captions=[]", "sentences are wanted"),
+    Case("sample", "checkpoint=stackgan_run captions=[]", "captions=[]", "give sentences"),
     Case("sample", "checkpoint=stackgan_run captions=5", "captions is 5", "text"),
     Case("sample", "checkpoint=stackgan_run captions=xyzzy", "'xyzzy' has no word",
          "trained on captions such as"),

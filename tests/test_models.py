@@ -65,9 +65,16 @@ def test_cgan_shows_a_row_a_digit_and_a_column_a_noise() -> None:
     assert columns == 8
 
 
-@pytest.mark.parametrize("labels", [[0, 10], [-1, 0], [1]])
-def test_cgan_refuses_labels_out_of_range(labels: list[int]) -> None:
-    with pytest.raises(ValueError, match="labels have to be 2 whole numbers from 0 to 9"):
+@pytest.mark.parametrize(
+    ("labels", "culprit"),
+    [
+        ([0, 10], r"labels\[1\] is 10; .*whole numbers from 0 to 9"),
+        ([-1, 0], r"labels\[0\] is -1; .*whole numbers from 0 to 9"),
+        ([1], "labels has 1 values for 2 images"),
+    ],
+)
+def test_cgan_refuses_labels_out_of_range(labels: list[int], culprit: str) -> None:
+    with pytest.raises(ValueError, match=culprit):
         small_cgan().sample(2, labels=torch.tensor(labels))
 
 
@@ -341,7 +348,7 @@ def test_began_halves_the_rate_when_convergence_stalls() -> None:
     # The first reading sets the record; the next would have to be a hundredth of it.
     rates = [watch.seen[i] / 1e-4 for i in (98, 99, 199, 299)]
     assert rates == pytest.approx([1, 1, 0.5, 0.25])
-    with pytest.raises(ValueError, match="no figure whose plateau"):
+    with pytest.raises(ValueError, match="no term whose plateau"):
         fit(small_gan(scheduler=schedule), batches=1)
 
 

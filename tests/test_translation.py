@@ -157,7 +157,7 @@ def test_adaptation_learns_from_the_labels_of_a_alone() -> None:
     assert not torch.equal(weights(model.classifier), before)
     assert {"classification_loss", "match", "source_accuracy"} <= model.latest["d"].keys()
     assert torch.isfinite(model.latest["d"]["loss_d"])
-    with pytest.raises(ValueError, match=r"model\.penalty is r1"):
+    with pytest.raises(ValueError, match=r"penalty is r1"):
         cogan(penalty="r1")
 
 
@@ -255,7 +255,7 @@ def test_a_pool_of_none_returns_what_comes_and_a_young_one_keeps_it() -> None:
     assert torch.equal(shown[:2], later[:2])
     known = torch.cat((images, later)).flatten(1)
     assert (torch.cdist(shown.flatten(1), known).amin(1) == 0).all()
-    with pytest.raises(ValueError, match="pool_size is -1"):
+    with pytest.raises(ValueError, match="size is -1"):
         ImagePool(-1)
 
 
@@ -360,12 +360,12 @@ def test_discogans_discriminators_may_take_every_third_iteration(
     ],
 )
 def test_discogan_options_out_of_range_are_refused(option: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"model\.{option} is {value}"):
+    with pytest.raises(ValueError, match=rf"{option} is {value}"):
         disco(**{option: value})
 
 
 def test_cyclegan_options_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model\.lambda_identity is -1"):
+    with pytest.raises(ValueError, match=r"lambda_identity is -1"):
         cycle(lambda_identity=-1)
     with pytest.raises(ValueError, match="nothing is left"):
         cycle(lambda_gan=0, lambda_cycle_a=0, lambda_cycle_b=0)

@@ -74,8 +74,8 @@ class BEGAN(NoiseToImage):
         **options: Any,
     ) -> None:
         super().__init__(
-            generator or BEGANDecoder(latent_dim),
-            discriminator or BEGANAutoencoder(),
+            BEGANDecoder(latent_dim) if generator is None else generator,
+            BEGANAutoencoder() if discriminator is None else discriminator,
             latent_dim=latent_dim,
             **options,
         )

@@ -53,8 +53,8 @@ class CGAN(ImageGAN):
         **options: Any,
     ) -> None:
         super().__init__(
-            generator or ConditionalMLPGenerator(latent_dim, num_classes),
-            discriminator or ConditionalMaxoutDiscriminator(num_classes),
+            ConditionalMLPGenerator(latent_dim, num_classes) if generator is None else generator,
+            ConditionalMaxoutDiscriminator(num_classes) if discriminator is None else discriminator,
             latent_dim=latent_dim,
             num_classes=num_classes,
             noise=noise,

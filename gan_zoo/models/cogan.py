@@ -81,9 +81,9 @@ class CoGAN(ImageGAN):
                 "is true; it learns from the labels of domain a, and this dataset has none "
                 "(dataset=mnist_usps has).",
             )
-        discriminator = discriminator or CoupledDiscriminator()
+        discriminator = CoupledDiscriminator() if discriminator is None else discriminator
         super().__init__(
-            generator or CoupledGenerator(latent_dim),
+            CoupledGenerator(latent_dim) if generator is None else generator,
             discriminator,
             latent_dim=latent_dim,
             noise=noise,

@@ -56,8 +56,8 @@ class DCGAN(ImageGAN):
         **options: Any,
     ) -> None:
         super().__init__(
-            generator or DCGANGenerator(latent_dim, num_classes=num_classes),
-            discriminator or DCGANDiscriminator(num_classes=num_classes),
+            DCGANGenerator(latent_dim, num_classes=num_classes) if generator is None else generator,
+            DCGANDiscriminator(num_classes=num_classes) if discriminator is None else discriminator,
             latent_dim=latent_dim,
             num_classes=num_classes,
             **options,

@@ -47,12 +47,10 @@ class GAN(ImageGAN):
         latent_dim: Count = 100,
         **options: Any,
     ) -> None:
-        super().__init__(
-            generator
-            or MLPGenerator(
+        if generator is None:
+            generator = MLPGenerator(
                 latent_dim, hidden=(1200, 1200), negative_slope=0.0, norm=False, weight_range=0.05
-            ),
-            discriminator or MaxoutDiscriminator(unit_range=True, weight_range=0.005),
-            latent_dim=latent_dim,
-            **options,
-        )
+            )
+        if discriminator is None:
+            discriminator = MaxoutDiscriminator(unit_range=True, weight_range=0.005)
+        super().__init__(generator, discriminator, latent_dim=latent_dim, **options)

@@ -60,8 +60,10 @@ class HDCGAN(ImageGAN):
         **options: Any,
     ) -> None:
         super().__init__(
-            generator or DCGANGenerator(latent_dim, activation=nn.SELU, zeta=zeta),
-            discriminator or DCGANDiscriminator(activation=nn.SELU),
+            DCGANGenerator(latent_dim, activation=nn.SELU, zeta=zeta)
+            if generator is None
+            else generator,
+            DCGANDiscriminator(activation=nn.SELU) if discriminator is None else discriminator,
             latent_dim=latent_dim,
             **options,
         )

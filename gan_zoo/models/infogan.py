@@ -84,8 +84,12 @@ class InfoGAN(CodedImageGAN):
                 "categorical_codes", "is empty, and InfoGAN without codes is a GAN (model=dcgan)."
             )
         super().__init__(
-            generator or InfoGANGenerator(latent_dim, categorical_codes, continuous_codes),
-            discriminator or InfoGANDiscriminator(categorical_codes, continuous_codes),
+            InfoGANGenerator(latent_dim, categorical_codes, continuous_codes)
+            if generator is None
+            else generator,
+            InfoGANDiscriminator(categorical_codes, continuous_codes)
+            if discriminator is None
+            else discriminator,
             codes=Codes(tuple(categorical_codes), continuous_codes),
             latent_dim=latent_dim,
             **options,

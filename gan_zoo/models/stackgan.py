@@ -63,10 +63,12 @@ class StackGAN(TwoStages):
         embedding_dim: Count = 64,
         **options: Any,
     ) -> None:
-        generator_2 = generator_2 or StageTwoGenerator(embedding_dim)
+        generator_2 = StageTwoGenerator(embedding_dim) if generator_2 is None else generator_2
         super().__init__(
-            generator or StageOneGenerator(embedding_dim=embedding_dim),
-            discriminator or TextDiscriminator(embedding_dim=embedding_dim, factor=2),
+            StageOneGenerator(embedding_dim=embedding_dim) if generator is None else generator,
+            TextDiscriminator(embedding_dim=embedding_dim, factor=2)
+            if discriminator is None
+            else discriminator,
             averaged={"generator_2": ("g_2", generator_2)},
             embedding_dim=embedding_dim,
             **options,
@@ -77,7 +79,11 @@ class StackGAN(TwoStages):
             "g_2": self.optimizer_factories["g"],
         }
         self.generator_2 = generator_2
-        self.discriminator_2 = discriminator_2 or TextDiscriminator(embedding_dim=embedding_dim)
+        self.discriminator_2 = (
+            TextDiscriminator(embedding_dim=embedding_dim)
+            if discriminator_2 is None
+            else discriminator_2
+        )
 
     def players(self) -> dict[str, nn.Module]:
         return {

@@ -70,12 +70,14 @@ class StackGANPP(TextToImage):
         lambda_colour: NonNegative | None = None,
         **options: Any,
     ) -> None:
+        if generator is None:
+            generator = TreeGenerator(embedding_dim=embedding_dim)
+        if discriminator is None:
+            judge = functools.partial(scale_discriminator, embedding_dim=embedding_dim)
+            discriminator = TreeDiscriminators(judge)
         super().__init__(
-            generator or TreeGenerator(embedding_dim=embedding_dim),
-            discriminator
-            or TreeDiscriminators(
-                functools.partial(scale_discriminator, embedding_dim=embedding_dim)
-            ),
+            generator,
+            discriminator,
             embedding_dim=embedding_dim,
             **options,
         )

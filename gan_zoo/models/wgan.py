@@ -64,8 +64,8 @@ class WGAN(WassersteinGAN):
                 "gradients. WGANGP has the penalty (model=wgan_gp).",
             )
         super().__init__(
-            generator or DCGANGenerator(latent_dim),
-            discriminator or DCGANDiscriminator(),
+            DCGANGenerator(latent_dim) if generator is None else generator,
+            DCGANDiscriminator() if discriminator is None else discriminator,
             latent_dim=latent_dim,
             optimizer_g=optimizer_g,
             optimizer_d=optimizer_d,

@@ -54,8 +54,8 @@ class WGANGP(WassersteinGAN):
         **options: Any,
     ) -> None:
         super().__init__(
-            generator or ConvGenerator(latent_dim),
-            discriminator or ConvCritic(),
+            ConvGenerator(latent_dim) if generator is None else generator,
+            ConvCritic() if discriminator is None else discriminator,
             latent_dim=latent_dim,
             optimizer_g=optimizer_g,
             optimizer_d=optimizer_d,

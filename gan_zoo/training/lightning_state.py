@@ -25,7 +25,7 @@ _KNOWN_WARNINGS = (
     # Our data modules' loader resumes at the iteration that the run has come to.
     ".*your dataloader is not resumable",
     ".*number of training batches .* is smaller than the logging interval",
-    ".*overridden `on_before_batch_transfer`",
+    ".*overridden `on_before_batch_transfer` in `LightningModule`",
     ".*Initializing zero-element tensors is a no-op",
 )
 
