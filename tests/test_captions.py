@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from gan_zoo.data.mnist_captions import (
     stroke_thickness,
     written,
 )
-from gan_zoo.networks.text import SentenceTransformerEncoder, TextEncoder
+from gan_zoo.networks.text import SentenceTransformerEncoder, TextEncoder, text_encoder_from
 
 
 def small_encoder() -> TextEncoder:
@@ -267,6 +268,41 @@ def test_the_vocabulary_is_the_commonest_words_and_travels_with_the_weights(
     assert torch.equal(other.encode(["b a"]), encoder.encode(["b a"]))
 
 
+def saved(artifact: object, folder: Path) -> Any:
+    """What a checkpoint gives back."""
+    torch.save(artifact, folder / "artifact.pt")
+    return torch.load(folder / "artifact.pt", weights_only=True)
+
+
+def test_an_encoder_is_rebuilt_from_plain_data(tmp_path: Path) -> None:
+    data = captioned(tmp_path)
+    encoder = text_encoder_from(saved(data.text_encoder.artifact(), tmp_path))
+    texts = part(data.test).captions.texts
+    assert isinstance(encoder, TextEncoder)
+    assert torch.equal(encoder.encode(texts), data.text_encoder.encode(texts))
+    assert not encoder.training
+    assert not any(p.requires_grad for p in encoder.parameters())
+    # What another model brings along is not trained again.
+    other = captioned(tmp_path, seed=1)
+    other.embed_with(encoder)
+    assert torch.equal(part(other.test).embeddings, encoder.encode(part(other.test).captions.texts))  # type: ignore[arg-type]
+
+
+def test_only_known_encoders_are_rebuilt() -> None:
+    encoder = small_encoder()
+    encoder.learn_vocabulary(["a three"])
+    artifact = encoder.artifact()
+    for change, problem in (
+        ({"kind": "os.system"}, "'os.system' is not a kind of text encoder"),
+        ({"options": {"path": "."}}, "damaged"),
+        ({"options": {"embedding_dim": -1}}, "embedding_dim is -1"),
+        ({"weights": {}}, "damaged"),
+        ({"vocabulary": 3}, "damaged"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            text_encoder_from({**artifact, **change})
+
+
 def test_the_encoder_learns_to_tell_captions_of_digits_and_colours_apart(tmp_path: Path) -> None:
     data = captioned(
         tmp_path,
@@ -343,9 +379,9 @@ def test_a_sentence_transformers_model_from_disk(
         SentenceTransformerEncoder(tmp_path, 3)
     package = type("package", (), {"SentenceTransformer": SentenceTransformer})
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", package)
-    with pytest.raises(ValueError, match="gone' is not the folder"):
+    with pytest.raises(ValueError, match="gone'; it has to be the folder"):
         SentenceTransformerEncoder(tmp_path / "gone", 3)
-    with pytest.raises(ValueError, match="embedding_dim=3"):
+    with pytest.raises(ValueError, match="embedding_dim is 384; it has to be 3"):
         SentenceTransformerEncoder(tmp_path, 384)
     data = captioned(tmp_path, text_encoder=SentenceTransformerEncoder(tmp_path, 3))
     train = part(data.train)
@@ -353,6 +389,11 @@ def test_a_sentence_transformers_model_from_disk(
     assert batch.caption.shape == (2, 3)
     assert not list(data.text_encoder.parameters())
     assert batch.caption[0, 0] in [len(text) for text in train.texts(0)]
+    artifact = saved(data.text_encoder.artifact(), tmp_path)
+    assert artifact == {
+        "kind": "sentence_transformers", "options": {"path": str(tmp_path), "embedding_dim": 3},
+    }  # fmt: skip
+    assert torch.equal(text_encoder_from(artifact).encode(["three"]), torch.tensor([[5.0, 2, 1]]))
 
 
 def test_each_caption_is_written_once() -> None:
@@ -376,12 +417,12 @@ def test_each_caption_is_written_once() -> None:
 @pytest.mark.parametrize(
     ("options", "culprit"),
     [
-        ({"channels": 1}, "dataset.channels is 1"),
-        ({"name": "kmnist"}, "dataset.name is kmnist"),
-        ({"train_size": 0}, "dataset.train_size is 0"),
+        ({"channels": 1}, "^channels is 1; it has to be 3"),
+        ({"name": "kmnist"}, "^name is kmnist; it has to be mnist or digits"),
+        ({"train_size": 0}, "^train_size is 0"),
         ({"train_size": 20}, "20 training images"),
         ({"captions_averaged": 5}, "captions_averaged is 5; each image has 4"),
-        ({"encoder_steps": 0}, "dataset.encoder_steps is 0"),
+        ({"encoder_steps": 0}, "^encoder_steps is 0"),
     ],
 )
 def test_options_that_cannot_be(tmp_path: Path, options: dict[str, int], culprit: str) -> None:

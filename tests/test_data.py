@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import shutil
 import struct
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
+from torchvision.datasets import FashionMNIST
 
 from gan_zoo.data import MNISTDataModule, available_dataset
 from gan_zoo.data.base import pass_through
+from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
+from tests.conftest import small_gan
 
 
 def ready(**options: object) -> MNISTDataModule:
@@ -178,6 +184,37 @@ def test_a_damaged_file_is_named(fashion: Path, damage: str) -> None:
         available_dataset("mnist", fashion)
 
 
+def test_an_altered_file_differs_from_the_genuine_archive_beside_it(
+    fashion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fashion / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    archive = path.with_name(f"{path.name}.gz")
+    archive.write_bytes(gzip.compress(path.read_bytes()))
+    assert available_dataset("fashion_mnist", fashion) == "fashion_mnist"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    # That the archive is genuine is known by its checksum alone.
+    assert available_dataset("fashion_mnist", fashion) == "fashion_mnist"
+    known = dict(FashionMNIST.resources)
+    known[archive.name] = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(FashionMNIST, "resources", list(known.items()))
+    with pytest.raises(ValueError, match="differs from the compressed original"):
+        available_dataset("fashion_mnist", fashion)
+
+
+def test_a_data_module_works_with_a_plain_trainer() -> None:
+    model = small_gan(generator=MLPGenerator(4, 1, 28), discriminator=MLPDiscriminator(1, 28))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=MNISTDataModule("digits", batch_size=500))
+    assert trainer.global_step == 3
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -192,7 +229,7 @@ def test_a_damaged_file_is_named(fashion: Path, damage: str) -> None:
     ],
 )
 def test_options_out_of_range_are_refused(option: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"dataset\.{option} is {value}"):
+    with pytest.raises(ValueError, match=rf"^{option} is {value}; it has to be"):
         ready(**{option: value})
 
 
@@ -202,7 +239,7 @@ def test_a_batch_larger_than_the_dataset_is_refused() -> None:
 
 
 def test_unknown_choices_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="There are: mnist, fashion_mnist, kmnist, digits"):
-        available_dataset("cifar", tmp_path)
+    with pytest.raises(ValueError, match="has to be mnist, fashion_mnist, kmnist or digits"):
+        available_dataset("cifar", tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="when_unavailable"):
-        available_dataset("mnist", tmp_path, when_unavailable="maybe")
+        available_dataset("mnist", tmp_path, when_unavailable="maybe")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -17,7 +18,6 @@ from gan_zoo.randomness import derived_seed, seed_generators
 from gan_zoo.ranges import Count, Natural, Range, checked, shown
 
 Part = Literal["train", "val", "test"]
-Workers = Annotated[int, Range(0, 1024)]
 
 
 class ImageBatch(NamedTuple):
@@ -76,6 +76,7 @@ class LabelledDataset(InMemoryDataset):
     labels: Tensor
 
 
+@dataclass(eq=False)
 class InMemoryImages(LabelledDataset):
     """Labelled images in memory.
 
@@ -86,17 +87,17 @@ class InMemoryImages(LabelledDataset):
             by batch, as all images at once could need more memory than there is.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, image_size: int | None = None) -> None:
-        self.images = images
-        self.labels = labels
-        self.image_size = image_size or images.shape[-1]
+    images: Tensor
+    labels: Tensor
+    image_size: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
         chosen = torch.as_tensor(indices)
-        image = resized(self.images.index_select(0, chosen), self.image_size)
+        image = self.images.index_select(0, chosen)
+        image = resized(image, self.image_size or image.shape[-1])
         return ImageBatch(normalised(image), self.labels.index_select(0, chosen))
 
     def stored(self) -> Iterable[Tensor]:
@@ -115,6 +116,7 @@ class BatchPlan(NamedTuple):
     seed: int
 
 
+@dataclass(eq=False)
 class TrainingBatches(Sampler[BatchPlan]):
     """Plans the training batches: whole batches, in a new order each epoch.
 
@@ -128,43 +130,34 @@ class TrainingBatches(Sampler[BatchPlan]):
         rank, world_size: of this process.
         batches_per_epoch: batches after which the next order begins; None for all.
         same_order: give every epoch the first one's order, to overfit to its first batches.
-
-    Attributes:
         next_batch: number of the first batch of the next iteration, counted over all epochs.
 
     Raises:
         ValueError: for too few examples to give each process a batch.
     """
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        batches_per_epoch: int | None = None,
-        same_order: bool = False,
-    ) -> None:
-        self.count = count
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.same_order = same_order
-        self.next_batch = 0
+    count: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    batches_per_epoch: int | None = None
+    same_order: bool = False
+    next_batch: int = 0
+
+    def __post_init__(self) -> None:
         if not len(self):
             raise ValueError(
-                f"{count:,} training images are too few for {world_size} batches of dataset."
-                f"batch_size={batch_size}, one for each process."
+                f"{self.count:,} training images are too few for {self.world_size} batches of "
+                f"dataset.batch_size={self.batch_size}, one for each process."
             )
-        self.batches_per_epoch = batches_per_epoch or len(self)
 
     def __len__(self) -> int:
         return self.count // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        epoch, first = divmod(self.next_batch, self.batches_per_epoch)
+        length = self.batches_per_epoch or len(self)
+        epoch, first = divmod(self.next_batch, length)
         number = 0 if self.same_order else epoch
         random = torch.Generator().manual_seed(derived_seed("order", self.seed, number))
         order = torch.randperm(self.count, generator=random)
@@ -174,7 +167,7 @@ class TrainingBatches(Sampler[BatchPlan]):
                 order[start : start + self.batch_size].tolist(),
                 derived_seed("batch", self.seed, number, batch, self.rank),
             )
-        self.next_batch = (epoch + 1) * self.batches_per_epoch
+        self.next_batch = (epoch + 1) * length
 
 
 class _PlannedBatches(Dataset[Any]):
@@ -213,7 +206,8 @@ class InMemoryDataModule(pl.LightningDataModule):
         name: of the dataset; folders and runs are named by it.
         batch_size: examples in a batch, in each process.
         num_workers: loader processes; 0 is fastest for data in memory.
-        val_size: training examples held out for validation; None for a twelfth of them, 0 for none.
+        val_size: training examples (of each domain where there are two) held out for validation;
+            None for a twelfth, which is 5,000 of MNIST's, 0 for none.
 
     Attributes:
         batch_type: NamedTuple of a batch; models say which they take.
@@ -225,9 +219,6 @@ class InMemoryDataModule(pl.LightningDataModule):
         task: second part of ``title``.
         order_seed: decides the order of the training data and what is drawn for each batch; by
             default torch's seed when the data module was made.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
     """
 
     batch_type: ClassVar[type]
@@ -241,7 +232,11 @@ class InMemoryDataModule(pl.LightningDataModule):
 
     @checked
     def __init__(
-        self, name: str, batch_size: Count, num_workers: Workers, val_size: Natural | None
+        self,
+        name: str,
+        batch_size: Count,
+        num_workers: Annotated[int, Range(0, 1024)] = 0,
+        val_size: Natural | None = None,
     ) -> None:
         super().__init__()
         self.name = name

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gan_zoo.data.base import Part, Workers
+from gan_zoo.data.base import Part
 from gan_zoo.data.captions import (
     CaptionDataModule,
     Captions,
@@ -17,7 +17,7 @@ from gan_zoo.data.captions import (
     WithoutCaptions,
 )
 from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side
-from gan_zoo.ranges import Count, Decay, Natural, UnfitArgument, checked
+from gan_zoo.ranges import Count, Decay, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
     the folders or, if there is none, to the only one of the same name. Captions' folders are the
     pictures' classes, as in CUB and Oxford flowers; without folders each picture is a class.
 
-    Test pictures are of classes that are not trained on, or those that a list names. All pictures
-    are held in memory.
+    Test pictures are of classes that are not trained on, or those that a list names. Validation
+    pictures are drawn by the seed. All pictures are held in memory.
 
         data = CaptionFolderDataModule(text_encoder=TextEncoder(), root="birds")
         data.setup()    # trains the encoder
@@ -63,9 +63,6 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         test_share: share of the classes to draw.
         image_size: side in pixels of what networks see.
         batch_size: pictures in a batch, in each process.
-        num_workers: loader processes.
-        val_size: training pictures held out for validation, drawn by the seed; None for a twelfth,
-            0 for none.
         name: of the dataset.
         options: CaptionDataModule's and PicturesDataModule's; ``load_size`` is 76 / 64 of
             image_size by default, as in StackGAN's authors' code, and ``when_broken`` also applies
@@ -89,20 +86,11 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         test_share: Decay = 0.2,
         image_size: Side = 64,
         batch_size: Count = 64,
-        num_workers: Workers = 0,
-        val_size: Natural | None = None,
         name: str = "caption_folder",
         **options: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            image_size=image_size,
-            name=name,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            val_size=val_size,
-            **options,
-        )
+        options |= {"root": root, "batch_size": batch_size, "image_size": image_size, "name": name}
+        super().__init__(**options)
         self.image_folder = image_folder
         self.caption_folder = caption_folder
         self.test_list = test_list
@@ -145,10 +133,8 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         return WithoutCaptions(*self.parts()) if train else self.labelled(domain, "test")
 
     def labelled(self, domain: str, part: Part) -> WithoutCaptions:
-        dataset = self.part(part)
-        assert isinstance(dataset, InMemoryCaptions)
         # Without the augmentation of training pictures.
-        return WithoutCaptions(dataset, prepare=self.scaled)
+        return WithoutCaptions(*super().labelled(domain, part).parts, prepare=self.scaled)
 
     def _test_names(
         self, pictures: Sequence[CaptionedPicture], kinds: list[str], order: torch.Generator

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,13 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gan_zoo.data.base import (
-    ImageBatch,
-    InMemoryDataModule,
-    InMemoryDataset,
-    LabelledDataset,
-    Part,
-)
+from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryDataset, LabelledDataset, Part
 from gan_zoo.files import atomic_write
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder
@@ -63,6 +58,7 @@ class Captions(NamedTuple):
     of_image: Tensor
 
 
+@dataclass(eq=False)
 class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
 
@@ -78,40 +74,33 @@ class InMemoryCaptions(InMemoryDataset):
         captions: of the images.
         averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
+        embeddings: (M, E) of the captions, as ``embed`` sets them.
 
     Raises:
         ValueError: if an image has fewer captions than are to be averaged, or if all training
             images have one label, so that no caption is wrong.
     """
 
-    def __init__(
-        self,
-        images: Sequence[Tensor],
-        prepare: Callable[..., Tensor],
-        labels: Tensor,
-        attributes: Tensor,
-        captions: Captions,
-        averaged: int = 1,
-        training: bool = False,
-    ) -> None:
-        count = captions.of_image.shape[1]
-        if not 1 <= averaged <= count:
+    images: Sequence[Tensor]
+    prepare: Callable[..., Tensor]
+    labels: Tensor
+    attributes: Tensor
+    captions: Captions
+    averaged: int = 1
+    training: bool = False
+    embeddings: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        count = self.captions.of_image.shape[1]
+        if not 1 <= self.averaged <= count:
             raise ValueError(
-                f"dataset.captions_averaged is {averaged}; each image has {count} captions."
+                f"dataset.captions_averaged is {self.averaged}; each image has {count} captions."
             )
-        self.images = tuple(images)
-        self.prepare = prepare
-        self.labels = labels
-        self.attributes = attributes
-        self.captions = captions
-        self.averaged = averaged
-        self.training = training
-        self.embeddings: Tensor | None = None
         # In this order the images of one label are consecutive.
-        self._by_label = labels.argsort(stable=True)
-        self._count = labels.bincount()
+        self._by_label = self.labels.argsort(stable=True)
+        self._count = self.labels.bincount()
         self._start = self._count.cumsum(0) - self._count
-        if training and int(self._count.max()) == len(labels):
+        if self.training and int(self._count.max()) == len(self.labels):
             raise ValueError(
                 "All images are of one class, so that no caption is wrong for any: text-to-image "
                 "models need captions of two classes or more."

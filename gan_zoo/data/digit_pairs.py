@@ -90,9 +90,6 @@ class TwoDomainsDataModule(DigitsDataModule):
         task: second part of the dataset's title; "edges" makes ``mnist_edges``.
         seed: decides which original feeds which domain.
         options: DigitsDataModule's.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
     """
 
     batch_type = ImagePair
@@ -174,8 +171,7 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         options: TwoDomainsDataModule's.
 
     Raises:
-        UnfitArgument: for an argument out of its range, or where the map makes colours and channels
-            is 1.
+        UnfitArgument: if the map makes colours and channels is 1.
     """
 
     aligned = True
@@ -185,10 +181,10 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         super().__init__(**options)
         self.counterpart = counterpart
         if counterpart(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).shape[1] > self.channels:
-            raise UnfitArgument(
-                "channels",
-                f"is {self.channels}; it has to be 3, as the map of this dataset makes colours.",
+            problem = (
+                f"is {self.channels}; it has to be 3, as the map of this dataset makes colours."
             )
+            raise UnfitArgument("channels", problem)
 
     def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
         digits = self.digits(train=True)
@@ -244,7 +240,7 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         options: TwoDomainsDataModule's.
 
     Raises:
-        UnfitArgument: for an argument out of its range, or equal digits.
+        UnfitArgument: for equal digits.
     """
 
     @checked

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gan_zoo.data.base import InMemoryDataModule, Workers
+from gan_zoo.data.base import InMemoryDataModule
 from gan_zoo.data.pairs import Domain, InMemoryPairs, PointPair
 from gan_zoo.ranges import Count, Natural, Positive, Seed, checked
 
@@ -26,12 +27,9 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         radius_a, radius_b: of the circles.
         std: standard deviation of each mode.
         num_points: training points of each domain; there are as many test points.
-        batch_size, num_workers, val_size: as InMemoryDataModule's.
+        batch_size, val_size, name: as InMemoryDataModule's.
         seed: decides the points.
-        name: of the dataset.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
+        options: InMemoryDataModule's.
     """
 
     batch_type = PointPair
@@ -48,12 +46,12 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         std: Positive = 0.2,
         num_points: Count = 10_000,
         batch_size: Count = 200,
-        num_workers: Workers = 0,
         val_size: Natural | None = 0,
         seed: Seed = 0,
         name: str = "gaussian_mixture",
+        **options: Any,
     ) -> None:
-        super().__init__(name, batch_size, num_workers, val_size)
+        super().__init__(name, batch_size, val_size=val_size, **options)
         self.centres_a = _circle(modes_a, radius_a)
         self.centres_b = _circle(modes_b, radius_b)
         self.std = std

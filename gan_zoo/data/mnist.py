@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,8 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
-from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages, Workers
-from gan_zoo.ranges import Count, Natural, Range, checked
+from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages
+from gan_zoo.ranges import Count, Range, checked
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +109,16 @@ def fetched(folder: Path, root: Path) -> Iterator[Path]:
     """A temporary folder to download to; its files move to ``folder`` once all are complete."""
     root.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
     try:
-        with _network_timeout():
-            yield aside
+        yield aside
         folder.mkdir(parents=True, exist_ok=True)
         for file in aside.rglob("*"):
             if file.is_file():
                 os.replace(file, folder / file.name)
     finally:
+        socket.setdefaulttimeout(before)
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -154,16 +156,6 @@ def _matches_archive(name: str, content: bytes, path: Path) -> bool:
     return not check_integrity(archive, md5) or gzip.decompress(archive.read_bytes()) == content
 
 
-@contextmanager
-def _network_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 class DigitsDataModule(InMemoryDataModule):
     """What the data modules of MNIST and similar datasets share: the images.
 
@@ -175,13 +167,8 @@ class DigitsDataModule(InMemoryDataModule):
             are resized (antialiased bilinear).
         channels: 1 for grey, 3 to repeat the grey.
         num_classes: keep only the images with labels below this.
-        num_workers: loader processes; 0 is fastest for images in memory.
-        val_size: training images (of each domain where there are two) held out for validation;
-            None for a twelfth, which is 5,000 of MNIST's, 0 for none.
         when_unavailable: see available_dataset.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
+        options: InMemoryDataModule's.
     """
 
     framed_from = 28
@@ -195,11 +182,10 @@ class DigitsDataModule(InMemoryDataModule):
         image_size: Annotated[int, Range(4, 1024)] = 28,
         channels: Literal[1, 3] = 1,
         num_classes: Annotated[int, Range(1, 10)] = 10,
-        num_workers: Workers = 0,
-        val_size: Natural | None = None,
         when_unavailable: WhenUnavailable = STAND_IN,
+        **options: Any,
     ) -> None:
-        super().__init__(name, batch_size, num_workers, val_size)
+        super().__init__(name, batch_size, **options)
         self.root = Path(root)
         self.image_size = image_size
         self.channels = channels

@@ -148,9 +148,6 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
     Attributes:
         held_out_inks: (10,) the ink that each digit lacks.
         held_out: the test digits in those inks.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
     """
 
     @checked

@@ -38,9 +38,6 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
         size_a, size_b: number of training images of each, drawn by the seed; None for all. CoGAN's
             protocol has 2,000 of MNIST and 1,800 of USPS.
         options: TwoDomainsDataModule's.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
     """
 
     @checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -63,6 +64,7 @@ class Domain(NamedTuple):
         return self.chosen(slice(end)), self.chosen(slice(end, None))
 
 
+@dataclass(eq=False)
 class InMemoryPairs(InMemoryDataset):
     """Two domains side by side, as long as the longer one; the shorter one is repeated.
 
@@ -72,26 +74,24 @@ class InMemoryPairs(InMemoryDataset):
         prepare: makes a batch's examples of a domain's data; None to take them as they are.
     """
 
-    def __init__(
-        self,
-        domains: Sequence[Domain],
-        batch_type: type,
-        prepare: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
+    domains: InitVar[Sequence[Domain]]
+    batch_type: type
+    prepare: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self, domains: Sequence[Domain]) -> None:
         self.a, self.b = domains
-        self.batch_type = batch_type
-        self.prepare = prepare
 
     def __len__(self) -> int:
         return max(len(self.a.data), len(self.b.data))
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        chosen = torch.as_tensor(indices)
-        rows = [chosen % len(domain.data) for domain in (self.a, self.b)]
-        data = [d.data.index_select(0, r) for d, r in zip((self.a, self.b), rows, strict=True)]
-        if self.prepare is not None:
-            data = [self.prepare(examples) for examples in data]
-        labels = self.a.label.index_select(0, rows[0]), self.b.label.index_select(0, rows[1])
+        rows = torch.as_tensor(indices)
+        data, labels = [], []
+        for domain in (self.a, self.b):
+            here = rows % len(domain.data)
+            examples = domain.data.index_select(0, here)
+            data.append(self.prepare(examples) if self.prepare else examples)
+            labels.append(domain.label.index_select(0, here))
         return self.batch_type(*data, *labels)
 
     def stored(self) -> Iterable[Tensor]:

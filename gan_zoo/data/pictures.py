@@ -15,16 +15,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gan_zoo.data.base import (
-    InMemoryDataModule,
-    InMemoryImages,
-    Part,
-    Workers,
-    normalised,
-    resized,
-)
+from gan_zoo.data.base import InMemoryDataModule, InMemoryImages, Part, normalised, resized
 from gan_zoo.data.pairs import Domain, ImagePair, InMemoryPairs
-from gan_zoo.ranges import Count, Natural, Range, UnfitArgument, checked, refuse_unfit
+from gan_zoo.ranges import Count, Range, UnfitArgument, checked, refuse_unfit
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +154,6 @@ class PicturesDataModule(InMemoryDataModule):
         when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
             warning.
         options: InMemoryDataModule's.
-
-    Raises:
-        UnfitArgument: for an argument out of its range.
     """
 
     load_ratio: ClassVar[float]
@@ -220,8 +210,6 @@ class UnpairedFolderDataModule(PicturesDataModule):
         root: the folder that holds the four.
         batch_size: pictures of each domain in a batch, in each process.
         image_size: side in pixels of what networks see.
-        num_workers: loader processes.
-        val_size: pictures of each domain held out for validation; None for a twelfth, 0 for none.
         name: of the dataset.
         options: PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as in
             CycleGAN's authors' code.
@@ -241,27 +229,15 @@ class UnpairedFolderDataModule(PicturesDataModule):
         root: str | Path,
         batch_size: Count = 1,
         image_size: Side = 128,
-        num_workers: Workers = 0,
-        val_size: Natural | None = None,
         name: str = "unpaired_folder",
         **options: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            image_size=image_size,
-            name=name,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            val_size=val_size,
-            **options,
-        )
+        options |= {"root": root, "batch_size": batch_size, "image_size": image_size, "name": name}
+        super().__init__(**options)
         for part in ("trainA", "trainB"):
             if not (self.root / part).is_dir():
-                raise UnfitArgument(
-                    "root",
-                    f"is '{root}', which has no folder {part}; it has to hold trainA and trainB, "
-                    "and may hold testA and testB.",
-                )
+                wanted = "it has to hold trainA and trainB, and may hold testA and testB."
+                raise UnfitArgument("root", f"is '{root}', which has no folder {part}; {wanted}")
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:

@@ -8,13 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from gan_zoo.data.base import (
-    ImageBatch,
-    InMemoryImages,
-    LabelledDataset,
-    normalised,
-    resized,
-)
+from gan_zoo.data.base import ImageBatch, InMemoryImages, LabelledDataset, normalised, resized
 from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.ranges import Range, Seed, UnfitArgument, checked
 
@@ -96,11 +90,8 @@ class StackedMNISTDataModule(DigitsDataModule):
     ) -> None:
         base = round(num_classes ** (1 / _CHANNELS))
         if base**_CHANNELS != num_classes:
-            raise UnfitArgument(
-                "num_classes",
-                f"is {num_classes}; it has to be a cube: 1000 for all digits, 8 for zeros and "
-                "ones.",
-            )
+            cubes = "it has to be a cube: 1000 for all digits, 8 for zeros and ones."
+            raise UnfitArgument("num_classes", f"is {num_classes}; {cubes}")
         super().__init__(num_classes=base, channels=channels, **options)
         self.task = task
         self.train_size = train_size

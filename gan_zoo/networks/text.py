@@ -112,12 +112,8 @@ class TextEncoder(nn.Module):
             "hidden_dim": self.gru.hidden_size,
         }
         weights = {name: p.detach().cpu() for name, p in self.named_parameters()}
-        return {
-            "kind": "gru",
-            "options": options,
-            "vocabulary": list(self.vocabulary),
-            "weights": weights,
-        }
+        about = {"kind": "gru", "options": options, "vocabulary": list(self.vocabulary)}
+        return {**about, "weights": weights}
 
     def get_extra_state(self) -> list[str]:
         return list(self.vocabulary)
@@ -180,9 +176,7 @@ class SentenceTransformerEncoder(nn.Module):
         return {"kind": "sentence_transformers", "options": options}
 
 
-def text_encoder_from(
-    artifact: Mapping[str, Any],
-) -> TextEncoder | SentenceTransformerEncoder:
+def text_encoder_from(artifact: Mapping[str, Any]) -> TextEncoder | SentenceTransformerEncoder:
     """The encoder that ``artifact()`` describes, frozen and on the CPU.
 
     Builds the two kinds of this module and nothing else, whatever the artifact says.
@@ -197,8 +191,8 @@ def text_encoder_from(
     try:
         if kind == "gru":
             encoder = TextEncoder(**artifact["options"])
-            state = {**artifact["weights"], "_extra_state": artifact["vocabulary"]}
-            encoder.load_state_dict(state)
+            words = {"_extra_state": artifact["vocabulary"]}
+            encoder.load_state_dict({**artifact["weights"], **words})
         else:
             encoder = SentenceTransformerEncoder(**artifact["options"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
