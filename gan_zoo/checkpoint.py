@@ -104,19 +104,15 @@ def find_checkpoint(
     path = Path(path)
     if which == "best":
         if path.is_file():
-            raise ValueError(f"which=best chooses in a run's folder, and '{path}' is a file.")
-        path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-        if path.parent.is_dir() and path.name == "best.ckpt" and not path.is_file():
-            raise ValueError(
-                f"There is no '{path}': the run was not measured (callbacks.metrics). which=last "
-                "takes its last checkpoint."
-            )
+            raise ValueError(f"which=best needs a run's folder, and '{path}' is a file.")
+        path = path / "checkpoints" / "best.ckpt"
     files = saved_in(path) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
         raise ValueError(
             f"There is no checkpoint '{path}': a run's folder is wanted (RUN_FOLDER), or a file in "
             "its folder checkpoints."
+            + (" Runs that callbacks.metrics measured have a best.ckpt." if which == "best" else "")
         )
     damages: list[DamagedCheckpoint] = []
     for file in files:

@@ -30,7 +30,9 @@ from gan_zoo.training.reporting import report_figures
 
 log = logging.getLogger(__name__)
 
-# Too few for precision and recall with k=5, and for any meaning.
+# What a resumed run continues with.
+_STATE = ("best", "best_step", "measured", "_interval", "_measured_at")
+# Fewer images are too few for precision and recall with k=5, and for any meaning.
 _LEAST_HELD_OUT = 10
 
 
@@ -149,20 +151,11 @@ class Metrics(pl.Callback):
             self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "best_step": self.best_step,
-            "measured": dict(self.measured),
-            "interval": self._interval,
-            "measured_at": self._measured_at,
-        }
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self.best_step = state_dict["best_step"]
-        self.measured = dict(state_dict["measured"])
-        self._interval = state_dict["interval"]
-        self._measured_at = state_dict["measured_at"]
+        for name in _STATE:
+            setattr(self, name, state_dict[name])
 
     def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
@@ -192,23 +185,19 @@ class Metrics(pl.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
 
         part = self._part(data)
-
-        def make() -> None:
-            for domain in data.domains:
-                self._references[domain] = reference_for(data, domain, part, self.cache_dir)
-
+        if part == "train" and trainer.is_global_zero:
+            log.info(
+                "Fewer than %s images are held out (dataset.val_size): metrics compare with the "
+                "training images, and best.ckpt may be one that has memorised them.",
+                _LEAST_HELD_OUT,
+            )
         # The other processes find what rank 0 has trained and cached.
+        if not trainer.is_global_zero:
+            trainer.strategy.barrier()
+        for domain in data.domains:
+            self._references[domain] = reference_for(data, domain, part, self.cache_dir)
         if trainer.is_global_zero:
-            if part == "train":
-                log.info(
-                    "Fewer than %s images are held out (dataset.val_size): metrics compare with "
-                    "the training images, and best.ckpt may be one that has memorised them.",
-                    _LEAST_HELD_OUT,
-                )
-            make()
-        trainer.strategy.barrier()
-        if not self._references:
-            make()
+            trainer.strategy.barrier()
         # Now, so that the first measurement's time is that of any other.
         for reference in self._references.values():
             reference.real.judged  # noqa: B018
