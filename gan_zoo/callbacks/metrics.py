@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -16,14 +16,7 @@ from torch.utils.data import Subset
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics import silent
 from gan_zoo.metrics.measures import MEASURES, floor_of
-from gan_zoo.metrics.reference import (
-    ImageSet,
-    Part,
-    Reference,
-    image_sets,
-    in_domain,
-    reference_for,
-)
+from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.ranges import PositiveShare, Range, Seed, Steps, UnfitArgument, checked
 from gan_zoo.training.reporting import report_figures
@@ -176,14 +169,13 @@ class Metrics(pl.Callback):
                 "would do.",
             )
 
-    def _part(self, data: InMemoryDataModule) -> Part:
+    def _part(self, data: InMemoryDataModule) -> Literal["train", "val"]:
         """What to measure against: validation images, unless there are too few."""
         held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
         return "val" if min(held) >= _LEAST_HELD_OUT else "train"
 
     def _prepare(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-
         part = self._part(data)
         if part == "train" and trainer.is_global_zero:
             log.info(
