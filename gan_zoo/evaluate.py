@@ -169,7 +169,7 @@ def train_evaluator(config: DictConfig) -> None:
     name = data.evaluator_name(config.domain)
     output = Path(config.output or f"{name}.safetensors")
     if output.suffix != ".safetensors":
-        raise UnfitArgument("output", f"is {output}; it has to end in .safetensors.")
+        raise ValueError(f"output={output} has to end in .safetensors.")
     # Before time is spent on what can't be written.
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
@@ -277,7 +277,7 @@ def _of_points(
     """The only measure of points: which modes of the mixture they cover."""
     for name in asked or ():
         if name != "modes":
-            raise ValueError(f"{name} needs images; of points only modes can be measured.")
+            raise ValueError(f"{name} is measured of images; of points, modes is.")
     parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
     rows = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
