@@ -452,7 +452,8 @@ CASES += [
 ]  # fmt: skip
 CASES += [
     # Sampling.
-    Case("sample", "checkpoint=cgan_run labels=[3,10]", "labels[1] is 10", "whole number from 0 to 9"),
+    Case("sample", "checkpoint=cgan_run labels=[3,10]", "labels[1] is 10",
+         "whole number from 0 to 9"),
     Case("sample", "checkpoint=cgan_run labels=3", "labels is 3", "a list"),
     Case("sample", "checkpoint=cgan_run labels=[three]", "labels[0] is three", "whole number"),
     Case("sample", "checkpoint=cgan_run labels=[]", "labels", "whole numbers"),
