@@ -92,24 +92,19 @@ def evaluate(config: DictConfig) -> None:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
-    source = data.source()
     n = config.num_samples or data.measured_images
     cache_dir = Path(config.cache_dir).expanduser()
     weights = "moving average" if config.ema and model.ema else "raw"
     random = torch.Generator().manual_seed(config.seed)
-    about: dict[str, Any] = {
-        "step": checkpoint["global_step"],
-        "weights": weights,
-        "seed": config.seed,
-    }
-
+    step = checkpoint["global_step"]
+    about: dict[str, Any] = {"step": step, "weights": weights, "seed": config.seed}
     rows: dict[str, Row] = {}
     pictures: dict[str, Tensor] = {}
     with _progress() as stage:
         if isinstance(data, GaussianMixtureDataModule):
             rows = _of_points(model, data, n, random, config.ema, asked)
         else:
-            labelled = _labelled(asked, model, source)
+            names = _applicable(asked, model, data, data.has_classes or bool(config.evaluator))
             references = {
                 domain: reference_for(
                     data,
@@ -121,7 +116,6 @@ def evaluate(config: DictConfig) -> None:
                 )
                 for domain in data.domains
             }
-            names = _applicable(asked, model, references, labelled)
             about["resize"] = next(iter(references.values())).resize
             about["evaluators"] = {
                 domain: {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
@@ -129,7 +123,7 @@ def evaluate(config: DictConfig) -> None:
                 if (e := r.evaluator) is not None
             }
             sets = image_sets(
-                model.generated_images(n, source, random, config.ema, _CHUNK),
+                model.generated_images(n, data.source(), random, config.ema, _CHUNK),
                 references,
                 n,
                 any("pixels" in MEASURES[name].needs for name in names),
@@ -177,7 +171,7 @@ def train_evaluator(config: DictConfig) -> None:
     name = data.evaluator_name(config.domain)
     output = Path(config.output or f"{name}.safetensors")
     if output.suffix != ".safetensors":
-        raise UnfitArgument("output", f"is {output}; it has to end in .safetensors.")
+        raise ValueError(f"output={output} has to end in .safetensors.")
     # Before time is spent on what can't be written.
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
@@ -248,42 +242,28 @@ def _asked(metrics: Any) -> list[str] | None:
     return asked
 
 
-def _labelled(asked: list[str] | None, model: Sampled, source: Any) -> bool:
-    """Whether the model is asked for classes.
-
-    Raises:
-        ValueError: if it is not, and a metric in ``asked`` needs it.
-    """
-    real = model.real_images(source.__getitems__([0]))
-    labelled = all(images.label is not None for images in real.values())
-    for name in asked or ():
-        if "labels" in MEASURES[name].needs and not labelled:
-            raise ValueError(
-                f"{name} needs a model that is asked for a class, and this {type(model).__name__} "
-                "is not: leave it out."
-            )
-    return labelled
-
-
 def _applicable(
-    asked: list[str] | None,
-    model: Sampled,
-    references: Mapping[str, Reference],
-    labelled: bool,
+    asked: list[str] | None, model: Sampled, data: InMemoryDataModule, judged: bool
 ) -> list[str]:
     """The metrics to measure: those asked for, or all that this model and its data allow.
 
     Raises:
         ValueError: if one that was asked for is not allowed.
     """
-    has = {"pixels", "labels"} if labelled else {"pixels"}
-    if all(reference.evaluator for reference in references.values()):
-        has.add("features")
+    has = {"pixels", "features"} if judged else {"pixels"}
+    real = model.real_images(data.source().__getitems__([0]))
+    if all(images.label is not None for images in real.values()):
+        has.add("labels")
     for name in asked or ():
-        if "features" in MEASURES[name].needs - has:
+        lacking = MEASURES[name].needs - has
+        if "labels" in lacking:
             raise ValueError(
-                f"{name} needs the classes of the images, and {model.config['dataset']['name']} "
-                "has none: leave it out."
+                f"{name} needs a model that is asked for a class, and this {type(model).__name__} "
+                "is not: leave it out."
+            )
+        if lacking:
+            raise ValueError(
+                f"{name} needs the classes of the images, and {data.name} has none: leave it out."
             )
     return asked or [name for name, measure in MEASURES.items() if measure.needs <= has]
 
@@ -299,7 +279,7 @@ def _of_points(
     """The only measure of points: which modes of the mixture they cover."""
     for name in asked or ():
         if name != "modes":
-            raise ValueError(f"{name} needs images; of points only modes can be measured.")
+            raise ValueError(f"{name} is measured of images; of points, modes is.")
     parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
     rows = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
@@ -326,14 +306,14 @@ def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
     On the left those with the smallest ratio of the distances to the nearest training and the
     nearest test image; on the right the first ones.
     """
-    nearest = generated.nearest_real(reference, seed)
-    train, test = (n.distance for n in (nearest.found.nearest_train, nearest.found.nearest_test))
-    closest = (train / test.clamp(min=1e-6)).argsort()[:_SHOWN]
+    rows, found = generated.nearest_real(reference, seed)
+    train, test = found.nearest_train, found.nearest_test
+    closest = (train.distance / test.distance.clamp(min=1e-6)).argsort()[:_SHOWN]
     shown = torch.cat([closest, torch.arange(len(closest))])
     sets = (
-        generated.pixels[nearest.rows[shown]],
-        torch.cat(list(reference.training_pixels(nearest.train[shown]))),
-        reference.real.pixels[nearest.real[shown]],
+        generated.pixels[rows[shown]],
+        torch.cat(list(reference.training_pixels(train.place[shown]))),
+        reference.real.pixels[test.place[shown]],
     )
     return image_grid(interleaved(torch.stack(sets, 1), len(shown)), len(shown))
 
@@ -411,14 +391,8 @@ def _progress() -> Iterator[Callable[[str], Report]]:
     ) as bar:
 
         def stage(name: str) -> Report:
-            task: list[Any] = []
-
-            def report(share: float) -> None:
-                if not task:
-                    task.append(bar.add_task(name, total=1.0))
-                bar.update(task[0], completed=share)
-
-            return report
+            task = bar.add_task(name, total=1.0, visible=False)
+            return lambda share: bar.update(task, completed=share, visible=True)
 
         yield stage
 

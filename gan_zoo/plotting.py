@@ -5,18 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
-
-if TYPE_CHECKING:
-    # It takes long to import, and a run of images never needs it.
-    from matplotlib.figure import Figure
 
 # In pixels, for captions over images: height of a line, mean width of a letter, gaps, the height up
 # to which small images are enlarged, and the least width of a sentence.
@@ -117,9 +114,6 @@ def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor
         panels: title -> points (N, 2) in grey in the background; points (M, 2); their groups (M,),
             shown by colour.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(4 * len(panels), 4), layout="constrained", dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -164,8 +158,6 @@ def display_images(
             f"display_images got {len(images)} images and "
             f"{'no' if titles is None else len(titles)} titles."
         )
-    from matplotlib.figure import Figure
-
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows), layout="constrained")

@@ -18,7 +18,7 @@ from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
-from gan_zoo.ranges import Range, UnfitArgument, refuse_unfit
+from gan_zoo.ranges import Range, refuse_unfit
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.folder import find_checkpoint
 from gan_zoo.training.checkpoints import model_of
@@ -83,9 +83,7 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
         )
     output = Path(config.output or "samples.png")
     if output.suffix not in (".png", ".npz"):
-        raise UnfitArgument(
-            "output", f"is {output}; it has to end in .png (a grid) or .npz (arrays)."
-        )
+        raise ValueError(f"output={output} has to end in .png (a grid) or .npz (arrays).")
     asked = _conditions(config)
     for place, label in enumerate(asked.get("labels", [])):
         if model.num_classes is not None:
@@ -123,7 +121,7 @@ def _translate(model: Translator, config: DictConfig) -> str:
         raise ValueError("This checkpoint's model translates points, not pictures.")
     output = Path(config.output or "translated")
     if output.is_file() or output.suffix in (".png", ".npz"):
-        raise UnfitArgument("output", f"is {output}; it has to be a folder.")
+        raise ValueError(f"output={output} has to be a folder.")
     source = Path(config.input)
     files = [source] if source.is_file() else files_in(source, "input")
     read, pixels = load_pictures(

@@ -454,11 +454,12 @@ CASES += [
 ]  # fmt: skip
 CASES += [
     # Sampling.
-    Case("sample", "checkpoint=cgan_run labels=[3,10]", "labels", "whole numbers from 0 to 9"),
+    Case("sample", "checkpoint=cgan_run labels=[3,10]", "labels[1] is 10",
+         "whole number from 0 to 9"),
     Case("sample", "checkpoint=cgan_run labels=3", "labels is 3", "a list"),
-    Case("sample", "checkpoint=cgan_run labels=[three]", "labels is ['three']", "whole number"),
+    Case("sample", "checkpoint=cgan_run labels=[three]", "labels[0] is three", "whole number"),
     Case("sample", "checkpoint=cgan_run labels=[]", "labels", "whole numbers"),
-    Case("sample", "checkpoint=cgan_run labels=[true]", "labels is [True]", "whole number"),
+    Case("sample", "checkpoint=cgan_run labels=[true]", "labels[0] is true", "whole number"),
     Case("sample", "checkpoint=cgan_run codes=[1]", "codes", "takes no codes"),
     Case("sample", "checkpoint=cgan_run num_samples=0", "num_samples is 0", "from 1"),
     Case("sample", "checkpoint=cgan_run num_samples=many", "num_samples is many", "whole number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -144,10 +145,10 @@ def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path) -> N
     for arguments, culprit in (
         ([], "checkpoint is missing"),
         (["checkpoint=gone"], "no checkpoint 'gone'"),
-        (["checkpoint=here", "which=best"], "There is no 'here/checkpoints/best.ckpt'"),
+        (["checkpoint=here", "which=best"], "no checkpoint 'here/checkpoints/best.ckpt'"),
         (["checkpoint=here", "which=first"], "which is first; it has to be last or best"),
         (["checkpoint=here/checkpoints/last.ckpt", "which=best"], "last.ckpt' is a file"),
-        (["checkpoint=gone", "which=best"], "no checkpoint 'gone'"),
+        (["checkpoint=gone", "which=best"], "no checkpoint 'gone/checkpoints/best.ckpt'"),
         (["checkpoint=here", "metrics=[fidd]"], "no metric 'fidd'"),
         (["checkpoint=here", "metrics=[]"], "empty list"),
         (["checkpoint=here", "metrics=[accuracy]"], "accuracy needs a model that is asked"),
@@ -339,7 +340,7 @@ def test_two_processes_measure_together(spawn: Run, tmp_path: Path) -> None:
         str(ROOT / "scripts" / "train.py"), "model=cgan", "dataset=digits", "trainer=ddp_cpu",
         "dataset.batch_size=16", "trainer.max_steps=3", *MEASURED,
         "+callbacks.keep._target_=rank_figures.Keep", "hydra.run.dir=here",
-        PYTHONPATH=str(tmp_path),
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}",
     )  # fmt: skip
     ranks = [json.loads((tmp_path / f"figures{rank}").read_text()) for rank in (0, 1)]
     assert ranks[0] == ranks[1]

@@ -150,7 +150,7 @@ def test_strict_stops_at_the_first_trouble() -> None:
 
 def test_what_was_seen_travels_in_the_checkpoint() -> None:
     first = Health()
-    first._lasts("saturated", True)
+    list(first._lasting("saturated", True, "text"))
     list(first._gradient("grad_norm_d", 2.0))
     again = Health()
     again.load_state_dict(first.state_dict())

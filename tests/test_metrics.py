@@ -275,10 +275,10 @@ def test_memorisation_is_of_generated_images_drawn_at_random(tmp_path: Path) -> 
     real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
     copies = real.train.images[torch.arange(2000) % 40]  # type: ignore[attr-defined]
     images = torch.cat([copies, RandomImages(2000, 2).images])
-    nearest = ImageSet(torch.zeros(4000), pixels=images).nearest_real(real, 0)
-    assert len(nearest.rows) == 2000
-    assert 900 < (nearest.rows < 2000).sum() < 1100
-    for row, place in zip(nearest.rows.tolist(), nearest.train.tolist(), strict=True):
+    chosen, found = ImageSet(torch.zeros(4000), pixels=images).nearest_real(real, 0)
+    assert len(chosen) == 2000
+    assert 900 < (chosen < 2000).sum() < 1100
+    for row, place in zip(chosen.tolist(), found.nearest_train.place.tolist(), strict=True):
         assert row >= 2000 or place == row % 40
 
 

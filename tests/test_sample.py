@@ -101,7 +101,7 @@ def test_pictures_are_translated(run: Run, tmp_path: Path) -> None:
         (["input=mine", "when_broken=skip"], "Several pictures would become 'new/red.png'"),
         (["input=mine/red.jpg", "direction=back"], "direction is back"),
         (["input=mine/red.jpg", "num_samples=3"], "takes no num_samples"),
-        (["input=mine/red.jpg", "output=a.png"], "output is a.png; it has to be a folder"),
+        (["input=mine/red.jpg", "output=a.png"], "output=a.png has to be a folder"),
         (["input=gone"], "no folder 'gone'"),
         ([], "give input="),
     ):

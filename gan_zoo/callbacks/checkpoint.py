@@ -18,6 +18,10 @@ from gan_zoo.ranges import Count, Positive, Steps, checked
 from gan_zoo.training.checkpoints import step_of
 
 
+# Lightning's ModelCheckpoint (2.6) won't do: under manual optimization it saves before the
+# iteration's validation, ignores train_time_interval, saves nothing on a signal or after the last
+# iteration, and its last.ckpt is a symbolic link to a file that may be removed. test_resume.py and
+# test_faults.py need all of this, and one file an iteration for any number of optimizers.
 class Checkpoint(pl.callbacks.Checkpoint):
     """Writes ``step-<iteration>.ckpt``; the latest is also ``last.ckpt``.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -25,6 +27,8 @@ _TRACK = 20
 # A term that a model controls is pinned if it is this close to a bound.
 _PINNED = 0.01
 _GRID = 64
+# What a resumed run continues with.
+_STATE = ("warned", "_strikes", "_tracks")
 
 
 class Trouble(NamedTuple):
@@ -94,16 +98,11 @@ class Health(pl.Callback):
         self._real_distance: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "warned": dict(self.warned),
-            "strikes": dict(self._strikes),
-            "tracks": {name: list(track) for name, track in self._tracks.items()},
-        }
+        return {name: copy.deepcopy(getattr(self, name)) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.warned = dict(state_dict["warned"])
-        self._strikes = dict(state_dict["strikes"])
-        self._tracks = {name: list(track) for name, track in state_dict["tracks"].items()}
+        for name in _STATE:
+            setattr(self, name, copy.deepcopy(state_dict[name]))
 
     def on_train_batch_end(
         self,
@@ -137,9 +136,10 @@ class Health(pl.Callback):
         if step < self.warm_up_steps:
             return
         certainty = model.certainty(terms)
-        if certainty is not None and self._lasts("saturated", certainty >= self.saturation):
-            yield Trouble(
+        if certainty is not None:
+            yield from self._lasting(
                 "saturated",
+                certainty >= self.saturation,
                 f"The discriminator is saturated: for {_PATIENCE} logging steps it has been "
                 f"{100 * certainty:.0f} % sure of real and generated images, and the generator "
                 "learns little from it. A lower model.optimizer_d.lr, a higher "
@@ -147,24 +147,22 @@ class Health(pl.Callback):
                 "help.",
             )
         for name, (bounds, hint) in model.steered.items():
-            value = terms.get(name)
-            pinned = value is not None and any(abs(value - b) <= _PINNED for b in bounds)
-            if self._lasts(f"pinned_{name}", pinned):
-                yield Trouble(
-                    f"pinned_{name}",
-                    f"{name} has been pinned at {value:.3g} for {_PATIENCE} logging steps and "
-                    f"controls nothing there. {hint}",
-                )
+            value = terms.get(name, math.nan)
+            yield from self._lasting(
+                f"pinned_{name}",
+                any(abs(value - bound) <= _PINNED for bound in bounds),
+                f"{name} has been pinned at {value:.3g} for {_PATIENCE} logging steps and controls "
+                f"nothing there. {hint}",
+            )
         for name, (low, high) in model.targets.items():
-            value = terms.get(name)
-            off = value is not None and not low <= value <= high
-            if self._lasts(f"target_{name}", off):
-                yield Trouble(
-                    f"target_{name}",
-                    f"{name} is {value:.3g} and has been outside {low:.2g} to {high:.2g} for "
-                    f"{_PATIENCE} logging steps: the penalty is too weak for the critic. A higher "
-                    "model.lambda_gp or a lower model.optimizer_d.lr may help.",
-                )
+            value = terms.get(name, math.nan)
+            yield from self._lasting(
+                f"target_{name}",
+                value < low or value > high,
+                f"{name} is {value:.3g} and has been outside {low:.2g} to {high:.2g} for "
+                f"{_PATIENCE} logging steps: the penalty is too weak for the critic. A higher "
+                "model.lambda_gp or a lower model.optimizer_d.lr may help.",
+            )
 
     def examine_images(self, trainer: pl.Trainer, model: Sampled) -> Iterator[Trouble]:
         """Whether images of fixed noise are much more similar to each other than real ones."""
@@ -181,16 +179,16 @@ class Health(pl.Callback):
         for domain, generated in drawn.items():
             real = self._real_distance[domain]
             share = mean_distance(generated.image, generated.label) / real if real else 1.0
-            kind = in_domain("collapse", domain)
             where = f" in domain {domain}" if domain else ""
             of = " of one class" if generated.label is not None else ""
-            if self._lasts(kind, share < self.least_diversity, patience=2):
-                yield Trouble(
-                    kind,
-                    f"Diversity is collapsing{where}: two generated images{of} differ by "
-                    f"{100 * share:.0f} % of what two real ones do. A lower "
-                    "model.optimizer_g.lr, another loss or larger batches may help.",
-                )
+            yield from self._lasting(
+                in_domain("collapse", domain),
+                share < self.least_diversity,
+                f"Diversity is collapsing{where}: two generated images{of} differ by "
+                f"{100 * share:.0f} % of what two real ones do. A lower model.optimizer_g.lr, "
+                "another loss or larger batches may help.",
+                patience=2,
+            )
 
     def _gradient(self, name: str, norm: float) -> Iterator[Trouble]:
         track = self._tracks.setdefault(name, [])
@@ -198,27 +196,31 @@ class Health(pl.Callback):
             middle = statistics.median(track)
             ratio = norm / middle if middle > 0 else float("inf" if norm else 1)
             off = not 1 / self.gradient_factor <= ratio <= self.gradient_factor
-            if self._lasts(name, off, patience=3):
-                player = name.removeprefix("grad_norm_")
-                yield Trouble(
-                    name,
-                    f"The gradient norm of phase {player} is {norm:.3g}; the median of the "
-                    f"{_TRACK} logged values before is {middle:.3g}. "
-                    + (
-                        "model.gradient_clip_val or a lower rate may help."
-                        if ratio > 1
-                        else "It hardly learns any more; the other player's rate may be too high."
-                    ),
-                )
+            phase = name.removeprefix("grad_norm_")
+            hint = (
+                "model.gradient_clip_val or a lower rate may help."
+                if ratio > 1
+                else "It hardly learns any more; the other player's rate may be too high."
+            )
+            yield from self._lasting(
+                name,
+                off,
+                f"The gradient norm of phase {phase} is {norm:.3g}; the median of the {_TRACK} "
+                f"logged values before is {middle:.3g}. {hint}",
+                patience=3,
+            )
             if off:
                 # Outliers do not enter the median.
                 return
             track.pop(0)
         track.append(norm)
 
-    def _lasts(self, kind: str, trouble: bool, patience: int = _PATIENCE) -> bool:
-        self._strikes[kind] = self._strikes.get(kind, 0) + 1 if trouble else 0
-        return self._strikes[kind] == patience
+    def _lasting(
+        self, kind: str, seen: bool, text: str, patience: int = _PATIENCE
+    ) -> Iterator[Trouble]:
+        self._strikes[kind] = self._strikes.get(kind, 0) + 1 if seen else 0
+        if self._strikes[kind] == patience:
+            yield Trouble(kind, text)
 
     def _tell(self, trainer: pl.Trainer, trouble: Trouble) -> None:
         if trouble.kind in self.warned:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -16,21 +16,16 @@ from torch.utils.data import Subset
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics import silent
 from gan_zoo.metrics.measures import MEASURES, floor_of
-from gan_zoo.metrics.reference import (
-    ImageSet,
-    Part,
-    Reference,
-    image_sets,
-    in_domain,
-    reference_for,
-)
+from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.ranges import PositiveShare, Range, Seed, Steps, UnfitArgument, checked
 from gan_zoo.training.reporting import report_figures
 
 log = logging.getLogger(__name__)
 
-# Too few for precision and recall with k=5, and for any meaning.
+# What a resumed run continues with.
+_STATE = ("best", "best_step", "measured", "_interval", "_measured_at")
+# Fewer images are too few for precision and recall with k=5, and for any meaning.
 _LEAST_HELD_OUT = 10
 
 
@@ -149,20 +144,11 @@ class Metrics(pl.Callback):
             self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "best_step": self.best_step,
-            "measured": dict(self.measured),
-            "interval": self._interval,
-            "measured_at": self._measured_at,
-        }
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self.best_step = state_dict["best_step"]
-        self.measured = dict(state_dict["measured"])
-        self._interval = state_dict["interval"]
-        self._measured_at = state_dict["measured_at"]
+        for name in _STATE:
+            setattr(self, name, state_dict[name])
 
     def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
@@ -183,32 +169,27 @@ class Metrics(pl.Callback):
                 "would do.",
             )
 
-    def _part(self, data: InMemoryDataModule) -> Part:
+    def _part(self, data: InMemoryDataModule) -> Literal["train", "val"]:
         """What to measure against: validation images, unless there are too few."""
         held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
         return "val" if min(held) >= _LEAST_HELD_OUT else "train"
 
     def _prepare(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-
         part = self._part(data)
-
-        def make() -> None:
-            for domain in data.domains:
-                self._references[domain] = reference_for(data, domain, part, self.cache_dir)
-
+        if part == "train" and trainer.is_global_zero:
+            log.info(
+                "Fewer than %s images are held out (dataset.val_size): metrics compare with the "
+                "training images, and best.ckpt may be one that has memorised them.",
+                _LEAST_HELD_OUT,
+            )
         # The other processes find what rank 0 has trained and cached.
+        if not trainer.is_global_zero:
+            trainer.strategy.barrier()
+        for domain in data.domains:
+            self._references[domain] = reference_for(data, domain, part, self.cache_dir)
         if trainer.is_global_zero:
-            if part == "train":
-                log.info(
-                    "Fewer than %s images are held out (dataset.val_size): metrics compare with "
-                    "the training images, and best.ckpt may be one that has memorised them.",
-                    _LEAST_HELD_OUT,
-                )
-            make()
-        trainer.strategy.barrier()
-        if not self._references:
-            make()
+            trainer.strategy.barrier()
         # Now, so that the first measurement's time is that of any other.
         for reference in self._references.values():
             reference.real.judged  # noqa: B018

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
@@ -20,12 +20,6 @@ from rich.progress import (
 from gan_zoo.models.protocols import Watched
 
 _SECONDS_BETWEEN_LINES = 30.0
-
-
-class Counting(Watched, Protocol):
-    """A model that counts the images it was trained on, as ``images_seen``."""
-
-    counts: dict[str, int]
 
 
 class TrainingProgress(ProgressBar):
@@ -47,10 +41,9 @@ class TrainingProgress(ProgressBar):
     def enable(self) -> None:
         self._enabled = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Counting) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = self._drawn = self._printed = time.monotonic()
-        self._first_step = trainer.global_step
-        self._images_drawn = pl_module.counts["images_seen"]
+        self._first_step = self._drawn_step = trainer.global_step
         self._total = _total_steps(trainer)
         console = Console()
         if self._enabled and console.is_terminal:
@@ -72,7 +65,7 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: Counting,  # type: ignore[override]
+        pl_module: Watched,  # type: ignore[override]
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -80,9 +73,11 @@ class TrainingProgress(ProgressBar):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not self._enabled or not every or trainer.global_step % every:
             return
-        now, images = time.monotonic(), pl_module.counts["images_seen"]
-        speed = (images - self._images_drawn) / max(now - self._drawn, 1e-9)
-        self._drawn, self._images_drawn = now, images
+        now, step = time.monotonic(), trainer.global_step
+        # The images of an iteration, times iterations: what was seen before a resume is not logged.
+        images = pl_module.logged["train/images_seen"] / step * (step - self._drawn_step)
+        speed = images / max(now - self._drawn, 1e-9)
+        self._drawn, self._drawn_step = now, step
         losses = "  ".join(
             f"{name.removeprefix('train/')} {value:.3f}"
             for name, value in pl_module.logged.items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-# Called with the share of a long measurement that is done, from 0 to 1.
+# Arguments named ``report`` are called with the share of the work that is done, from 0 to 1.
 Report = Callable[[float], None]
 
 

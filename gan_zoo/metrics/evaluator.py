@@ -160,8 +160,9 @@ def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
         framed_from: the side of the originals that the data pads by 1 or 2 pixels on each side, as
             28 -> 32 is usual for MNIST: such a frame is cut off. None for other images.
     """
-    frame = _frame(images.shape[-1], framed_from)
-    if frame:
+    border = images.shape[-1] - (framed_from or images.shape[-1])
+    if border in (2, 4):
+        frame = border // 2
         images = images[..., frame:-frame, frame:-frame]
     if images.shape[-1] == SIDE:
         return images
@@ -170,15 +171,11 @@ def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
 
 def resize_rule(size: int, framed_from: int | None = None) -> str:
     """What ``as_seen`` does to images of that size, in words."""
-    frame = _frame(size, framed_from)
-    inner = size - 2 * frame
-    done = [f"frame of {frame} cut off"] if frame else []
-    done += [f"{inner} to {SIDE} pixels, bilinear, antialiased"] if inner != SIDE else []
-    return "; ".join(done) or "none"
-
-
-def _frame(size: int, framed_from: int | None) -> int:
-    return (size - framed_from) // 2 if framed_from and size - framed_from in (2, 4) else 0
+    if size == SIDE:
+        return "none"
+    if framed_from and size - framed_from in (2, 4):
+        return f"frame of {(size - framed_from) // 2} cut off"
+    return f"{size} to {SIDE} pixels, bilinear, antialiased"
 
 
 class Judgements(Metric):
@@ -233,7 +230,6 @@ def train_evaluator(
         epochs: passes over the training images.
         seed: decides weights, order and augmentation.
         framed_from: see ``as_seen``.
-        report: called with the share that is done.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -346,7 +342,6 @@ def evaluator_for(
         images: gives the training images for True and the test images for False, as needed.
         cache_dir: folder of trained ones.
         framed_from: see ``as_seen``.
-        report: called with the share of the training that is done.
     """
     evaluator = packaged_evaluator(name)
     if evaluator is not None:

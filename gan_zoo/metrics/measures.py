@@ -36,25 +36,6 @@ class Figure(NamedTuple):
 Function = Callable[[ImageSet, Reference, int, Report], dict[str, Figure]]
 
 
-def _train_for_generated(reference: Reference, count: int, seed: int) -> tuple[ImageSet, Reference]:
-    return reference.training_images(count, seed), reference
-
-
-def _others_for_generated(
-    reference: Reference, count: int, seed: int
-) -> tuple[ImageSet, Reference]:
-    # Samples that are also in the set that sigma is chosen on make the smallest sigma the best.
-    return reference.training_images_beside_sigma(count, seed), reference
-
-
-def _real_for_generated(reference: Reference, count: int, seed: int) -> tuple[ImageSet, Reference]:
-    return reference.real, reference
-
-
-def _half_for_generated(reference: Reference, count: int, seed: int) -> tuple[ImageSet, Reference]:
-    return reference.of_halves()
-
-
 class Measure(NamedTuple):
     """A way to measure generated images.
 
@@ -69,7 +50,9 @@ class Measure(NamedTuple):
     function: Function
     needs: frozenset[str]
     figures: Mapping[str, bool | None]
-    real_pair: Callable[[Reference, int, int], tuple[ImageSet, Reference]] = _train_for_generated
+    real_pair: Callable[[Reference, int, int], tuple[ImageSet, Reference]] = (
+        lambda reference, count, seed: (reference.training_images(count, seed), reference)
+    )
 
 
 def _fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
@@ -141,8 +124,8 @@ def _one_nn(fake: ImageSet, reference: Reference, seed: int, report: Report) -> 
 def _memorisation(
     fake: ImageSet, reference: Reference, seed: int, report: Report
 ) -> dict[str, Figure]:
-    nearest = fake.nearest_real(reference, seed, report)
-    n, m, found = len(nearest.rows), len(reference.real), nearest.found
+    rows, found = fake.nearest_real(reference, seed, report)
+    n, m = len(rows), len(reference.real)
     return {
         "memorisation": Figure(found.share, None, n, m, "nearer to training images"),
         "nearest_train": Figure(found.train_distance, None, n, m, "median distance"),
@@ -163,15 +146,22 @@ MEASURES: Mapping[str, Measure] = {
         _prdc, _FEATURES, dict.fromkeys(("precision", "recall", "density", "coverage"), True)
     ),
     "modes": Measure(_modes, _FEATURES, {"modes": True, "modes_kl": False}),
-    "accuracy": Measure(_accuracy, _FEATURES | _LABELS, {"accuracy": True}, _real_for_generated),
+    "accuracy": Measure(
+        _accuracy, _FEATURES | _LABELS, {"accuracy": True}, lambda r, count, seed: (r.real, r)
+    ),
     "ms_ssim": Measure(_ms_ssim, _PIXELS, {"ms_ssim_within": False, "ms_ssim_between": False}),
-    "parzen": Measure(_parzen, _PIXELS, {"parzen": True}, _others_for_generated),
+    "parzen": Measure(
+        _parzen,
+        _PIXELS,
+        {"parzen": True},
+        lambda r, count, seed: (r.training_images_beside_sigma(count, seed), r),
+    ),
     "one_nn": Measure(_one_nn, _PIXELS | _LABELS, {"one_nn": False}),
     "memorisation": Measure(
         _memorisation,
         _PIXELS,
         {"memorisation": False, "nearest_train": None, "nearest_test": None},
-        _half_for_generated,
+        lambda r, count, seed: r.of_halves(),
     ),
 }
 

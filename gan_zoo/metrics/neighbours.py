@@ -72,7 +72,6 @@ def nearest(
         queries: (N, ...).
         references: (M, ...) in parts.
         count: M, for the report.
-        report: called with the share that is done.
     """
     flat = queries.flatten(1)
     squares = flat.square().sum(1)
@@ -174,7 +173,6 @@ def memorisation(
         more_train: the other training images, in parts; ``nearest_train`` searches them too.
         test: (K, ...) images of the same kind that the generator never saw.
         count: how many images ``more_train`` has, for the report.
-        report: called with the share of them that is done.
     """
     unseen = nearest(images, test.split(_REFERENCES))
     seen = nearest(images, train.split(_REFERENCES))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -34,21 +36,6 @@ MANY_CLASSES = 1000
 Part = Literal["train", "val", "test"]
 
 
-class Neighbours(NamedTuple):
-    """The real images that are nearest to generated ones.
-
-    Attributes:
-        rows: (Q,) which generated images were compared.
-        train, real: (Q,) rows of the nearest training image and of the nearest unseen one.
-        found: the distances, and the share that is nearer to the training images.
-    """
-
-    rows: Tensor
-    train: Tensor
-    real: Tensor
-    found: neighbours.Memorisation
-
-
 class ImageSet:
     """Images, generated or real, in the forms that measures take.
 
@@ -71,7 +58,7 @@ class ImageSet:
         self.labels = labels
         self._judged = judged
         self._pixels = pixels
-        self._nearest: Neighbours | None = None
+        self._nearest: tuple[Tensor, neighbours.Memorisation] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,20 +90,13 @@ class ImageSet:
             return self.labels
         return self.judged.classes
 
-    def chosen(self, rows: Tensor) -> ImageSet:
-        """The images at these rows."""
+    def nearest_real(
+        self, reference: Reference, seed: int, report: Report = silent
+    ) -> tuple[Tensor, neighbours.Memorisation]:
+        """Rows of at most 2,000 of the images, and their neighbours; computed once.
 
-        def seen() -> Judged:
-            return Judged(*(field[rows] for field in self.judged))
-
-        return ImageSet(
-            self.labels[rows],
-            None if self._judged is None else seen,
-            lambda: self.pixels[rows],
-        )
-
-    def nearest_real(self, reference: Reference, seed: int, report: Report = silent) -> Neighbours:
-        """The nearest training and unseen image of at most 2,000 images; computed once."""
+        Places are rows of the training images and of the reference's real ones.
+        """
         if self._nearest is None:
             order, real = training_order(reference, seed), reference.real
             count = min(len(real), len(order))
@@ -129,12 +109,18 @@ class ImageSet:
                 len(order) - count,
                 report,
             )
-            self._nearest = Neighbours(
-                rows, order[found.nearest_train.place], unseen[found.nearest_test.place], found
+            train, test = found.nearest_train, found.nearest_test
+            self._nearest = (
+                rows,
+                found._replace(
+                    nearest_train=train._replace(place=order[train.place]),
+                    nearest_test=test._replace(place=unseen[test.place]),
+                ),
             )
         return self._nearest
 
 
+@dataclass(eq=False)
 class Reference:
     """The real images of a dataset that generated ones are measured against.
 
@@ -148,42 +134,34 @@ class Reference:
         cache_dir: folder of floors.
         part: which images of the data these are.
         framed_from: see ``as_seen``.
-
-    Attributes:
-        real: ``images`` in the forms that measures take.
     """
 
-    def __init__(
-        self,
-        train: LabelledImages,
-        images: LabelledImages,
-        evaluator: Evaluator | None,
-        cache_dir: Path,
-        part: Part = "test",
-        framed_from: int | None = None,
-    ) -> None:
-        self.train = train
-        self.images = images
-        self.evaluator = evaluator
-        self.cache_dir = cache_dir
-        self.part = part
-        self.framed_from = framed_from
-        self.image_size: int = images.__getitems__([0])[0].shape[-1]
-        self.real = self._set(images, torch.arange(len(images)))
-        self._drawn: dict[tuple[int, int], ImageSet] = {}
+    train: LabelledImages
+    images: LabelledImages
+    evaluator: Evaluator | None
+    cache_dir: Path
+    part: Part = "test"
+    framed_from: int | None = None
+    _drawn: dict[tuple[int, int], ImageSet] = field(default_factory=dict, init=False)
+
+    @functools.cached_property
+    def real(self) -> ImageSet:
+        """``images`` in the forms that measures take."""
+        return self._set(self.images, torch.arange(len(self.images)))
 
     @functools.cached_property
     def hash(self) -> str:
         """Of the images, the evaluator, and how it sees them."""
         parts = [hash_of(part.stored()) for part in (self.train, self.images)]
         judge = self.evaluator.hash if self.evaluator else ""
-        about = f"{parts} {judge} {self.image_size} {self.resize}"
+        about = f"{parts} {judge} {self.resize}"
         return hashlib.sha256(about.encode()).hexdigest()[:12]
 
     @property
     def resize(self) -> str:
         """What is done to generated and real images before they are measured."""
-        return resize_rule(self.image_size, self.framed_from)
+        size = self.images.__getitems__([0])[0].shape[-1]
+        return resize_rule(size, self.framed_from)
 
     @functools.cached_property
     def class_counts(self) -> Tensor:
@@ -206,7 +184,10 @@ class Reference:
         return self._drawn[count, seed]
 
     def training_images_beside_sigma(self, count: int, seed: int) -> ImageSet:
-        """So many training images, without those that a Parzen window's sigma is chosen on."""
+        """So many training images, without those that a Parzen window's sigma is chosen on.
+
+        Samples that are also in that set make the smallest sigma the best.
+        """
         order = training_order(self, seed)
         return self._set(self.train, order[~torch.isin(order, self.sigma_rows)][:count])
 
@@ -226,13 +207,11 @@ class Reference:
 
     def of_halves(self) -> tuple[ImageSet, Reference]:
         """One half of the real images, and a reference whose real images are the other half."""
-        order = torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
-        first, second = order.tensor_split(2)
-        other = Reference(
-            self.train, self.images, self.evaluator, self.cache_dir, self.part, self.framed_from
-        )
-        other.real = self.real.chosen(second)
-        return self.real.chosen(first), other
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(0))
+        first, second = (self._set(self.images, rows) for rows in order.tensor_split(2))
+        other = dataclasses.replace(self)
+        other.real = second
+        return first, other
 
     def _set(self, dataset: LabelledImages, rows: Tensor) -> ImageSet:
         evaluator = self.evaluator
@@ -274,7 +253,6 @@ def reference_for(
         domain: one of its domains.
         part: which of its images to measure against.
         cache_dir: folder of trained evaluators and floors.
-        report: called with the share of the evaluator's training that is done.
         evaluator: to be used instead of the data's own.
 
     Raises:
@@ -308,7 +286,6 @@ def image_sets(
         references: of all domains; their evaluators are moved to the images' device.
         count: how many images are expected, for the report.
         pixels: keep the pixels too; only in a single process.
-        report: called with the share that is done.
     """
     collected: dict[str, Judgements] = {}
     kept_pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
