@@ -158,13 +158,13 @@ class Metrics(pl.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if self._domain and self._domain not in data.domains:
             raise UnfitArgument(
-                "monitor",
+                "callbacks.metrics.monitor",
                 f"is {self.monitor}, and {data.title} has one domain; {self._figure} would do.",
             )
         real = model.real_images(data.source("val").__getitems__([0]))
         if self._figure == "accuracy" and any(images.label is None for images in real.values()):
             raise UnfitArgument(
-                "monitor",
+                "callbacks.metrics.monitor",
                 f"is {self.monitor}, and a {type(model).__name__} is not asked for classes; fid "
                 "would do.",
             )

@@ -77,4 +77,4 @@ class GaussianMixtureDataModule(InMemoryDataModule):
 
 def _circle(count: int, radius: float) -> Tensor:
     angles = torch.arange(count) * (2 * math.pi / count)
-    return radius * torch.stack([angles.cos(), angles.sin()], 1)
+    return float(radius) * torch.stack([angles.cos(), angles.sin()], 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from gan_zoo.data.base import BatchSource, ImageBatch
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 from gan_zoo.models.passes import in_chunks, on_both
 from gan_zoo.models.protocols import Generated
-from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked, fits, shown
+from gan_zoo.ranges import Count, NonNegative, Range, UnfitArgument, checked, refuse_unfit
 from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
 
@@ -190,8 +190,11 @@ class NoiseToImage(AdversarialModule):
         inputs: dict[str, Any] = {"noise": self.draw_noise(n, generator)}
         if self.num_classes:
             labels = range(self.num_classes) if labels is None else labels
-            if not labels or not all(fits(label, int) for label in labels):
-                raise UnfitArgument("labels", f"is {labels}; it has to be whole numbers.")
+            if not labels:
+                raise UnfitArgument("labels", "is []; it has to be whole numbers.")
+            for place, label in enumerate(labels):
+                kind = Annotated[int, Range(0, self.num_classes - 1)]
+                refuse_unfit(f"labels[{place}]", label, kind)
             inputs["labels"] = self._checked_labels(
                 n, torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
             )
@@ -253,11 +256,8 @@ class NoiseToImage(AdversarialModule):
         if len(labels) != n:
             raise UnfitArgument("labels", f"has {len(labels)} values for {n} images.")
         for place in ((labels < 0) | (labels >= self.num_classes)).nonzero()[:1, 0].tolist():
-            raise UnfitArgument(
-                f"labels[{place}]",
-                f"is {shown(labels[place].item())}; labels have to be whole numbers from 0 to "
-                f"{self.num_classes - 1}.",
-            )
+            kind = Annotated[int, Range(0, self.num_classes - 1)]
+            refuse_unfit(f"labels[{place}]", labels[place].item(), kind)
         return labels.to(self.device)
 
 

@@ -23,19 +23,18 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
     """
     refuse_unfit("seed", config.seed, Seed)
     refuse_unfit_options(config)
-    trainer, strategy = bare_trainer(config), config.trainer.strategy
-    several = trainer.world_size > 1
-    if isinstance(trainer.strategy, DDPStrategy) and several:
-        if not trainer.strategy._ddp_kwargs.get("find_unused_parameters"):
+    strategy, asked = bare_trainer(config).strategy, config.trainer.strategy
+    if isinstance(strategy, DDPStrategy):
+        if not strategy._ddp_kwargs.get("find_unused_parameters"):
             raise ValueError(
-                f"trainer.strategy={strategy} on several devices fails for a GAN, whose players "
-                "take turns: use ddp_find_unused_parameters_true, as trainer=multi_gpu and ddp_cpu "
-                "do."
+                f"trainer.strategy={asked} with trainer.devices={config.trainer.devices} and "
+                f"trainer.num_nodes={config.trainer.num_nodes} fails for a GAN, whose players take "
+                "turns: use ddp_find_unused_parameters_true, as trainer=multi_gpu and ddp_cpu do."
             )
-        starts_scripts = trainer.strategy._start_method == "popen"
+        starts_scripts = strategy._start_method == "popen"
         if starts_scripts and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise ValueError(
-                f"Under a multirun, the processes that trainer.strategy={strategy} starts would "
+                f"Under a multirun, the processes that trainer.strategy={asked} starts would "
                 "each begin the sweep again: use ddp_spawn_find_unused_parameters_true, or one "
                 "device a job."
             )

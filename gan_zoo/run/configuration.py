@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import gan_zoo
 from gan_zoo.data import InMemoryDataModule
+from gan_zoo.ranges import within
 
 VERSION_BASE = "1.3"
 _PACKAGE = Path(gan_zoo.__file__).parent
@@ -86,7 +87,8 @@ def dataset_name(dataset: DictConfig) -> str:
     # Where pictures' root is missing, it is said when they are read.
     root = "" if OmegaConf.is_missing(dataset, "root") else str(dataset.get("root", ""))
     kind = get_class(dataset._target_)
-    return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
+    with within("dataset"):
+        return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
 
 
 def dataset_title(dataset: DictConfig) -> str:
