@@ -39,9 +39,6 @@ Part = Literal["train", "val", "test"]
 class ImageSet:
     """Images, generated or real, in the forms that measures take.
 
-        fake = ImageSet(labels, evaluator(images), as_seen(images))
-        MEASURES["fid"].function(fake, reference, 0, silent)["fid"].value
-
     Args:
         labels: (N,) int64 classes, asked for or true; -1 where unknown.
         judged: what the evaluator sees, or a function that computes it; None without an evaluator.
