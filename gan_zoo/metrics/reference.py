@@ -125,7 +125,7 @@ class Reference:
         floor_of("fid", reference, 10_000, seed=0)["fid"].value
 
     Args:
-        train: the training images, for floors and for what looks for copies of them.
+        train: the training images, for floors and for finding copies of them.
         images: what generated images are measured against.
         evaluator: its judge; None for images without classes.
         cache_dir: folder of floors.
