@@ -162,7 +162,7 @@ class Metrics(pl.Callback):
         elif self._figure == "accuracy" and any(images.label is None for images in real.values()):
             reason = f"a {type(model).__name__} is not asked for classes; fid would do."
         if reason:
-            raise UnfitArgument("monitor", f"is {self.monitor}, and {reason}")
+            raise ValueError(f"callbacks.metrics.monitor is {self.monitor}, and {reason}")
 
     def _part(self, data: InMemoryDataModule) -> Literal["train", "val"]:
         """What to measure against: validation images, unless there are too few."""
