@@ -217,7 +217,7 @@ def test_metrics_in_training(run: Run, tmp_path: Path) -> None:
     assert metrics["best/fid"] == pytest.approx(best.value)
     assert metrics["best/step"] == best.step
     assert read_checkpoint(tmp_path / "here/checkpoints/best.ckpt")["global_step"] == best.step
-    # They don't change what is trained, and the record goes on in a resumed run.
+    # They don't change what is trained, and a resumed run continues the record.
     run("train.py", "model=cgan", *SHORT[:2], "trainer.max_steps=5", "~callbacks.metrics",
         "hydra.run.dir=without")  # fmt: skip
     weights = [read_checkpoint(tmp_path / name)["state_dict"] for name in ("here", "without")]

@@ -140,7 +140,7 @@ def test_judgements_collect_batches_and_labels() -> None:
     assert torch.allclose(seen.features, evaluator(images).features, atol=1e-5)
 
 
-def test_one_is_trained_once_and_kept(
+def test_one_is_trained_once_and_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(evaluators, "_LEAST_STEPS", 3)
@@ -156,7 +156,7 @@ def test_one_is_trained_once_and_kept(
     assert evaluator_for("noise", images, tmp_path).hash == first.hash
     monkeypatch.undo()
     monkeypatch.setattr(evaluators, "_LEAST_STEPS", 3)
-    # Trained anew it is the same, and other data have another.
+    # Trained again it is the same; other data have another one.
     file.write_bytes(file.read_bytes()[:-100])
     assert evaluator_for("noise", images, tmp_path).hash == first.hash
     assert "is damaged" in caplog.text

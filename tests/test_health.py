@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytorch_lightning as pl
@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from gan_zoo.callbacks import Checkpoint, Health
+from gan_zoo.callbacks import Checkpoint, Health, TrainingProgress
 from gan_zoo.callbacks.health import mean_distance
 from gan_zoo.data import ImageBatch, InMemoryDataModule
 from gan_zoo.data.base import InMemoryImages
@@ -107,7 +107,7 @@ def test_saturation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert warned == {"saturated": 10}
 
 
-def test_gradients_that_leave_their_track() -> None:
+def test_gradients_far_from_their_median() -> None:
     class Jumping(GAN):
         def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
             loss, terms = super().generator_loss(batch, fake)
@@ -115,7 +115,7 @@ def test_gradients_that_leave_their_track() -> None:
 
     slow = functools.partial(torch.optim.SGD, lr=1e-6)
     warned = health(small(Jumping, generator=Wide(), optimizer_g=slow))
-    # From iteration 26 on; the third value on end says so.
+    # From iteration 26 on; warned of at the third value in a row.
     assert warned == {"grad_norm_g": 28}
 
 
@@ -156,6 +156,25 @@ def test_what_was_seen_travels_in_the_checkpoint() -> None:
     again.load_state_dict(first.state_dict())
     assert again.state_dict() == first.state_dict()
     assert again._strikes == {"saturated": 1}
+
+
+def test_a_progress_line_has_the_images_since_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Trainer:
+        global_step, log_every_n_steps, estimated_stepping_batches = 10, 10, 90
+
+    class Model:
+        logged: ClassVar = {"train/images_seen": 30 * 8.0, "train/loss_d": 1.0}
+
+    trainer, now = Trainer(), 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = TrainingProgress()
+    # Resumed after 10 iterations; 20 iterations of 8 images in 40 seconds.
+    progress.on_train_start(trainer, Model())  # type: ignore[arg-type]
+    trainer.global_step, now = 30, 140.0
+    progress.on_train_batch_end(trainer, Model(), None, None, 0)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "step 30  loss_d 1.000  4 images/s  2.0 min left\n"
 
 
 def test_distances_within_classes() -> None:

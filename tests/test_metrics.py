@@ -227,7 +227,7 @@ class RandomImages:
         return [self.images, self.labels]
 
 
-def test_floors_are_kept(tmp_path: Path) -> None:
+def test_floors_are_cached(tmp_path: Path) -> None:
     real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
     first = floor_of("parzen", real, 30, 0)
     (file,) = (tmp_path / "floors").iterdir()

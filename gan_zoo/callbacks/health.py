@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 # For how many logging steps a term has to be out of its range, so that one bad batch is ignored.
 _PATIENCE = 10
 # How many logged gradient norms the median is taken of.
-_TRACK = 20
+_MEDIAN_OF = 20
 # A term that a model controls is pinned if it is this close to a bound.
 _PINNED = 0.01
 _GRID = 64
 # What a resumed run continues with.
-_STATE = ("warned", "_strikes", "_tracks")
+_STATE = ("warned", "_strikes", "_norms")
 
 
 class Trouble(NamedTuple):
@@ -94,7 +94,7 @@ class Health(pl.Callback):
         self.warm_up_steps = warm_up_steps
         self.warned: dict[str, int] = {}
         self._strikes: dict[str, int] = {}
-        self._tracks: dict[str, list[float]] = {}
+        self._norms: dict[str, list[float]] = {}
         self._real_distance: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,9 +191,9 @@ class Health(pl.Callback):
             )
 
     def _gradient(self, name: str, norm: float) -> Iterator[Trouble]:
-        track = self._tracks.setdefault(name, [])
-        if len(track) == _TRACK:
-            middle = statistics.median(track)
+        norms = self._norms.setdefault(name, [])
+        if len(norms) == _MEDIAN_OF:
+            middle = statistics.median(norms)
             ratio = norm / middle if middle > 0 else float("inf" if norm else 1)
             off = not 1 / self.gradient_factor <= ratio <= self.gradient_factor
             phase = name.removeprefix("grad_norm_")
@@ -205,15 +205,15 @@ class Health(pl.Callback):
             yield from self._lasting(
                 name,
                 off,
-                f"The gradient norm of phase {phase} is {norm:.3g}; the median of the {_TRACK} "
+                f"The gradient norm of phase {phase} is {norm:.3g}; the median of the {_MEDIAN_OF} "
                 f"logged values before is {middle:.3g}. {hint}",
                 patience=3,
             )
             if off:
                 # Outliers do not enter the median.
                 return
-            track.pop(0)
-        track.append(norm)
+            norms.pop(0)
+        norms.append(norm)
 
     def _lasting(
         self, kind: str, seen: bool, text: str, patience: int = _PATIENCE

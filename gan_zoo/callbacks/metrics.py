@@ -155,19 +155,14 @@ class Metrics(pl.Callback):
         return long_enough and data.has_classes
 
     def _refuse_what_is_never_measured(self, trainer: pl.Trainer, model: Sampled) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if self._domain and self._domain not in data.domains:
-            raise UnfitArgument(
-                "callbacks.metrics.monitor",
-                f"is {self.monitor}, and {data.title} has one domain; {self._figure} would do.",
-            )
+        data, reason = trainer.datamodule, ""  # type: ignore[attr-defined]
         real = model.real_images(data.source("val").__getitems__([0]))
-        if self._figure == "accuracy" and any(images.label is None for images in real.values()):
-            raise UnfitArgument(
-                "callbacks.metrics.monitor",
-                f"is {self.monitor}, and a {type(model).__name__} is not asked for classes; fid "
-                "would do.",
-            )
+        if self._domain and self._domain not in data.domains:
+            reason = f"{data.title} has one domain; {self._figure} would do."
+        elif self._figure == "accuracy" and any(images.label is None for images in real.values()):
+            reason = f"a {type(model).__name__} is not asked for classes; fid would do."
+        if reason:
+            raise ValueError(f"callbacks.metrics.monitor is {self.monitor}, and {reason}")
 
     def _part(self, data: InMemoryDataModule) -> Literal["train", "val"]:
         """What to measure against: validation images, unless there are too few."""

@@ -39,9 +39,6 @@ Part = Literal["train", "val", "test"]
 class ImageSet:
     """Images, generated or real, in the forms that measures take.
 
-        fake = ImageSet(labels, evaluator(images), as_seen(images))
-        MEASURES["fid"].function(fake, reference, 0, silent)["fid"].value
-
     Args:
         labels: (N,) int64 classes, asked for or true; -1 where unknown.
         judged: what the evaluator sees, or a function that computes it; None without an evaluator.
@@ -63,21 +60,17 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @functools.cached_property
     def judged(self) -> Judged:
         """What the evaluator sees."""
-        if callable(self._judged):
-            self._judged = self._judged()
         assert self._judged is not None
-        return self._judged
+        return self._judged() if callable(self._judged) else self._judged
 
-    @property
+    @functools.cached_property
     def pixels(self) -> Tensor:
         """(N, C, 28, 28) in [-1, 1]."""
-        if callable(self._pixels):
-            self._pixels = self._pixels()
         assert self._pixels is not None
-        return self._pixels
+        return self._pixels() if callable(self._pixels) else self._pixels
 
     @property
     def labelled(self) -> bool:
@@ -124,11 +117,8 @@ class ImageSet:
 class Reference:
     """The real images of a dataset that generated ones are measured against.
 
-        reference = reference_for(data, "", "test", Path("cache"))
-        floor_of("fid", reference, 10_000, seed=0)["fid"].value
-
     Args:
-        train: the training images, for floors and for what looks for copies of them.
+        train: the training images, for floors and for finding copies of them.
         images: what generated images are measured against.
         evaluator: its judge; None for images without classes.
         cache_dir: folder of floors.
