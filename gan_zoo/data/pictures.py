@@ -200,7 +200,8 @@ class UnpairedFolderDataModule(PicturesDataModule):
     """Pictures of two domains in folders ``trainA`` and ``trainB``, held in memory.
 
     Where there are ``testA`` and ``testB`` too, sample grids and evaluation use them. Validation
-    pictures are the last ones of each training folder, in alphabetical order.
+    pictures are the last ones of each training folder, in alphabetical order; there are none where
+    val_size is None and a folder has fewer than twelve.
 
         data = UnpairedFolderDataModule("horse2zebra", image_size=128)
         data.setup()
@@ -244,11 +245,11 @@ class UnpairedFolderDataModule(PicturesDataModule):
             return
         files = [files_in(self.root / folder) for folder in ("trainA", "trainB")]
         self.validation_size(max(map(len, files)))
-        ends = [len(f) - self.validation_size(len(f), least=1) for f in files]
-        self.train = self._pairs([f[:end] for f, end in zip(files, ends, strict=True)], True)
-        held = [f[end:] for f, end in zip(files, ends, strict=True)]
-        if all(held):
-            self.val = self._pairs(held)
+        sizes = [self.validation_size(len(f), least=1) for f in files]
+        if all(sizes):
+            self.val = self._pairs([f[-n:] for f, n in zip(files, sizes, strict=True)])
+            files = [f[:-n] for f, n in zip(files, sizes, strict=True)]
+        self.train = self._pairs(files, training=True)
         if all((self.root / folder).is_dir() for folder in ("testA", "testB")):
             self.test = self._pairs([files_in(self.root / folder) for folder in ("testA", "testB")])
 
