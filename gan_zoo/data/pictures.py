@@ -66,13 +66,12 @@ def load_pictures(
     Args:
         paths: files.
         size, channels: as load_picture's.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
-            warning.
-        option: what a user knows ``when_broken`` as.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" with a warning.
+        option: the user's name of ``when_broken``.
 
     Raises:
-        ValueError: for an unknown ``when_broken``, a broken file under "stop", or if no file could
-            be read.
+        ValueError: for an unknown ``when_broken``, for a broken file under "stop", or if no file
+            could be read.
     """
     refuse_unfit(option, when_broken, WhenBroken)
     load = functools.partial(_picture_or_error, size=size, channels=channels)
@@ -151,8 +150,7 @@ class PicturesDataModule(InMemoryDataModule):
         load_size: side before the crop, not below image_size; None for ``load_ratio`` of that.
         channels: 1 makes all pictures grey, 3 makes them colour.
         flip: mirror training pictures with probability 1/2.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
-            warning.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" with a warning.
         options: InMemoryDataModule's.
     """
 
