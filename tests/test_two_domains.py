@@ -380,6 +380,11 @@ def test_no_validation_images_leave_all_to_training(pictures: Path) -> None:
     few = folder_data(pictures)
     # Fewer than twelve pictures have no twelfth.
     assert few.val is None
+    for number in range(12):
+        Image.new("RGB", (8, 8)).save(pictures / "trainA" / f"z{number}.png")
+    assert len(pairs(folder_data(pictures).train).a.data) == 21
+    for number in range(12):
+        (pictures / "trainA" / f"z{number}.png").unlink()
     with pytest.raises(
         ValueError, match=r"5 training images here: too few for dataset\.val_size=5"
     ):

@@ -76,7 +76,7 @@ class LabelledDataset(InMemoryDataset):
     labels: Tensor
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InMemoryImages(LabelledDataset):
     """Labelled images in memory.
 
@@ -116,7 +116,7 @@ class BatchPlan(NamedTuple):
     seed: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TrainingBatches(Sampler[BatchPlan]):
     """Plans the training batches: whole batches, in a new order each epoch.
 

@@ -10,12 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from gan_zoo.data.base import Part
-from gan_zoo.data.captions import (
-    CaptionDataModule,
-    Captions,
-    InMemoryCaptions,
-    WithoutCaptions,
-)
+from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
 from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side
 from gan_zoo.ranges import Count, Decay, UnfitArgument, checked
 
@@ -95,14 +90,11 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         self.caption_folder = caption_folder
         self.test_list = test_list
         self.test_share = test_share
-        for argument, folder in (
-            ("image_folder", image_folder),
-            ("caption_folder", caption_folder),
-        ):
+        for argument in ("image_folder", "caption_folder"):
+            folder = getattr(self, argument)
             if not (self.root / folder).is_dir():
-                raise UnfitArgument(
-                    argument, f"is '{folder}'; there is no folder '{folder}' in '{root}'."
-                )
+                problem = f"is '{folder}'; there is no folder '{folder}' in '{root}'."
+                raise UnfitArgument(argument, problem)
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:

@@ -58,7 +58,7 @@ class Captions(NamedTuple):
     of_image: Tensor
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
 

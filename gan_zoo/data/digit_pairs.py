@@ -124,7 +124,9 @@ class TwoDomainsDataModule(DigitsDataModule):
         return self.images(self._domains[part]["ab".index(domain)])
 
     def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
-        return self.images(self.both(train)["ab".index(domain)])
+        if not train:
+            return self.labelled(domain, "test")
+        return self.images(self.both(train=True)["ab".index(domain)])
 
     def digits(self, train: bool) -> Domain:
         """The digits of the classes that are kept, (N, 1, 28, 28)."""
@@ -207,11 +209,10 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
 
     def labelled(self, domain: str, part: Part) -> InMemoryImages:
         images = super().labelled(domain, part)
-        return images if part == "train" else _untranslated(images)
-
-    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
-        images = super().evaluator_images(domain, train)
-        return images if train else _untranslated(images)
+        if part == "train":
+            return images
+        rows = slice(1, None, 2)
+        return InMemoryImages(images.images[rows], images.labels[rows], images.image_size)
 
     def evaluator_name(self, domain: str) -> str:
         return self.name if domain == "a" else self.title
@@ -255,7 +256,7 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         super().__init__(task=task, **options)
         if digits[0] == digits[1]:
             raise UnfitArgument("digits", f"is {list(digits)}; they have to be different ones.")
-        self.classes = digits
+        self.classes = tuple(digits)
         self.max_angle = max_angle
 
     def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
@@ -277,9 +278,3 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         random = torch.Generator().manual_seed(self.seed + digit + 10 * train)
         angles = (2 * torch.rand(len(digits.data), generator=random) - 1) * self.max_angle
         return digits._replace(data=rotated(digits.data, angles), label=angles)
-
-
-def _untranslated(images: InMemoryImages) -> InMemoryImages:
-    """The rest, where models translate every other image."""
-    rows = slice(1, None, 2)
-    return InMemoryImages(images.images[rows], images.labels[rows], images.image_size)

@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_zoo.data.base import normalised, resized
-from gan_zoo.data.captions import (
-    CaptionDataModule,
-    Captions,
-    InMemoryCaptions,
-    WithoutCaptions,
-)
+from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
 from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.ranges import Range, checked
 
@@ -182,8 +177,8 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             originals = originals.chosen(order[: self.train_size])
         count = len(originals.images)
         end = count - self.validation_size(count)
+        self._all_originals = originals
         self.train = self._part(originals.chosen(slice(end)), 0, training=True)
-        self._all = originals
         if end < count:
             self.val = self._part(originals.chosen(slice(end, None)), 1)
         images, digits = self.originals(train=False)
@@ -200,14 +195,10 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         if not train:
             return self.labelled(domain, "test")
         # In the same colours as without a validation set.
-        return WithoutCaptions(self._part(self._all, 0))
+        return WithoutCaptions(self._part(self._all_originals, 0))
 
     def _part(
-        self,
-        originals: _Originals,
-        number: int,
-        training: bool = False,
-        held_out: bool = False,
+        self, originals: _Originals, number: int, training: bool = False, held_out: bool = False
     ) -> InMemoryCaptions:
         images, digits, thirds = originals
         random = torch.Generator().manual_seed(self.seed * 10 + number)

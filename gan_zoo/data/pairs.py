@@ -64,7 +64,7 @@ class Domain(NamedTuple):
         return self.chosen(slice(end)), self.chosen(slice(end, None))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InMemoryPairs(InMemoryDataset):
     """Two domains side by side, as long as the longer one; the shorter one is repeated.
 

@@ -66,13 +66,12 @@ def load_pictures(
     Args:
         paths: files.
         size, channels: as load_picture's.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
-            warning.
-        option: what a user knows ``when_broken`` as.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" with a warning.
+        option: the user's name of ``when_broken``.
 
     Raises:
-        ValueError: for an unknown ``when_broken``, a broken file under "stop", or if no file could
-            be read.
+        ValueError: for an unknown ``when_broken``, for a broken file under "stop", or if no file
+            could be read.
     """
     refuse_unfit(option, when_broken, WhenBroken)
     load = functools.partial(_picture_or_error, size=size, channels=channels)
@@ -151,8 +150,7 @@ class PicturesDataModule(InMemoryDataModule):
         load_size: side before the crop, not below image_size; None for ``load_ratio`` of that.
         channels: 1 makes all pictures grey, 3 makes them colour.
         flip: mirror training pictures with probability 1/2.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" it with a
-            warning.
+        when_broken: what to do about a file that is no picture: "stop", or "skip" with a warning.
         options: InMemoryDataModule's.
     """
 
@@ -200,7 +198,8 @@ class UnpairedFolderDataModule(PicturesDataModule):
     """Pictures of two domains in folders ``trainA`` and ``trainB``, held in memory.
 
     Where there are ``testA`` and ``testB`` too, sample grids and evaluation use them. Validation
-    pictures are the last ones of each training folder, in alphabetical order.
+    pictures are the last ones of each training folder, in alphabetical order; there are none where
+    val_size is None and a folder has fewer than twelve.
 
         data = UnpairedFolderDataModule("horse2zebra", image_size=128)
         data.setup()
@@ -244,11 +243,11 @@ class UnpairedFolderDataModule(PicturesDataModule):
             return
         files = [files_in(self.root / folder) for folder in ("trainA", "trainB")]
         self.validation_size(max(map(len, files)))
-        ends = [len(f) - self.validation_size(len(f), least=1) for f in files]
-        self.train = self._pairs([f[:end] for f, end in zip(files, ends, strict=True)], True)
-        held = [f[end:] for f, end in zip(files, ends, strict=True)]
-        if all(held):
-            self.val = self._pairs(held)
+        sizes = [self.validation_size(len(f), least=1) for f in files]
+        if all(sizes):
+            self.val = self._pairs([f[-n:] for f, n in zip(files, sizes, strict=True)])
+            files = [f[:-n] for f, n in zip(files, sizes, strict=True)]
+        self.train = self._pairs(files, training=True)
         if all((self.root / folder).is_dir() for folder in ("testA", "testB")):
             self.test = self._pairs([files_in(self.root / folder) for folder in ("testA", "testB")])
 
