@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -66,7 +66,7 @@ def constant_overrides(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         try:
             override = parser.parse_override(argument)
-        except OverrideParseException:
+        except HydraException:
             continue
         if not override.is_sweep_override():
             constant.append(argument.partition("=")[0])
