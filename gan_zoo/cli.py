@@ -103,7 +103,9 @@ def main(task: Task, config_name: str) -> int:
     error: BaseException | None = None
     reason = ""
     try:
-        sys.argv[1:] = resumed_arguments(sys.argv[1:], config_name)
+        arguments = resumed_arguments(sys.argv[1:], config_name)
+        # argparse refuses overrides before and after an option.
+        sys.argv[1:] = sorted(arguments, key=lambda argument: argument != "-m")
         # Hydra raises what it would print itself.
         with _environment(_FULL_ERROR, "1"):
             try:
