@@ -106,8 +106,9 @@ def _job_name(overrides: ListConfig, constant: ListConfig, dataset: DictConfig) 
 
 
 def _short(override: str) -> str:
-    """Without the group: model.optimizer_g.lr=0.1 as optimizer_g.lr=0.1."""
+    """model.optimizer_g.lr=0.123456 as optimizer_g.lr=0.1235, which is shorter."""
     key, equals, value = override.lstrip("+~").partition("=")
+    value = re.sub(r"\d+\.\d{5,}(e-\d+)?", lambda number: f"{float(number[0]):.4g}", value)
     return f"{key.partition('.')[2] or key}{equals}{value}"
 
 

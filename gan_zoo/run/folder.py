@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ class RunFolder:
     def remove(self) -> None:
         """Removes the folder, and lets go of the log in it."""
         logging.shutdown()
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_folder(self.path)
 
     @property
     def resume_command(self) -> str:
@@ -114,6 +114,14 @@ class RunFolder:
                 "another hydra.run.dir begins a new one."
             )
         return lock
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder, and those around it within the working folder that are empty then."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.absolute().is_relative_to(Path.cwd()):
+        with suppress(OSError):
+            os.removedirs(os.path.relpath(path.parent))
 
 
 def saved_in(folder: str | Path) -> list[Path]:

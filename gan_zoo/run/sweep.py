@@ -1,0 +1,61 @@
+"""A sweep: what its jobs are named by, and which of them failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from gan_zoo.run.configuration import constant_overrides
+from gan_zoo.run.folder import remove_folder
+
+# In the folder of a job that failed.
+REASON_FILE = "error.txt"
+
+
+class Sweep(Callback):
+    """Hydra's callback in conf/hydra, which is called before the first job.
+
+    Attributes:
+        folder: of the sweep that this process runs; None where there is none.
+    """
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Sweep.folder = Path(config.hydra.sweep.dir)
+        constant = ",".join(f"'{key}'" for key in constant_overrides(config.hydra.overrides.task))
+        with read_write(config), open_dict(config):
+            # Each job is composed with these overrides again.
+            config.hydra.overrides.hydra.append(
+                f"hydra.job.config.override_dirname.exclude_keys=[{constant}]"
+            )
+
+
+def write_reason(folder: Path, reason: str) -> None:
+    """Leaves the reason why a job failed in its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REASON_FILE).write_text(f"{reason}\n")
+
+
+def failures() -> str:
+    """The jobs of the sweep that failed, a line each; "" where none did, or there is no sweep.
+
+    A sweep of which nothing else is left is removed.
+    """
+    if Sweep.folder is None:
+        return ""
+    reasons = sorted(Sweep.folder.glob(f"*/{REASON_FILE}"), key=lambda file: _number(file.parent))
+    jobs = [path for path in Sweep.folder.glob("*") if path.is_dir()]
+    lines = [f"{file.parent.name}: {' '.join(file.read_text().split())}" for file in reasons]
+    files = {path.name for path in Sweep.folder.rglob("*") if path.is_file()}
+    if files <= {REASON_FILE, "multirun.yaml"}:
+        remove_folder(Sweep.folder)
+    return "\n  ".join([f"{len(lines)} of {len(jobs)} jobs failed:", *lines]) if lines else ""
+
+
+def _number(folder: Path) -> int:
+    number = folder.name.partition("-")[0]
+    return int(number) if number.isdigit() else 0
