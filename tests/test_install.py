@@ -102,7 +102,7 @@ def test_a_notebook_trains_what_the_command_would(tmp_path: Path) -> None:
     assert images.shape == (4, 1, 28, 28)
     assert images.abs().max() <= 1
     assert model.config["model"]["latent_dim"] == 64
-    with pytest.raises(ValueError, match="model.latent_dim is 0; it has to be"):
+    with pytest.raises(ValueError, match=r"model\.latent_dim is 0; it has to be"):
         gan_zoo.build("dcgan", "digits", ["model.latent_dim=0"], folder)
     with pytest.raises(ValueError, match=r"There is no model 'dcgam'; did you mean dcgan\?"):
         gan_zoo.build("dcgam")
