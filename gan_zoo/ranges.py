@@ -8,8 +8,8 @@
 
 The command line finds the same types in the same signatures, and names the option instead.
 
-Why not pydantic: its TypeAdapter converts values (1.0 becomes 1, a list a tuple), lets nan pass
-where the type is a union, and explains a union by one sentence for each of its parts.
+pydantic's TypeAdapter, tried in strict mode, refuses a YAML list where a tuple is meant, and
+explains a union by a sentence on each part in Python's own words.
 """
 
 from __future__ import annotations
@@ -101,9 +101,6 @@ class UnfitArgument(ValueError):
         super().__init__(f"{argument} {problem}")
         self.argument = argument
         self.problem = problem
-
-    def __reduce__(self) -> tuple[type[UnfitArgument], tuple[str, str]]:
-        return UnfitArgument, (self.argument, self.problem)
 
 
 def checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_zoo.data.base import ImageBatch
 from gan_zoo.models.noise_to_image import NoiseToImage
@@ -44,9 +44,8 @@ class BEGAN(NoiseToImage):
     ``convergence``, the paper's M. The last two are of moving averages over about 100 iterations.
 
     Args:
-        generator, discriminator: noise -> images, and images (B, C, H, W) -> their reconstructions,
-            alike; by default the paper's for MNIST. Networks with a method ``at_iteration`` are
-            told the iteration.
+        args: NoiseToImage's generator, and a discriminator that maps images (B, C, H, W) to their
+            reconstructions. Networks with a method ``at_iteration`` are told the iteration.
         latent_dim: length of the noise vector.
         gamma: the balance to hold.
         lambda_k: gain of the control of k.
@@ -54,6 +53,7 @@ class BEGAN(NoiseToImage):
         options: NoiseToImage's.
     """
 
+    paper_networks = (BEGANDecoder, BEGANAutoencoder)
     plateau_term = "convergence"
     steered: ClassVar = {
         "k": ((0.0, 1.0), "A larger model.lambda_k, another model.gamma or other rates may help.")
@@ -64,21 +64,14 @@ class BEGAN(NoiseToImage):
     @checked
     def __init__(
         self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
+        *args: Any,
         latent_dim: Count = 64,
         gamma: PositiveShare = 0.5,
         lambda_k: Positive = 0.001,
         eta: Literal[1, 2] = 1,
         **options: Any,
     ) -> None:
-        super().__init__(
-            BEGANDecoder(latent_dim) if generator is None else generator,
-            BEGANAutoencoder() if discriminator is None else discriminator,
-            latent_dim=latent_dim,
-            **options,
-        )
+        super().__init__(*args, latent_dim=latent_dim, **options)
         self.gamma = gamma
         self.lambda_k = lambda_k
         self.eta = eta

@@ -25,38 +25,18 @@ unit_uniform = functools.partial(nn.init.uniform_, a=0.0, b=1.0)
 
 
 class CGAN(ImageGAN):
-    """ImageGAN, conditioned on class labels.
+    """ImageGAN, conditioned on class labels; the noise is uniform on [0, 1], as the paper's.
 
-        model = CGAN(num_classes=10)
-        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
-        threes = model.sample(8, labels=torch.full((8,), 3))
-
-    Args:
-        generator, discriminator: by default the paper's for MNIST.
-        latent_dim: length of the noise vector.
-        num_classes: how many classes the labels name.
-        noise: by default uniform on [0, 1], as the paper's.
-        options: ImageGAN's.
+    model = CGAN(num_classes=10)
+    pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+    threes = model.sample(8, labels=torch.full((8,), 3))
     """
 
+    paper_networks = (ConditionalMLPGenerator, ConditionalMaxoutDiscriminator)
     published: ClassVar = {("mnist", "parzen"): "132 ± 1.8"}
 
     @checked
     def __init__(
-        self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
-        latent_dim: Count = 100,
-        num_classes: Count = 10,
-        noise: Noise = unit_uniform,
-        **options: Any,
+        self, *args: Any, num_classes: Count = 10, noise: Noise = unit_uniform, **options: Any
     ) -> None:
-        super().__init__(
-            ConditionalMLPGenerator(latent_dim, num_classes) if generator is None else generator,
-            ConditionalMaxoutDiscriminator(num_classes) if discriminator is None else discriminator,
-            latent_dim=latent_dim,
-            num_classes=num_classes,
-            noise=noise,
-            **options,
-        )
+        super().__init__(*args, num_classes=num_classes, noise=noise, **options)

@@ -46,9 +46,8 @@ class CoGAN(ImageGAN):
     labels are never trained on, ``val/source_accuracy`` and ``val/target_accuracy``.
 
     Args:
-        generator: noise -> pairs of images; by default the paper's for MNIST.
-        discriminator: pairs of images -> logits (B, 2); a CoupledDiscriminator for ``adapt``.
-        latent_dim: length of the noise vector.
+        args: noise -> pairs of images; pairs of images -> logits (B, 2), a CoupledDiscriminator
+            for ``adapt``.
         noise: by default standard normal.
         adapt: train a classifier on the labels of domain a, to be used on b.
         num_source_classes: how many classes domain a has; None where it has no labels.
@@ -58,15 +57,13 @@ class CoGAN(ImageGAN):
         options: ImageGAN's.
     """
 
+    paper_networks = (CoupledGenerator, CoupledDiscriminator)
     batch_types = (ImagePair,)
 
     @checked
     def __init__(
         self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
-        latent_dim: Count = 100,
+        *args: Any,
         noise: Noise = normal,
         adapt: bool = False,
         num_source_classes: Count | None = None,
@@ -81,19 +78,12 @@ class CoGAN(ImageGAN):
                 "is true; it learns from the labels of domain a, and this dataset has none "
                 "(dataset=mnist_usps has).",
             )
-        discriminator = CoupledDiscriminator() if discriminator is None else discriminator
-        super().__init__(
-            CoupledGenerator(latent_dim) if generator is None else generator,
-            discriminator,
-            latent_dim=latent_dim,
-            noise=noise,
-            **options,
-        )
+        super().__init__(*args, noise=noise, **options)
         self.adapt = adapt
         self.lambda_classification = lambda_classification
         self.lambda_match = lambda_match
         if adapt:
-            features = cast(CoupledDiscriminator, discriminator).fc_units
+            features = cast(CoupledDiscriminator, self.discriminator).fc_units
             self.classifier = nn.Linear(features, cast(int, num_source_classes))
 
     def players(self) -> dict[str, nn.Module]:

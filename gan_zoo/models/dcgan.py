@@ -12,13 +12,10 @@ draws labelled MNIST digits.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import nn
+from typing import ClassVar
 
 from gan_zoo.models.noise_to_image import ImageGAN
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from gan_zoo.ranges import Count, checked
 
 
 class DCGAN(ImageGAN):
@@ -28,37 +25,16 @@ class DCGAN(ImageGAN):
         pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
         images = model.sample(64)
 
+    With ``num_classes`` and networks that take labels it is conditional.
+
     Its figures on Stacked MNIST are VEEGAN's (1705.07761), which first reported them. The paper's
     own figure, 2.98 % error of 1-nearest-neighbour classification with 50,000 images, could not be
     confirmed from its text, and is of the conditional networks.
-
-    Args:
-        generator, discriminator: by default the paper's for images of 28 grey pixels.
-        latent_dim: length of the noise vector.
-        num_classes: with networks that take labels, how many classes; None for no condition.
-        options: ImageGAN's.
     """
 
+    paper_networks = (DCGANGenerator, DCGANDiscriminator)
     published: ClassVar = {
         ("mnist", "one_nn"): ".0298 of 50,000, unconfirmed",
         ("mnist_stacked", "modes"): "99",
         ("mnist_stacked", "modes_kl"): "3.40",
     }
-
-    @checked
-    def __init__(
-        self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
-        latent_dim: Count = 100,
-        num_classes: Count | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            DCGANGenerator(latent_dim, num_classes=num_classes) if generator is None else generator,
-            DCGANDiscriminator(num_classes=num_classes) if discriminator is None else discriminator,
-            latent_dim=latent_dim,
-            num_classes=num_classes,
-            **options,
-        )

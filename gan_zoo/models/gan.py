@@ -14,43 +14,25 @@ alternate.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import nn
+import functools
+from typing import ClassVar
 
 from gan_zoo.models.noise_to_image import ImageGAN
 from gan_zoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
-from gan_zoo.ranges import Count, checked
 
 
 class GAN(ImageGAN):
     """The original game, which is ImageGAN's: nothing is added to it.
 
-        model = GAN(loss="minimax")
-        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
-        images = model.sample(64)
-
-    Args:
-        generator, discriminator: by default the paper's for MNIST.
-        latent_dim: length of the noise vector.
-        options: ImageGAN's.
+    model = GAN(loss="minimax")
+    pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+    images = model.sample(64)
     """
 
+    paper_networks = (
+        functools.partial(
+            MLPGenerator, hidden=(1200, 1200), negative_slope=0.0, norm=False, weight_range=0.05
+        ),
+        functools.partial(MaxoutDiscriminator, unit_range=True, weight_range=0.005),
+    )
     published: ClassVar = {("mnist", "parzen"): "225 ± 2"}
-
-    @checked
-    def __init__(
-        self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
-        latent_dim: Count = 100,
-        **options: Any,
-    ) -> None:
-        if generator is None:
-            generator = MLPGenerator(
-                latent_dim, hidden=(1200, 1200), negative_slope=0.0, norm=False, weight_range=0.05
-            )
-        if discriminator is None:
-            discriminator = MaxoutDiscriminator(unit_range=True, weight_range=0.005)
-        super().__init__(generator, discriminator, latent_dim=latent_dim, **options)

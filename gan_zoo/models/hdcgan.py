@@ -21,6 +21,7 @@ What the paper leaves open, as its training code was never published, and what i
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
 import torch.nn.functional as F
@@ -42,31 +43,28 @@ class HDCGAN(ImageGAN):
         images = model.sample(64)
 
     Args:
-        generator, discriminator: of images zeta times as large as the data's; by default DCGAN's
-            for 28 grey pixels, with SELU.
-        latent_dim: length of the noise vector.
+        generator: of images zeta times as large as the data's.
         zeta: the telescope's factor.
-        options: ImageGAN's.
+        args, options: ImageGAN's.
     """
+
+    paper_networks = (
+        functools.partial(DCGANGenerator, activation=nn.SELU),
+        functools.partial(DCGANDiscriminator, activation=nn.SELU),
+    )
 
     @checked
     def __init__(
         self,
         generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
+        *args: Any,
         latent_dim: Count = 100,
         zeta: Zeta = 2,
         **options: Any,
     ) -> None:
-        super().__init__(
-            DCGANGenerator(latent_dim, activation=nn.SELU, zeta=zeta)
-            if generator is None
-            else generator,
-            DCGANDiscriminator(activation=nn.SELU) if discriminator is None else discriminator,
-            latent_dim=latent_dim,
-            **options,
-        )
+        if generator is None:
+            generator = self.paper_networks[0](latent_dim, zeta=zeta)
+        super().__init__(generator, *args, latent_dim=latent_dim, **options)
         self.zeta = zeta
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:

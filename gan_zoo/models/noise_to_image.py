@@ -22,6 +22,7 @@ from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
 
 Noise = Callable[..., Tensor]
+NetworkFactory = Callable[..., nn.Module]
 adam = functools.partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))
 uniform = functools.partial(nn.init.uniform_, a=-1.0, b=1.0)
 normal = nn.init.normal_
@@ -36,8 +37,9 @@ class NoiseToImage(AdversarialModule):
     discriminator's one step.)
 
     Args:
-        generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1].
-        discriminator: (images[, label]) -> what the model's losses take.
+        generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1]; by
+            default the paper's, for MNIST.
+        discriminator: (images[, label]) -> what the model's losses take; by default the paper's.
         optimizer_g, optimizer_d: factories of the players' optimizers.
         noise: fills a tensor in place with the latent distribution, as torch.nn.init's functions
             do; takes ``generator=``.
@@ -46,8 +48,13 @@ class NoiseToImage(AdversarialModule):
         n_critic: the discriminator's steps to one of the generator (k in 1406.2661, Algorithm 1).
         averaged: more networks to average than the generator; see AdversarialModule.
         options: AdversarialModule's.
+
+    Attributes:
+        paper_networks: the default networks: (latent_dim[, num_classes]) -> generator, and
+            ([num_classes]) -> discriminator.
     """
 
+    paper_networks: ClassVar[tuple[NetworkFactory, NetworkFactory]]
     batch_types: ClassVar[tuple[type, ...]] = (ImageBatch,)
     published: ClassVar[Mapping[tuple[str, str], str]] = {}
     steered: ClassVar[Mapping[str, tuple[tuple[float, ...], str]]] = {}
@@ -56,8 +63,8 @@ class NoiseToImage(AdversarialModule):
     @checked
     def __init__(
         self,
-        generator: nn.Module,
-        discriminator: nn.Module,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
         *,
         optimizer_g: OptimizerFactory = adam,
         optimizer_d: OptimizerFactory = adam,
@@ -68,6 +75,11 @@ class NoiseToImage(AdversarialModule):
         averaged: Mapping[str, tuple[str, nn.Module]] | None = None,
         **options: Any,
     ) -> None:
+        condition = {} if num_classes is None else {"num_classes": num_classes}
+        if generator is None:
+            generator = self.paper_networks[0](latent_dim, **condition)
+        if discriminator is None:
+            discriminator = self.paper_networks[1](**condition)
         super().__init__(
             optimizers={"d": optimizer_d, "g": optimizer_g},
             averaged={"generator": ("g", generator), **(averaged or {})},
@@ -268,7 +280,7 @@ class ImageGAN(NoiseToImage):
     norm, which would mix them.
 
     Args:
-        generator, discriminator: NoiseToImage's; the discriminator gives logits.
+        args: NoiseToImage's generator and discriminator; the latter gives logits.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
         penalty: a name in gan_zoo.losses.GRADIENT_PENALTIES, a function like those, or None. It
             needs a discriminator without batch norm that is not compiled.
@@ -282,23 +294,21 @@ class ImageGAN(NoiseToImage):
     @checked
     def __init__(
         self,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        *,
+        *args: Any,
         loss: str | AdversarialLoss = "non_saturating",
         penalty: str | Penalty | None = None,
         lambda_gp: NonNegative = 10.0,
         penalty_interval: Count = 1,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, **options)
+        super().__init__(*args, **options)
         self.adversarial = adversarial_loss(loss)
         self.penalty = gradient_penalty(penalty)
         self.lambda_gp = lambda_gp
         self.penalty_interval = penalty_interval
-        self._has_batch_norm = has_batch_norm(discriminator)
+        self._has_batch_norm = has_batch_norm(self.discriminator)
         if self.penalty is not None:
-            _refuse_penalty(discriminator)
+            _refuse_penalty(self.discriminator)
 
     def phases(self) -> list[Phase]:
         discriminator, generator = super().phases()

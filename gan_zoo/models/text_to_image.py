@@ -208,23 +208,15 @@ class TextToImage(NoiseToImage):
         all_scales: bool = False,
         chunk_size: int = 250,
     ) -> Tensor:
-        """Draws what captions say, in eval mode, without gradients.
+        """As NoiseToImage's, of captions.
 
         Args:
-            n: how many.
-            noise: as draw_noise gives it; drawn where not given.
             captions: n of them, or their embeddings (n, E); by default the model's example
-                captions, over and over.
-            generator: source of the noise; torch's global one by default.
-            ema: use the generators' moving averages where there are such.
+                captions, repeated up to n.
             all_scales: give every scale's images, the coarser ones enlarged to the finest's size.
-            chunk_size: images to make at once.
 
         Returns:
             (n, C, H, W) in [-1, 1], or (n, scales, C, H, W), on the model's device.
-
-        Raises:
-            ValueError: for captions where the model knows no text, or another number of them.
         """
         noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
         if captions is None and not self.has_text:
@@ -250,16 +242,10 @@ class TextToImage(NoiseToImage):
     def sample_inputs(
         self, asked: Mapping[str, Sequence[Any]], n: int | None, generator: torch.Generator
     ) -> dict[str, Any]:
-        """Noise and captions of samples that somebody asks for: ``sample``'s arguments.
+        """As NoiseToImage's, with ``captions``: a sentence or several, which are repeated up to n.
 
-        Args:
-            asked: ``captions``, a sentence or several, go round until there are n.
-            n: how many; by default one a caption, or 64.
-            generator: source of the noise.
-
-        Raises:
-            ValueError: for a condition that the model does not take, or a caption of which it knows
-                no word; single words that it does not know are warned of.
+        A caption of which the model knows no word is a ValueError; single unknown words are warned
+        of.
         """
         if not self.has_text:
             return super().sample_inputs(asked, n, generator)

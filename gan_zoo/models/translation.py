@@ -7,7 +7,7 @@ the two are never paired in training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,12 @@ from gan_zoo.models.noise_to_image import adam
 from gan_zoo.models.passes import in_chunks, on_both
 from gan_zoo.models.protocols import Generated
 from gan_zoo.plotting import interleaved, scatter_plots
-from gan_zoo.ranges import UnfitArgument, checked
+from gan_zoo.ranges import checked
 from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
 
-DIRECTIONS = ("a2b", "b2a")
+Direction = Literal["a2b", "b2a"]
+DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 _GRID_COLUMNS = 10
 
 
@@ -127,12 +128,13 @@ class Translator(AdversarialModule):
         """Both generators' objective."""
         raise NotImplementedError
 
+    @checked
     def sample(
         self,
         n: int,
         *,
         source: Tensor,
-        direction: str = "a2b",
+        direction: Direction = "a2b",
         ema: bool = True,
         chunk_size: int = 64,
     ) -> Tensor:
@@ -141,18 +143,12 @@ class Translator(AdversarialModule):
         Args:
             n: how many of the source's examples, from the first on.
             source: (n or more, ...) examples of the domain that the direction starts from.
-            direction: "a2b" or "b2a".
-            ema: use the generators' moving averages where there are such.
+            ema: use the generators' moving averages where there are any.
             chunk_size: examples to translate at once.
 
         Returns:
             (n, ...) examples of the other domain, on the model's device.
-
-        Raises:
-            ValueError: for an unknown direction, or a source shorter than n.
         """
-        if direction not in DIRECTIONS:
-            raise UnfitArgument("direction", f"is {direction}; it has to be a2b or b2a.")
         if len(source) < n:
             raise ValueError(f"{n} examples are asked for, and the source has {len(source)}.")
         network = self.network(f"generator_{direction}", ema)

@@ -19,11 +19,10 @@ import functools
 from typing import Any
 
 import torch
-from torch import nn
 
 from gan_zoo.models.wasserstein import WassersteinGAN
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from gan_zoo.ranges import Count, Positive, UnfitArgument, checked
+from gan_zoo.ranges import Positive, UnfitArgument, checked
 from gan_zoo.training.module import OptimizerFactory, Phase
 
 rmsprop = functools.partial(torch.optim.RMSprop, lr=5e-5)
@@ -36,21 +35,21 @@ class WGAN(WassersteinGAN):
         pl.Trainer(max_steps=5000).fit(model, loader)    # of tuples (image, label)
         images = model.sample(64)
 
+    The networks are DCGAN's by default, as in most of the paper's experiments.
+
     Args:
-        generator, discriminator: by default DCGAN's, as in most of the paper's experiments.
         optimizer_g, optimizer_d: by default the paper's RMSProp.
         clip_value: c; after each step of the critic its weights are clipped to [-c, c].
         penalty: None.
-        options: WassersteinGAN's.
+        args, options: WassersteinGAN's.
     """
+
+    paper_networks = (DCGANGenerator, DCGANDiscriminator)
 
     @checked
     def __init__(
         self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
-        latent_dim: Count = 100,
+        *args: Any,
         optimizer_g: OptimizerFactory = rmsprop,
         optimizer_d: OptimizerFactory = rmsprop,
         clip_value: Positive = 0.01,
@@ -63,14 +62,7 @@ class WGAN(WassersteinGAN):
                 f"is {penalty}; WGAN clips the critic's weights instead of penalising its "
                 "gradients. WGANGP has the penalty (model=wgan_gp).",
             )
-        super().__init__(
-            DCGANGenerator(latent_dim) if generator is None else generator,
-            DCGANDiscriminator() if discriminator is None else discriminator,
-            latent_dim=latent_dim,
-            optimizer_g=optimizer_g,
-            optimizer_d=optimizer_d,
-            **options,
-        )
+        super().__init__(*args, optimizer_g=optimizer_g, optimizer_d=optimizer_d, **options)
         self.clip_value = clip_value
 
     def after_phase(self, phase: Phase) -> None:

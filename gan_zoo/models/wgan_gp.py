@@ -17,7 +17,6 @@ import functools
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from gan_zoo.models.wasserstein import WassersteinGAN
 from gan_zoo.networks.wgan_gp import ConvCritic, ConvGenerator
@@ -34,19 +33,21 @@ class WGANGP(WassersteinGAN):
         pl.Trainer(max_steps=5000).fit(model, loader)    # of tuples (image, label)
         images = model.sample(64)
 
+    The networks are those of the authors' MNIST code by default.
+
     Args:
-        generator, discriminator: by default those of the authors' MNIST code.
+        latent_dim: length of the noise vector.
         optimizer_g, optimizer_d: by default the paper's Adam.
         penalty: "wgan_gp" is two-sided, the paper's.
-        options: WassersteinGAN's.
+        args, options: WassersteinGAN's.
     """
+
+    paper_networks = (ConvGenerator, ConvCritic)
 
     @checked
     def __init__(
         self,
-        generator: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
+        *args: Any,
         latent_dim: Count = 128,
         optimizer_g: OptimizerFactory = adam,
         optimizer_d: OptimizerFactory = adam,
@@ -54,8 +55,7 @@ class WGANGP(WassersteinGAN):
         **options: Any,
     ) -> None:
         super().__init__(
-            ConvGenerator(latent_dim) if generator is None else generator,
-            ConvCritic() if discriminator is None else discriminator,
+            *args,
             latent_dim=latent_dim,
             optimizer_g=optimizer_g,
             optimizer_d=optimizer_d,

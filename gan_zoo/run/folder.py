@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,8 +94,10 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What resumes the run."""
-        return f"python scripts/train.py resume={shown(self.path)}"
+        """What resumes the run, as it was begun: by the script or by the installed command."""
+        installed = Path(sys.argv[0]).name.startswith("gan-zoo")
+        command = "gan-zoo-train" if installed else "python scripts/train.py"
+        return f"{command} resume={shown(self.path)}"
 
     def _locked(self) -> FileLock:
         holds_a_run = any((self.path / name).exists() for name in (".hydra", "checkpoints"))
