@@ -68,8 +68,8 @@ def test_cgan_shows_a_row_a_digit_and_a_column_a_noise() -> None:
 @pytest.mark.parametrize(
     ("labels", "culprit"),
     [
-        ([0, 10], r"labels\[1\] is 10; .*whole numbers from 0 to 9"),
-        ([-1, 0], r"labels\[0\] is -1; .*whole numbers from 0 to 9"),
+        ([0, 10], r"labels\[1\] is 10; .*whole number from 0 to 9"),
+        ([-1, 0], r"labels\[0\] is -1; .*whole number from 0 to 9"),
         ([1], "labels has 1 values for 2 images"),
     ],
 )

@@ -12,9 +12,8 @@ averaged over the domains. The paper's unsupervised domain adaptation is ``adapt
 classifier on the discriminator's features, trained along with it on the labels of domain a, and
 used on domain b. As in the authors' code, the features of a generated pair are drawn together, by
 their squared Euclidean distance and the weight ``lambda_match``: without it each domain's first
-layer is free to give features of its own, which the classifier does not know.
-
-By default there is a moving average of the generator, which the paper does not have.
+layer is free to give features of its own, which the classifier does not know. The moving average of
+the generator is not the paper's.
 """
 
 from __future__ import annotations
@@ -46,13 +45,11 @@ class CoGAN(ImageGAN):
     labels are never trained on, ``val/source_accuracy`` and ``val/target_accuracy``.
 
     Args:
-        args: noise -> pairs of images; pairs of images -> logits (B, 2), a CoupledDiscriminator
-            for ``adapt``.
-        noise: by default standard normal.
+        args: generator of pairs, and discriminator of pairs with logits (B, 2).
         adapt: train a classifier on the labels of domain a, to be used on b.
         num_source_classes: how many classes domain a has; None where it has no labels.
         lambda_classification: weight of the classifier's cross-entropy.
-        lambda_match: weight of the squared Euclidean distance of a generated pair's features.
+        lambda_match: weight of the squared distance of a generated pair's features.
         penalty: None: a gradient penalty on pairs would tie the two discriminators.
         options: ImageGAN's.
     """

@@ -15,12 +15,11 @@ from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-import gan_zoo
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.ranges import within
 
 VERSION_BASE = "1.3"
-_PACKAGE = Path(gan_zoo.__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 # Beside the package in a checkout, within it where it was installed from a wheel.
 CONFIG_DIR = next(
     (place for place in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if place.is_dir()),

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-import gan_zoo
 from gan_zoo.callbacks import Metrics
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import atomic_write, remove_partial_files
@@ -35,7 +34,7 @@ from gan_zoo.training.reporting import report_figures
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
-_VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
+_VERSIONS_OF = ("gan_zoo", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
 def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, step: int) -> None:
@@ -70,7 +69,6 @@ def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) 
             "git_commit": _git("rev-parse", "HEAD"),
             "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
             "versions": {
-                "gan_zoo": gan_zoo.__version__,
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 **{name: version(name) for name in _VERSIONS_OF},
