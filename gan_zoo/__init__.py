@@ -65,7 +65,7 @@ def load(
     Args:
         path: a run's folder, or a checkpoint.
         which: of a folder, "last" or "best".
-        trust: packages beside this one whose classes its configuration may name.
+        trust: packages other than gan_zoo whose classes its configuration may name.
 
     Raises:
         ValueError: if there is no checkpoint, or it is damaged, or would run code.

@@ -164,8 +164,8 @@ def train_evaluator(config: DictConfig) -> None:
     refuse_unfit_options(config)
     data: InMemoryDataModule = instantiate(config.dataset)
     if config.domain not in data.domains:
-        wanted = " or ".join(d or "empty" for d in data.domains)
-        raise UnfitArgument("domain", f"is '{config.domain}'; for this dataset it is {wanted}.")
+        expected = " or ".join(d or "empty" for d in data.domains)
+        raise UnfitArgument("domain", f"is '{config.domain}'; for this dataset it is {expected}.")
     data.prepare_data()
     data.setup()
     name = data.evaluator_name(config.domain)

@@ -140,7 +140,7 @@ def fits(value: object, kind: Any) -> bool:
 
     Args:
         value: plain, or an object, which is taken for what it is given as: an object is only
-            refused where plain text or a truth value is wanted.
+            refused where plain text or a boolean is expected.
         kind: a type, as of a signature. A boolean is no number, nor is nan or infinity; a whole
             number is a number.
     """

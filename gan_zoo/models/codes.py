@@ -1,4 +1,4 @@
-"""Models whose generator takes codes beside the noise: their codes, sampling and grids."""
+"""Models whose generator takes codes in addition to the noise: their codes, sampling and grids."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Codes(NamedTuple):
         uniform = torch.rand(n, self.continuous, generator=generator, device=device)
         return torch.cat([*categories, 2 * uniform - 1], 1)
 
-    def beside(self, noise: Tensor, codes: Tensor) -> Tensor:
+    def joined_to(self, noise: Tensor, codes: Tensor) -> Tensor:
         """The generator's input: noise, one-hot categorical codes, continuous codes."""
         categories, continuous = self.split(codes)
         one_hot = [
@@ -87,12 +87,12 @@ class Codes(NamedTuple):
             kind = Annotated[int, Range(0, categories - 1)] if categories else float
             for value in values:
                 if not fits(value, kind | None):
-                    wanted = (
+                    expected = (
                         f"a whole number from 0 to {categories - 1}" if categories else "a number"
                     )
                     raise UnfitArgument(
                         "codes",
-                        f"is {list(asked)}; {shown(value)} has to be {wanted}, or null.",
+                        f"is {list(asked)}; {shown(value)} has to be {expected}, or null.",
                     )
             if not values:
                 raise UnfitArgument("codes", f"is {list(asked)}: an empty list chooses nothing.")
@@ -149,7 +149,7 @@ class CodedImageGAN(ImageGAN):
     def generate(self, batch: ImageBatch) -> CodedImages:
         codes = self.draw_codes(len(batch.image))
         noise = self.draw_noise(len(codes))
-        return CodedImages(self.generator(self.codes.beside(noise, codes)), codes)
+        return CodedImages(self.generator(self.codes.joined_to(noise, codes)), codes)
 
     def sample(
         self,
@@ -167,7 +167,7 @@ class CodedImageGAN(ImageGAN):
             raise UnfitArgument(
                 "codes", f"is {tuple(codes.shape)}; it has to be {(n, self.codes.total)}."
             )
-        return super().sample(n, noise=self.codes.beside(noise, codes), **options)
+        return super().sample(n, noise=self.codes.joined_to(noise, codes), **options)
 
     def sample_inputs(
         self, asked: Mapping[str, Sequence[Any]], n: int | None, generator: torch.Generator

@@ -1,4 +1,4 @@
-"""What a model offers beside its training: to be sampled and measured, and to be watched.
+"""What a model offers besides training: to be sampled and measured, and to be watched.
 
 Callbacks and commands know models by these protocols alone.
 """

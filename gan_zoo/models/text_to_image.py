@@ -185,7 +185,7 @@ class TextToImage(NoiseToImage):
         return self.adversarial.certainty(terms)
 
     def validation_step(self, batch: CaptionBatch | ImageBatch, batch_idx: int) -> None:
-        """D on held-out real images, with their captions where there are such."""
+        """D on held-out real images, with their captions, if the data has captions."""
         outputs = []
         for judge in self.judges():
             features = judge.features(batch.image)

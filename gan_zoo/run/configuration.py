@@ -20,7 +20,7 @@ from gan_zoo.ranges import within
 
 VERSION_BASE = "1.3"
 _PACKAGE = Path(__file__).parent.parent
-# Beside the package in a checkout, within it where it was installed from a wheel.
+# Next to the package in a checkout, inside it when installed from a wheel.
 CONFIG_DIR = next(
     (place for place in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if place.is_dir()),
     _PACKAGE / "conf",

@@ -89,7 +89,7 @@ def _explain_file(error: OSError) -> str:
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return f"'{error.filename}' can't be a folder, a file is in its way: name another place."
     if isinstance(error, IsADirectoryError):
-        return f"'{error.filename}' is a folder, and a file is wanted there: name another place."
+        return f"'{error.filename}' is a folder, and has to be a file: name another place."
     return f"'{error.filename}': {error.strerror}."
 
 

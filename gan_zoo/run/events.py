@@ -1,4 +1,4 @@
-"""What a run has logged, cut back to the checkpoint that it goes on from."""
+"""Logs of a run, truncated to the checkpoint that it is resumed from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_zoo.files import atomic_write
 
 # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
 _HEAD, _TAIL = 12, 4
-# Of the end that a run which goes on has not come to.
+# Figures of a finished run, which a resumed run has not reached yet.
 _OF_THE_END = "final/"
 
 

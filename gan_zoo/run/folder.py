@@ -45,7 +45,7 @@ class RunFolder:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Keeps the folder for this run alone, and in order whatever ends the run.
+        """Keeps other runs out of the folder, and leaves it in order however the run ends.
 
         A run that is interrupted says how it is resumed. The folder of a new run that fails before
         its first iteration is removed.

@@ -72,7 +72,9 @@ def refuse_unfit_options(config: DictConfig, key: str = "") -> None:
         kinds, complete = _kinds(target) if isinstance(target, str) else ({}, False)
     except ImportError as error:
         reason = error.__cause__ or error
-        raise ValueError(f"{key}._target_ is {target}, which can't be had: {reason}.") from error
+        raise ValueError(
+            f"{key}._target_ is {target}, which can't be imported: {reason}."
+        ) from error
     for name in map(str, config):
         # What follows from another option is looked at there.
         if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, name):

@@ -121,7 +121,7 @@ def model_of(checkpoint: Mapping[str, Any], trust: Sequence[str] = ()) -> Any:
 
     Args:
         checkpoint: as read_checkpoint gives it.
-        trust: packages beside this one that its configuration may name.
+        trust: packages other than gan_zoo whose classes its configuration may name.
 
     Raises:
         ValueError: if its configuration names what is not of this package, torch's nn and optim, or
@@ -162,12 +162,12 @@ def restore(model: Any, checkpoint: Mapping[str, Any]) -> None:
 def refuse_foreign_code(
     config: Mapping[str, Any], origin: str, trust: Sequence[str] = (), run: bool = False
 ) -> None:
-    """Raises ValueError if a configuration would run code that nobody has vouched for.
+    """Raises ValueError if a configuration would run code from a package that is not trusted.
 
     Args:
         config: plain, not instantiated yet.
         origin: what it is, for the message.
-        trust: packages that the user vouches for.
+        trust: packages that the user trusts.
         run: whether it is a whole run's, with a trainer, loggers and callbacks.
     """
     allowed = (*(_RUNNING if run else _BUILDING), *trust)

@@ -16,7 +16,7 @@ _REMEDY = "Lower rates (model.optimizer_d.lr) or model.gradient_clip_val may hel
 
 
 class Divergence:
-    """Keeps losses on the device until somebody asks whether all have been finite."""
+    """Keeps losses on the device, to check later whether all have been finite."""
 
     def __init__(self) -> None:
         self._unchecked: deque[tuple[int, Tensor, Mapping[str, Tensor]]] = deque(

@@ -299,9 +299,9 @@ class AdversarialModule(pl.LightningModule):
         for kind in self.batch_types:
             if len(kind._fields) == len(batch):  # type: ignore[attr-defined]
                 return kind(*batch)
-        wanted = " or ".join(", ".join(kind._fields) for kind in self.batch_types)  # type: ignore[attr-defined]
+        expected = " or ".join(", ".join(kind._fields) for kind in self.batch_types)  # type: ignore[attr-defined]
         raise ValueError(
-            f"A {type(self).__name__} trains on batches of {wanted}, and the loader gives "
+            f"A {type(self).__name__} trains on batches of {expected}, and the loader gives "
             f"{len(batch)} values."
         )
 
@@ -384,7 +384,7 @@ class AdversarialModule(pl.LightningModule):
         Args:
             checkpoint_path: a checkpoint that train.py wrote, which knows its networks; or one of
                 a trainer of your own, for which ``options`` are the model's arguments.
-            trust: packages beside this one whose classes its configuration may name.
+            trust: packages other than gan_zoo whose classes its configuration may name.
 
         Raises:
             ValueError: for a file that is no such checkpoint, is damaged, or would run code; or
@@ -408,7 +408,7 @@ class AdversarialModule(pl.LightningModule):
         """Gives all ranks the first one's buffers, such as batch norm's running statistics.
 
         Under manual optimization nothing else does. Networks in training mode don't use them, so
-        it is enough where all ranks have to sample or validate alike.
+        it is enough before all ranks sample or validate.
         """
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
