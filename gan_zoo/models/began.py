@@ -40,7 +40,7 @@ class BEGAN(NoiseToImage):
         pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
         images = model.sample(64)
 
-    Logged in addition to the losses: ``k``; ``balance``, E[L(G(z))] / E[L(x)], which should come to gamma;
+    Also logged: ``k``; ``balance``, E[L(G(z))] / E[L(x)], which should come to gamma;
     ``convergence``, the paper's M. The last two are of moving averages over about 100 iterations.
 
     Args:

@@ -37,7 +37,7 @@ class CycleGAN(Translator):
         pl.Trainer(max_steps=1000).fit(model, loader)    # of ImagePair
         images = model.sample(64, source=images_a, direction="a2b")
 
-    Logged in addition to Translator's terms, unweighted: ``game`` (both generators'), ``cycle_a`` (a -> b
+    Also logged, unweighted: ``game`` (both generators'), ``cycle_a`` (a -> b
     -> a), ``cycle_b`` and ``identity``, where their weights are not 0. The weights make the paper's
     ablation (section 5.1.4): cycle alone is lambda_gan=0, GAN alone both cycle weights 0, forward
     or backward cycle alone the other one 0.

@@ -39,7 +39,7 @@ class DiscoGAN(Translator):
 
     The generators minimise (1 - r) game + r reconstruction, each summed over the directions; the
     game is (1 - f) adversarial + f feature matching. r = .5 and f = 0 are the paper's sum, halved.
-    Logged in addition to Translator's terms: ``game``, ``reconstruction_a`` and ``reconstruction_b``.
+    Also logged: ``game``, ``reconstruction_a`` and ``reconstruction_b``.
 
     Args:
         generator, discriminator: factories of the networks; by default the authors' for 28 grey

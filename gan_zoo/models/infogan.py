@@ -51,7 +51,7 @@ class InfoGAN(CodedImageGAN):
         pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
         images = model.sample(1, codes=torch.tensor([[3.0, -2.0, 0.0]]))
 
-    Logged in addition to ImageGAN's terms, in nats: ``mutual_information`` of the categorical codes beside
+    Also logged, in nats: ``mutual_information`` of the categorical codes beside
     its ceiling H(c), ``mutual_information_ceiling``, and ``mutual_information_continuous``.
 
     Args:

@@ -46,7 +46,7 @@ class StackGANPP(TextToImage):
         pl.Trainer(max_steps=1000).fit(model, MNISTCaptionsDataModule(...))
         images = model.sample(4, captions=["a thin green three"] * 4)
 
-    Logged in addition to TextToImage's terms, each averaged over the scales: ``d_real_alone`` and
+    Also logged, each averaged over the scales: ``d_real_alone`` and
     ``d_fake_alone``, what D says of images by themselves, and ``colour_gap``, the unweighted colour
     term.
 

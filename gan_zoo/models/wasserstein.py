@@ -22,7 +22,7 @@ _MEDIAN_OF = 101
 class WassersteinGAN(ImageGAN):
     """What both Wasserstein GANs share: the critic's schedule and the estimate of the distance.
 
-    Logged in addition to ImageGAN's terms: ``wasserstein_estimate``, E[f(x)] - E[f(G(z))] of the batch,
+    Also logged: ``wasserstein_estimate``, E[f(x)] - E[f(G(z))] of the batch,
     and ``wasserstein_estimate_median`` of the last 101 batches. With a validation set also
     ``val/wasserstein_estimate``: where it is lower, the critic knows the training set by heart.
 

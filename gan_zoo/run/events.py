@@ -18,15 +18,16 @@ _OF_THE_END = "final/"
 
 
 def truncate_logs(folder: Path, step: int) -> None:
-    """Takes what was logged after an iteration out of a run's event files and csv files.
+    """Removes from a run's event files and CSV files what was logged after an iteration.
 
-    What a killed process left unfinished at a file's end goes too, and so do the figures of an end
-    that was not the run's. A session of the run that adds to the rest leaves no gap, and logs
-    nothing twice.
+    A record that a killed process left unfinished is removed too, and so are the figures of a
+    finished run that is trained for longer, which carry the iteration that is kept. The next session
+    appends to the rest: without a gap, and with nothing twice. TensorBoard's ``purge_step`` would
+    only hide events from its own page, and does nothing for CSV files.
 
     Args:
         folder: of the run.
-        step: the iteration; -1 takes everything.
+        step: the iteration; -1 removes everything.
     """
     for file in sorted(folder.glob("events.out.tfevents.*")):
         content = file.read_bytes()
@@ -47,9 +48,9 @@ def _kept(content: bytes, step: int) -> Iterator[bytes]:
             return
         event = Event.FromString(content[start + _HEAD : end - _TAIL])
         ends = any(value.tag.startswith(_OF_THE_END) for value in event.summary.value)
-        # What promises figures to the table of runs, at the very start, has no number in it yet.
-        promised = ends and all(v.simple_value != v.simple_value for v in event.summary.value)
-        if event.HasField("file_version") or (event.step <= step and (promised or not ends)):
+        # The columns of the table of runs, announced at the start, hold no number yet.
+        announced = ends and all(v.simple_value != v.simple_value for v in event.summary.value)
+        if event.HasField("file_version") or (event.step <= step and (announced or not ends)):
             yield content[start:end]
         start = end
 
