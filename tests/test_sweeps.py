@@ -125,6 +125,16 @@ def test_long_names_are_cut_and_need_no_quoting(run: Run, tmp_path: Path) -> Non
     assert all(len(name) <= 80 and not set(name) & set("=, '[]") for name in names)
 
 
+def test_other_commands_sweep_too_and_leave_no_folder(run: Run, tmp_path: Path) -> None:
+    run("train.py", *QUICK, "hydra.run.dir=here")
+    run("sample.py", "-m", "checkpoint=here", "num_samples=4", "output=a.png,b.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "a.png", "b.png"}
+    result = run("sample.py", "-m", "checkpoint=here", "output=a.gif,c.png", check=False)
+    assert result.returncode == 1
+    assert "1 of 2 jobs failed:" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "a.png", "b.png", "c.png"}
+
+
 # Searches.
 
 
