@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -14,16 +17,20 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
 import gan_zoo
 from gan_zoo import models
 from gan_zoo.models import CGAN, DCGAN
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from gan_zoo.run.configuration import CONFIG_DIR, composed
 from tests.conftest import ROOT
 
 Run = Callable[..., CompletedProcess[str]]
 
+NEXT_HYDRA = ("hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1")
 QUICK = ("trainer=cpu", "trainer.max_steps=2", "callbacks.metrics=null", "logger=none")
 
 
@@ -167,3 +174,28 @@ def test_every_model_has_its_papers_networks(name: str) -> None:
     assert len(images) == 2
     assert images.isfinite().all()
     assert images.abs().max() <= 1
+
+
+def everything_composed() -> dict[str, Any]:
+    """All modules imported, all models and experiments composed and their models built."""
+    for module in pkgutil.walk_packages(gan_zoo.__path__, "gan_zoo."):
+        importlib.import_module(module.name)
+    found = {}
+    for group in ("model", "experiment"):
+        for file in sorted((CONFIG_DIR / group).glob("*.yaml")):
+            config = composed("train", [f"{group}={file.stem}"], Path("here"))
+            instantiate(config.model).configure_optimizers()
+            found[file.stem] = OmegaConf.to_container(config, resolve=True)
+    return found
+
+
+@pytest.mark.slow
+def test_the_next_hydra_composes_the_same(spawn: Run, tmp_path: Path) -> None:
+    target = str(tmp_path / "next")
+    spawn("-m", "pip", "-q", "install", "--pre", "--no-deps", "--target", target, *NEXT_HYDRA)
+    code = "import hydra, json; from tests.test_install import everything_composed as e\n"
+    code += "print(json.dumps([hydra.__version__, e()]))"
+    found = spawn("-W", "ignore", "-c", code, PYTHONPATH=f"{target}{os.pathsep}{ROOT}").stdout
+    version, configurations = json.loads(found.splitlines()[-1])
+    assert NEXT_HYDRA[0].endswith(version)
+    assert configurations == json.loads(json.dumps(everything_composed()))

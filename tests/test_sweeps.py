@@ -77,6 +77,24 @@ def test_a_sweep_that_never_starts_leaves_no_folder(run: Run, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("sweep", "reason"),
+    [
+        ("model=gan,cgna", "There is no model 'cgna'; did you mean cgan"),
+        ("model.optimizer_g.rl=1,2", "There is no option 'model.optimizer_g.rl'"),
+        ("model.optimizer_g.lr=1,[", "is not an override"),
+    ],
+)
+def test_a_sweep_that_cannot_be_composed_gets_a_line(
+    run: Run, tmp_path: Path, sweep: str, reason: str
+) -> None:
+    result = run("train.py", "-m", *QUICK, sweep, check=False)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert reason in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_is_refused_leaves_no_folder(run: Run, tmp_path: Path) -> None:
     assert run("train.py", *QUICK, "model.optimizer_g.lr=-1", check=False).returncode == 1
     assert list(tmp_path.iterdir()) == []
@@ -123,6 +141,16 @@ def test_long_names_are_cut_and_need_no_quoting(run: Run, tmp_path: Path) -> Non
     names = [job.name.partition("-")[2] for job in jobs_of(tmp_path)]
     assert len(names) == 8
     assert all(len(name) <= 80 and not set(name) & set("=, '[]") for name in names)
+
+
+def test_other_commands_sweep_too_and_leave_no_folder(run: Run, tmp_path: Path) -> None:
+    run("train.py", *QUICK, "hydra.run.dir=here")
+    run("sample.py", "-m", "checkpoint=here", "num_samples=4", "output=a.png,b.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "a.png", "b.png"}
+    result = run("sample.py", "-m", "checkpoint=here", "output=a.gif,c.png", check=False)
+    assert result.returncode == 1
+    assert "1 of 2 jobs failed:" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "a.png", "b.png", "c.png"}
 
 
 # Searches.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -157,14 +156,9 @@ def test_a_sweep_has_a_readable_folder_for_each_job(run: Run, tmp_path: Path) ->
     run("train.py", "-m", "model=gan,cgan,dcgan", *SHORT[1:], "dataset=digits")
     (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
     jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
-    assert [re.match(r"\d-model-(\w*can|gan|cgan|dcgan)_", job) is not None for job in jobs] == [
-        True
-    ] * 3
-    for job in jobs:
-        # A folder's name has to survive the command line unquoted.
-        assert "=" not in job
-        assert "," not in job
-        assert (sweep / job / "metrics.json").is_file()
+    # A folder's name has to survive the command line unquoted.
+    assert jobs == ["0-model-gan", "1-model-cgan", "2-model-dcgan"]
+    assert all((sweep / job / "metrics.json").is_file() for job in jobs)
     run("sample.py", f"checkpoint={sweep.relative_to(tmp_path) / jobs[0]}", "num_samples=4")
 
 

@@ -40,9 +40,9 @@ class CoGAN(ImageGAN):
         pl.Trainer(max_steps=1000).fit(model, loader)    # of ImagePair
         pairs = model.sample(64)    # (64, 2, 1, 28, 28)
 
-    With ``adapt`` the classification loss and the accuracy on domain a are logged as
-    ``train/classification_loss`` and ``train/source_accuracy``, and of the validation set, whose
-    labels are never trained on, ``val/source_accuracy`` and ``val/target_accuracy``.
+    Also logged with ``adapt``: ``classification_loss`` and ``source_accuracy`` on domain a, and of
+    the validation set, without training on its labels, ``val/source_accuracy`` and
+    ``val/target_accuracy``.
 
     Args:
         args: generator of pairs, and discriminator of pairs with logits (B, 2).

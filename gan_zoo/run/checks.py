@@ -23,21 +23,23 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
     """
     refuse_unfit("seed", config.seed, Seed)
     refuse_unfit_options(config)
-    strategy, asked = bare_trainer(config).strategy, config.trainer.strategy
-    if isinstance(strategy, DDPStrategy):
-        if not strategy._ddp_kwargs.get("find_unused_parameters"):
-            raise ValueError(
-                f"trainer.strategy={asked} with trainer.devices={config.trainer.devices} and "
-                f"trainer.num_nodes={config.trainer.num_nodes} fails for a GAN, whose players take "
-                "turns: use ddp_find_unused_parameters_true, as trainer=multi_gpu and ddp_cpu do."
-            )
-        starts_scripts = strategy._start_method == "popen"
-        if starts_scripts and HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise ValueError(
-                f"Under a multirun, the processes that trainer.strategy={asked} starts would "
-                "each begin the sweep again: use ddp_spawn_find_unused_parameters_true, or one "
-                "device a job."
-            )
+    trainer, asked = bare_trainer(config), config.trainer
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        return
+    if not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise ValueError(
+            f"trainer.strategy={asked.strategy} with trainer.devices={asked.devices} and "
+            f"trainer.num_nodes={asked.num_nodes} fails for a GAN, whose players take turns: use "
+            "ddp_find_unused_parameters_true, as trainer=multi_gpu and ddp_cpu do."
+        )
+    starts_scripts = strategy._start_method == "popen" and trainer.world_size > 1
+    if starts_scripts and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"Under a multirun, the processes that trainer.strategy={asked.strategy} starts would "
+            "each begin the sweep again: use ddp_spawn_find_unused_parameters_true, or one device "
+            "a job."
+        )
 
 
 def bare_trainer(config: DictConfig) -> pl.Trainer:

@@ -20,10 +20,10 @@ _OF_THE_END = "final/"
 def truncate_logs(folder: Path, step: int) -> None:
     """Removes from a run's event files and CSV files what was logged after an iteration.
 
-    A record that a killed process left unfinished is removed too, and so are the figures of a
-    finished run that is trained for longer, which carry the iteration that is kept. The next session
-    appends to the rest: without a gap, and with nothing twice. TensorBoard's ``purge_step`` would
-    only hide events from its own page, and does nothing for CSV files.
+    A record that a killed process left unfinished is removed too, and so are the final figures of a
+    run that is trained for longer, whose iteration is kept. The next session appends to the rest
+    without a gap, and logs nothing twice. TensorBoard's ``purge_step`` would only hide events from
+    its own page, and does nothing for CSV files.
 
     Args:
         folder: of the run.

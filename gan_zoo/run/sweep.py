@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, read_write
 
 from gan_zoo.run.configuration import constant_overrides
 from gan_zoo.run.folder import remove_folder
@@ -27,11 +27,10 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Sweep.folder = Path(config.hydra.sweep.dir)
         constant = ",".join(f"'{key}'" for key in constant_overrides(config.hydra.overrides.task))
-        with read_write(config), open_dict(config):
-            # Each job is composed with these overrides again.
-            config.hydra.overrides.hydra.append(
-                f"hydra.job.config.override_dirname.exclude_keys=[{constant}]"
-            )
+        # Each job is composed with these overrides again.
+        overrides = config.hydra.overrides.hydra
+        with read_write(overrides):
+            overrides.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
 
 
 def write_reason(folder: Path, reason: str) -> None:
