@@ -96,8 +96,6 @@ class NoiseToImage(AdversarialModule):
         self.num_classes = num_classes
         self.n_critic = n_critic
 
-    # The game.
-
     def players(self) -> dict[str, nn.Module]:
         return {"d": self.discriminator, "g": self.generator}
 
@@ -135,8 +133,6 @@ class NoiseToImage(AdversarialModule):
     def certainty(self, terms: Mapping[str, float]) -> float | None:
         """See Watched."""
         return None
-
-    # Sampling.
 
     @torch.no_grad()
     def sample(

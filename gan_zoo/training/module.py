@@ -10,10 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import Parameter
@@ -23,16 +21,15 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gan_zoo.randomness import derived_seed, seed_generators
 from gan_zoo.ranges import Count, Decay, Positive, UnfitArgument, checked, within
 from gan_zoo.training.averaging import MovingAverage
-from gan_zoo.training.checkpoints import model_of, read_checkpoint, restore
-from gan_zoo.training.divergence import Divergence, refuse_broken_values, refuse_broken_weights
+from gan_zoo.training.divergence import refuse_broken_values
 from gan_zoo.training.lightning_state import (
     count_iteration,
     is_logging_step,
     loss_scale,
-    set_between_iterations,
     step_optimizer,
 )
 from gan_zoo.training.reporting import report_figures
+from gan_zoo.training.saved_module import SavedModule
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -70,7 +67,7 @@ class Phase(NamedTuple):
         return self.runs(iteration) > self.runs(iteration - 1)
 
 
-class AdversarialModule(pl.LightningModule):
+class AdversarialModule(SavedModule):
     """Manual optimization of several players, phase by phase; one iteration is one batch.
 
     ``trainer.max_steps``, ``trainer.global_step``, the x-axis of the logs and the names of
@@ -89,16 +86,13 @@ class AdversarialModule(pl.LightningModule):
         ema_decay: decay of the moving averages, from which samples are then drawn; 0 for none. It
             warms up as (1 + n) / (10 + n).
 
-    Attributes:
+    Attributes, in addition to SavedModule's:
         batch_types: the NamedTuples of the batches that it trains on; plain tuples of as many
             values become these.
         plateau_term: which of ``extra_terms`` a ReduceLROnPlateau watches; None where none would
             tell anything.
-        config: the run's whole configuration as plain dicts; checkpoints carry it.
         ema: the moving averages by name.
-        latest: phase -> its loss and terms when it last ran, detached, on the device.
         logged: term -> its value at the last logging step, as ``train/<term>``.
-        counts: images_seen, and of each player the optimizer's steps; checkpoints carry them too.
 
     Raises:
         UnfitArgument: a ValueError, for an argument that can't be.
@@ -134,16 +128,8 @@ class AdversarialModule(pl.LightningModule):
                 if ema_decay
             }
         )
-        self.counts: dict[str, int] = {"images_seen": 0}
-        self.config: dict[str, Any] = {}
-        self.latest: dict[str, dict[str, Tensor]] = {}
         self.logged: dict[str, float] = {}
         self._gradient_norm: Tensor | None = None
-        # From a checkpoint that was written between two steps of an optimizer.
-        self._accumulated_gradients: dict[str, Tensor] = {}
-        self._divergence = Divergence()
-
-    # What a model says.
 
     def players(self) -> dict[str, nn.Module]:
         """Each player's networks, by the name that phases and optimizers use."""
@@ -170,21 +156,6 @@ class AdversarialModule(pl.LightningModule):
         None where it does not train now: its learning rate and its moving average stand still.
         """
         return self.trainer.global_step
-
-    def process_state(self) -> dict[str, Any]:
-        """What this process needs to resume, beside the weights, as plain data."""
-        return {
-            "latest": {
-                phase: {name: value.cpu() for name, value in terms.items()}
-                for phase, terms in self.latest.items()
-            }
-        }
-
-    def load_process_state(self, state: Mapping[str, Any]) -> None:
-        """Takes what ``process_state`` gave before."""
-        self.latest = {phase: dict(terms) for phase, terms in state["latest"].items()}
-
-    # One iteration.
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         iteration = self.trainer.global_step + 1
@@ -213,7 +184,7 @@ class AdversarialModule(pl.LightningModule):
             self._step(phase.player)
         latest = {name: term.detach() for name, term in terms.items()}
         latest[f"loss_{phase.name}"] = loss.detach()
-        self._divergence.note(iteration, loss.detach(), latest)
+        self.divergence.note(iteration, loss.detach(), latest)
         if self._gradient_norm is not None:
             latest[f"grad_norm_{phase.name}"] = self._gradient_norm
         self.latest[phase.name] = latest
@@ -256,7 +227,7 @@ class AdversarialModule(pl.LightningModule):
                 config.scheduler.step(float(self.extra_terms()[self.plateau_term]))
 
     def _log_terms(self, iteration: int) -> None:
-        self._divergence.refuse_broken_losses()
+        self.divergence.refuse_broken_losses()
         logged: dict[str, Any] = {
             name: value.mean()
             for terms in [*self.latest.values(), self.extra_terms()]
@@ -273,8 +244,6 @@ class AdversarialModule(pl.LightningModule):
         # Lightning would log them under the number of the iteration before.
         self.log_dict(self.logged, logger=False)
         report_figures(self.loggers, self.logged, iteration)
-
-    # Lightning's hooks around it.
 
     def configure_optimizers(self) -> Any:
         optimizers = [
@@ -327,9 +296,7 @@ class AdversarialModule(pl.LightningModule):
             MovingAverage(self._player_of[name], average, self.get_submodule(name))
             for name, average in self.ema.items()
         ]
-        for name, parameter in self.named_parameters():
-            if name in self._accumulated_gradients:
-                parameter.grad = self._accumulated_gradients.pop(name).to(parameter.device)
+        self.restore_gradients()
 
     def on_validation_epoch_start(self) -> None:
         self._seed_generators("validation", self.trainer.global_step)
@@ -342,77 +309,9 @@ class AdversarialModule(pl.LightningModule):
     def on_train_end(self) -> None:
         self.share_buffers()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        trainer = self.trainer
-        self._divergence.refuse_broken_losses()
-        refuse_broken_weights(self.named_parameters(), trainer.global_step)
-        checkpoint["counts"] = dict(self.counts)
-        checkpoint["config"] = self.config
-        checkpoint["gradients"] = {
-            name: parameter.grad.cpu()
-            for name, parameter in self.named_parameters()
-            if parameter.grad is not None
-        }
-        own = self.process_state()
-        states: list[Any] = [own] * trainer.world_size
-        if len(states) > 1:
-            torch.distributed.all_gather_object(states, own)
-        checkpoint["processes"] = states
-        set_between_iterations(checkpoint, trainer.global_step, trainer.num_training_batches)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.counts = dict(checkpoint["counts"])
-        self._accumulated_gradients = checkpoint["gradients"]
-        states = checkpoint["processes"]
-        # With another world size than before, ranks share states, or some states are dropped.
-        self.load_process_state(states[self.global_rank % len(states)])
-
-    def begin_with(self, checkpoint: Mapping[str, Any]) -> None:
-        """Takes the networks of another run, as read_checkpoint gives it, and nothing else.
-
-        Raises:
-            RuntimeError: if they are other networks than this model's.
-        """
-        self.load_state_dict(checkpoint["state_dict"])
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, *, trust: Sequence[str] = (), **options: Any
-    ) -> Self:
-        """The model of a checkpoint, in eval mode, on the CPU.
-
-        Args:
-            checkpoint_path: a checkpoint that train.py wrote, which knows its networks; or one of
-                a trainer of your own, for which ``options`` are the model's arguments.
-            trust: packages other than gan_zoo whose classes its configuration may name.
-
-        Raises:
-            ValueError: for a file that is no such checkpoint, is damaged, or would run code; or
-                that is of a model of another class.
-        """
-        checkpoint = read_checkpoint(checkpoint_path)
-        model = model_of(checkpoint, trust) if checkpoint["config"] else cls(**options)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"'{checkpoint_path}' is of a {type(model).__name__}, not of a {cls.__name__}."
-            )
-        if not checkpoint["config"]:
-            restore(model, checkpoint)
-        return model
-
     def network(self, name: str, ema: bool = True) -> nn.Module:
         """The network of that name, its moving average where there is one and ``ema`` is true."""
         return self.ema[name] if ema and name in self.ema else self.get_submodule(name)
-
-    def share_buffers(self) -> None:
-        """Gives all ranks the first one's buffers, such as batch norm's running statistics.
-
-        Under manual optimization nothing else does. Networks in training mode don't use them, so
-        it is enough before all ranks sample or validate.
-        """
-        if self.trainer.world_size > 1:
-            for buffer in self.buffers():
-                torch.distributed.broadcast(buffer, src=0)
 
     def _seed_generators(self, purpose: str, iteration: int) -> None:
         """Seeds what this rank draws in this iteration of this run."""
