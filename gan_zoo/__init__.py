@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from gan_zoo.models.protocols import Sampled
-    from gan_zoo.train import Run
+    from gan_zoo.run.build import Run
 
 __version__ = "0.1.0"
 
@@ -41,9 +41,10 @@ def build(
     Raises:
         ValueError: for a choice that can't work.
     """
+    from gan_zoo.run.build import build
+    from gan_zoo.run.checks import check
     from gan_zoo.run.configuration import composed
     from gan_zoo.run.errors import explain
-    from gan_zoo.train import build, check
     from gan_zoo.training.lightning_state import silence_known_warnings
 
     silence_known_warnings()

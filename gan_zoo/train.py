@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig
 
-from gan_zoo.callbacks import Checkpoint
 from gan_zoo.cli import main
-from gan_zoo.data import InMemoryDataModule
-from gan_zoo.ranges import within
-from gan_zoo.run import checks, report
-from gan_zoo.run.configuration import dataset_title
-from gan_zoo.run.folder import RunFolder, find_checkpoint
+from gan_zoo.run import report
+from gan_zoo.run.build import begin_with, build
+from gan_zoo.run.checks import check
+from gan_zoo.run.folder import RunFolder
 from gan_zoo.run.resume import checkpoint_to_resume
-from gan_zoo.training.checkpoints import CheckpointFiles
-from gan_zoo.training.module import AdversarialModule
 from gan_zoo.training.reporting import report_hparams
 
 
@@ -78,92 +69,6 @@ def train(config: DictConfig) -> float | None:
         if run.trainer.is_global_zero:
             report.print_summary(folder.path)
         return report.monitored(run.trainer)
-
-
-def check(config: DictConfig) -> None:
-    """Raises ValueError for what can't work; has the configuration name the available dataset."""
-    checks.refuse_what_cannot_work(config)
-    checks.refuse_data_that_does_not_fit(config)
-    checks.use_available_dataset(config)
-
-
-class Run(NamedTuple):
-    """What a configuration builds.
-
-    Attributes:
-        model, data, trainer: ready for ``trainer.fit(model, data)``.
-        about: model, dataset and seed, by which people know the run.
-    """
-
-    model: AdversarialModule
-    data: InMemoryDataModule
-    trainer: pl.Trainer
-    about: dict[str, Any]
-
-
-def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
-    """The model, data and trainer of a configuration.
-
-    Args:
-        config: as train's, checked.
-        folder: the run's.
-        step: the iteration that a resumed run has come to; -1 for a new one.
-    """
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    data: InMemoryDataModule = instantiate(config.dataset)
-    data.order_seed = config.seed
-    model: AdversarialModule = instantiate(config.model)
-    model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    with within("model"):
-        # Their options are checked by building them.
-        model.configure_optimizers()
-    # One paper to a file: the file's name is the model's.
-    name = type(model).__module__.rpartition(".")[2]
-    about = {"model": name, "dataset": dataset_title(config.dataset), "seed": config.seed}
-    callbacks = [instantiate(item) for item in (config.get("callbacks") or {}).values() if item]
-    if not config.trainer.enable_progress_bar:
-        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
-    trainer: pl.Trainer = instantiate(
-        config.trainer,
-        logger=_loggers(config, step) or False,
-        callbacks=[*callbacks, report.Result(folder, about)],
-        plugins=[CheckpointFiles()],
-        # The data module shares its data out among ranks itself.
-        use_distributed_sampler=False,
-        # Lightning would add a checkpoint callback of its own where there is none.
-        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-        _convert_="all",
-    )
-    return Run(model, data, trainer, about)
-
-
-def _loggers(config: DictConfig, step: int) -> list[Logger]:
-    """The loggers; a TensorBoard that is open drops what was logged after the iteration."""
-    loggers = []
-    for item in (config.get("logger") or {}).values():
-        if item:
-            purges = step >= 0 and issubclass(get_class(item._target_), TensorBoardLogger)
-            loggers.append(instantiate(item, **({"purge_step": step + 1} if purges else {})))
-    return loggers
-
-
-def begin_with(model: AdversarialModule, path: str) -> None:
-    """Gives a new model the networks of another run; its optimizers and iterations are new.
-
-    Args:
-        model: with the same networks as that run's.
-        path: a checkpoint or a run's folder.
-
-    Raises:
-        ValueError: as find_checkpoint, or for a model with other networks.
-    """
-    try:
-        model.begin_with(find_checkpoint(path)[1])
-    except RuntimeError as error:
-        raise ValueError(
-            f"init_from={path}: that run's networks are others than this {type(model).__name__}'s; "
-            "its options model and dataset have to be the same but for how it trains."
-        ) from error
 
 
 def command() -> int:

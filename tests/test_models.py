@@ -193,7 +193,7 @@ def small_infogan(categorical: list[int], continuous: int, **options: Any) -> In
 
 def test_infogan_puts_one_hot_and_continuous_codes_behind_the_noise() -> None:
     model = small_infogan([3, 2], 1)
-    latent = model.codes.beside(torch.tensor([[9.0, 8, 7, 6]]), torch.tensor([[2.0, 0, -0.5]]))
+    latent = model.codes.joined_to(torch.tensor([[9.0, 8, 7, 6]]), torch.tensor([[2.0, 0, -0.5]]))
     assert latent.tolist() == [[9, 8, 7, 6, 0, 0, 1, 1, 0, -0.5]]
     codes = model.draw_codes(1000, torch.Generator().manual_seed(0))
     assert [codes[:, i].unique().tolist() for i in (0, 1)] == [[0, 1, 2], [0, 1]]

@@ -17,6 +17,13 @@ from gan_zoo.run.configuration import CONFIG_DIR, dataset_name
 from gan_zoo.run.options import refuse_unfit_options
 
 
+def check(config: DictConfig) -> None:
+    """Raises ValueError for what can't work; has the configuration name the available dataset."""
+    refuse_what_cannot_work(config)
+    refuse_data_that_does_not_fit(config)
+    use_available_dataset(config)
+
+
 def refuse_what_cannot_work(config: DictConfig) -> None:
     """Raises ValueError for options that can't be, devices that are not there, and strategies that
     do not suit a game.

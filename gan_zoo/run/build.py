@@ -1,0 +1,100 @@
+"""From a configuration to the model, data and trainer of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+
+from gan_zoo.callbacks import Checkpoint
+from gan_zoo.data import InMemoryDataModule
+from gan_zoo.ranges import within
+from gan_zoo.run.configuration import dataset_title
+from gan_zoo.run.folder import find_checkpoint
+from gan_zoo.run.report import Result
+from gan_zoo.training.checkpoints import CheckpointFiles
+from gan_zoo.training.module import AdversarialModule
+
+
+class Run(NamedTuple):
+    """What a configuration builds.
+
+    Attributes:
+        model, data, trainer: ready for ``trainer.fit(model, data)``.
+        about: model, dataset and seed, by which people know the run.
+    """
+
+    model: AdversarialModule
+    data: InMemoryDataModule
+    trainer: pl.Trainer
+    about: dict[str, Any]
+
+
+def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
+    """The model, data and trainer of a configuration.
+
+    Args:
+        config: as train's, checked.
+        folder: the run's.
+        step: the iteration that a resumed run has come to; -1 for a new one.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    data: InMemoryDataModule = instantiate(config.dataset)
+    data.order_seed = config.seed
+    model: AdversarialModule = instantiate(config.model)
+    model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    with within("model"):
+        # Their options are checked by building them.
+        model.configure_optimizers()
+    # One paper to a file: the file's name is the model's.
+    name = type(model).__module__.rpartition(".")[2]
+    about = {"model": name, "dataset": dataset_title(config.dataset), "seed": config.seed}
+    callbacks = [instantiate(item) for item in (config.get("callbacks") or {}).values() if item]
+    if not config.trainer.enable_progress_bar:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        logger=_loggers(config, step) or False,
+        callbacks=[*callbacks, Result(folder, about)],
+        plugins=[CheckpointFiles()],
+        # The data module shares its data out among ranks itself.
+        use_distributed_sampler=False,
+        # Lightning would add a checkpoint callback of its own where there is none.
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        _convert_="all",
+    )
+    return Run(model, data, trainer, about)
+
+
+def _loggers(config: DictConfig, step: int) -> list[Logger]:
+    """The loggers; a TensorBoard that is open drops what was logged after the iteration."""
+    loggers = []
+    for item in (config.get("logger") or {}).values():
+        if item:
+            purges = step >= 0 and issubclass(get_class(item._target_), TensorBoardLogger)
+            loggers.append(instantiate(item, **({"purge_step": step + 1} if purges else {})))
+    return loggers
+
+
+def begin_with(model: AdversarialModule, path: str) -> None:
+    """Gives a new model the networks of another run; its optimizers and iterations are new.
+
+    Args:
+        model: with the same networks as that run's.
+        path: a checkpoint or a run's folder.
+
+    Raises:
+        ValueError: as find_checkpoint, or for a model with other networks.
+    """
+    try:
+        model.begin_with(find_checkpoint(path)[1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"init_from={path}: that run's networks are others than this {type(model).__name__}'s; "
+            "its options model and dataset have to be the same but for how it trains."
+        ) from error
