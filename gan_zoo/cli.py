@@ -68,11 +68,8 @@ class _Job:
             reason = "\n".join([explain(error, self.config_name, config), *notes])
             if not sweeps:
                 raise _Ended(reason) from error
-            print(
-                traceback.format_exc() if self.full_error == "1" else f"error: {reason}",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = traceback.format_exc() if self.full_error == "1" else f"error: {reason}"
+            print(told, file=sys.stderr)
             write_reason(Path(job.runtime.output_dir), reason)
             if searches:
                 raise _JobFailed(reason) from None
@@ -100,12 +97,11 @@ def main(task: Task, config_name: str) -> int:
         version_base=VERSION_BASE, config_path=str(CONFIG_DIR), config_name=config_name
     )
     Sweep.folder = None
-    error: BaseException | None = None
-    reason = ""
+    error, reason = None, ""
     try:
         arguments = resumed_arguments(sys.argv[1:], config_name)
-        # argparse refuses overrides before and after an option.
-        sys.argv[1:] = sorted(arguments, key=lambda argument: argument != "-m")
+        # argparse refuses overrides on both sides of an option.
+        sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
         # Hydra raises what it would print itself.
         with _environment(_FULL_ERROR, "1"):
             try:
@@ -124,12 +120,13 @@ def main(task: Task, config_name: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     failed_jobs = failures()
-    if error and full_error == "1" and not failed_jobs:
-        raise error
-    if error or failed_jobs:
-        print(failed_jobs or f"error: {reason}", file=sys.stderr)
-        return 1
-    return 0
+    if error and not isinstance(error, _JobFailed):
+        if full_error == "1":
+            raise error
+        print(f"error: {reason}", file=sys.stderr)
+    if failed_jobs:
+        print(failed_jobs, file=sys.stderr)
+    return int(bool(error or failed_jobs))
 
 
 @contextmanager

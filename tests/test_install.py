@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
@@ -113,6 +114,15 @@ def test_a_notebook_trains_what_the_command_would(tmp_path: Path) -> None:
         gan_zoo.build("dcgan", "digits", ["model.latent_dim=0"], folder)
     with pytest.raises(ValueError, match=r"There is no model 'dcgam'; did you mean dcgan\?"):
         gan_zoo.build("dcgam")
+
+
+def test_a_notebook_needs_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a command that ran in this process before.
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    run = gan_zoo.build("gan", "digits", ["trainer=ddp_cpu", *QUICK[1:]], tmp_path)
+    assert run.trainer.world_size == 2
+    with pytest.raises(ValueError, match=r"model/optimizer@model\.optimizer_g=rmsprop chooses"):
+        gan_zoo.build("gan", "digits", ["model.optimizer_g=rmsprop"], tmp_path)
 
 
 def test_a_runs_checkpoint_is_read_by_its_class(tmp_path: Path) -> None:

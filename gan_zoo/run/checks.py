@@ -41,7 +41,8 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
             "ddp_find_unused_parameters_true, as trainer=multi_gpu and ddp_cpu do."
         )
     starts_scripts = strategy._start_method == "popen" and trainer.world_size > 1
-    if starts_scripts and HydraConfig.get().mode == RunMode.MULTIRUN:
+    sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if starts_scripts and sweeps:
         raise ValueError(
             f"Under a multirun, the processes that trainer.strategy={asked.strategy} starts would "
             "each begin the sweep again: use ddp_spawn_find_unused_parameters_true, or one device "

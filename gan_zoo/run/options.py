@@ -24,6 +24,7 @@ from gan_zoo.ranges import (
     in_words,
     refuse_unfit,
 )
+from gan_zoo.run.configuration import composed
 
 # Ranges of other packages' options: they accept impossible values, or their errors name no option.
 _ELSEWHERE: dict[str, dict[str, Any]] = {
@@ -100,8 +101,10 @@ def refuse_unfit_options(config: DictConfig, key: str = "") -> None:
 def _group(option: str) -> str:
     """The group whose choice an option's node is, as the command line takes it."""
     group = option.replace(".", "/")
-    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return next((str(key) for key in choices if str(key).endswith(f"@{option}")), group)
+    # Without a command line those of the default model, which has the same groups as most.
+    node = HydraConfig.get() if HydraConfig.initialized() else composed("train", hydra=True).hydra
+    choices = map(str, node.runtime.choices)
+    return next((choice for choice in choices if choice.endswith(f"@{option}")), group)
 
 
 @functools.cache

@@ -46,15 +46,12 @@ def failures() -> str:
     """
     if Sweep.folder is None:
         return ""
-    reasons = sorted(Sweep.folder.glob(f"*/{REASON_FILE}"), key=lambda file: _number(file.parent))
     jobs = [path for path in Sweep.folder.glob("*") if path.is_dir()]
-    lines = [f"{file.parent.name}: {' '.join(file.read_text().split())}" for file in reasons]
+    # By number.
+    jobs.sort(key=lambda job: (len(job.name.partition("-")[0]), job.name))
+    reasons = [(job.name, job / REASON_FILE) for job in jobs if (job / REASON_FILE).is_file()]
+    lines = [f"{name}: {' '.join(file.read_text().split())}" for name, file in reasons]
     files = {path.name for path in Sweep.folder.rglob("*") if path.is_file()}
     if files <= {REASON_FILE, "multirun.yaml"}:
         remove_folder(Sweep.folder)
     return "\n  ".join([f"{len(lines)} of {len(jobs)} jobs failed:", *lines]) if lines else ""
-
-
-def _number(folder: Path) -> int:
-    number = folder.name.partition("-")[0]
-    return int(number) if number.isdigit() else 0
