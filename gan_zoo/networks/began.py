@@ -29,40 +29,22 @@ class _Layer(nn.Module):
         return out if carry is None or not self.carries else torch.lerp(out, x, carry)
 
 
-class _Vanishing(nn.Module):
-    """Holds the share of a layer's input that bypasses it (section 3.5.1)."""
-
-    carry: Tensor
-
-    def __init__(self, vanishing_steps: int) -> None:
-        super().__init__()
-        self.vanishing_steps = vanishing_steps
-        self.register_buffer("carry", torch.tensor(float(vanishing_steps > 0)))
-
-    def at_iteration(self, iteration: int) -> None:
-        """Sets the share for this training iteration."""
-        if self.vanishing_steps:
-            self.carry.fill_(max(0.0, 1 - iteration / self.vanishing_steps))
-
-    @property
-    def carried(self) -> Tensor | None:
-        return self.carry if self.vanishing_steps else None
-
-
-class BEGANDecoder(_Vanishing):
+class BEGANDecoder(nn.Module):
     """FC to a small map of n channels; pairs of convolutions, with doublings between, to the image.
 
         images = BEGANDecoder()(torch.rand(16, 64) * 2 - 1)  # (16, 1, 28, 28)
 
     Args:
         latent_dim: length of the noise vector or of the hidden state h.
-        image_size: 4, 5, 6 or 7 times a power of two.
-        base_channels: n (the paper: 128).
+        base_channels: n, the channels of all maps (the paper: 128).
         skip: joins the first map, scaled up, to the maps after each doubling (the paper's skip
             connections).
-        vanishing_steps: the paper's vanishing residuals: a share of the layers' inputs bypasses
-            them, which falls from 1 to 0 over these iterations (the paper: 16,000); 0 for none.
+        vanishing_steps: the paper's vanishing residuals (section 3.5.1): a share of the layers'
+            inputs bypasses them, which falls from 1 to 0 over these iterations (the paper:
+            16,000); 0 for none.
     """
+
+    carry: Tensor
 
     @checked
     def __init__(
@@ -74,10 +56,12 @@ class BEGANDecoder(_Vanishing):
         skip: bool = False,
         vanishing_steps: Natural = 0,
     ) -> None:
-        super().__init__(vanishing_steps)
+        super().__init__()
         count, size = _small_map(image_size)
         width = base_channels
         self.skip = skip
+        self.vanishing_steps = vanishing_steps
+        self.register_buffer("carry", torch.tensor(float(vanishing_steps > 0)))
         self.to_map = nn.Sequential(
             nn.Linear(latent_dim, width * size**2), nn.Unflatten(1, (width, size, size))
         )
@@ -97,6 +81,16 @@ class BEGANDecoder(_Vanishing):
             for layer in cast(nn.ModuleList, pair):
                 x = layer(x, self.carried)
         return self.to_image(x)
+
+    def at_iteration(self, iteration: int) -> None:
+        """Sets the vanishing residuals' share for this training iteration."""
+        if self.vanishing_steps:
+            self.carry.fill_(max(0.0, 1 - iteration / self.vanishing_steps))
+
+    @property
+    def carried(self) -> Tensor | None:
+        """The share of its input that bypasses a layer; None where none ever does."""
+        return self.carry if self.vanishing_steps else None
 
 
 class BEGANAutoencoder(nn.Module):
