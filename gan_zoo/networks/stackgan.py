@@ -50,11 +50,7 @@ class StageOneGenerator(nn.Module):
 
     Args:
         latent_dim: length of z; the noise is (B, latent_dim + condition_dim).
-        embedding_dim, condition_dim, augment: as ConditioningAugmentation's.
-        image_size: of the final images.
-        factor: how many times as large the final images are as these, a power of two.
-        base_channels: channels of the last hidden map; they double towards the first (the paper:
-            64, of 1024).
+        base_channels: the paper: 64, and 1024 in the first map.
     """
 
     @checked
@@ -103,10 +99,7 @@ class StageTwoGenerator(nn.Module):
         (fine,) = StageTwoGenerator()(coarse, eps, caption).images  # (16, 3, 32, 32)
 
     Args:
-        embedding_dim, condition_dim, augment: as ConditioningAugmentation's.
-        image_size: of the fine images.
         factor: how many times as large the fine images are as the coarse ones.
-        base_channels: channels of the last hidden map.
         residual_blocks: how many (the paper: 4, or 2 for 128 pixels).
         encoder_halvings: from the coarse image to the inner map; None for the paper's 2 from 64
             coarse pixels on, and 1 below.
@@ -137,9 +130,8 @@ class StageTwoGenerator(nn.Module):
             width *= 2
         self.encode = nn.Sequential(*layers)
         inner = base_channels << doublings
-        self.join = nn.Sequential(
-            *batch_normed(_convolution(width + condition_dim, inner), nn.ReLU())
-        )
+        joined = _convolution(width + condition_dim, inner)
+        self.join = nn.Sequential(*batch_normed(joined, nn.ReLU()))
         self.refine = nn.Sequential(
             *(_residual(inner) for _ in range(residual_blocks)),
             *(_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),

@@ -42,10 +42,6 @@ scale_discriminator = functools.partial(
 )
 
 
-def _image_head(width: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.Tanh())
-
-
 class TreeGenerator(nn.Module):
     """StackGAN++'s generator: one trunk of hidden maps that branches into an image at each scale.
 
@@ -57,12 +53,8 @@ class TreeGenerator(nn.Module):
 
     Args:
         latent_dim: length of z; with text the noise is (B, latent_dim + condition_dim).
-        embedding_dim: of the captions; None without text.
-        condition_dim, augment: as ConditioningAugmentation's.
-        image_size: of the finest images.
         num_scales: 2 or more, each twice as large as the one before; the coarsest has 8 pixels or
             more.
-        base_channels: channels of the finest hidden map; they double towards the coarser ones.
         residual_blocks: between two scales (the authors': 2).
     """
 
@@ -85,12 +77,9 @@ class TreeGenerator(nn.Module):
         first = coarsest >> doublings
         self.latent_dim = latent_dim
         self.condition = None
-        if embedding_dim is None:
-            condition_dim = 0
-        else:
-            self.condition = ConditioningAugmentation(
-                embedding_dim, condition_dim, augment, gated=True
-            )
+        if embedding_dim is not None:
+            self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment, True)
+        condition_dim = 0 if embedding_dim is None else condition_dim
         width = base_channels << (num_scales - 1)
         inner = width << doublings
         to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
@@ -99,17 +88,20 @@ class TreeGenerator(nn.Module):
             nn.Unflatten(1, (inner, first, first)),
             *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
         )
-        self.trunk = nn.ModuleList([root])
-        self.to_image = nn.ModuleList([_image_head(width, channels)])
-        for _ in range(num_scales - 1):
-            branch = nn.Sequential(
+        widths = [width >> scale for scale in range(num_scales)]
+        branches = (
+            nn.Sequential(
                 _gated(width + condition_dim, width),
                 *(_residual(width) for _ in range(residual_blocks)),
                 _gated_doubled(width, width // 2),
             )
-            self.trunk.append(branch)
-            width //= 2
-            self.to_image.append(_image_head(width, channels))
+            for width in widths[:-1]
+        )
+        self.trunk = nn.ModuleList([root, *branches])
+        self.to_image = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.Tanh())
+            for width in widths
+        )
         initialise_orthogonal(self)
         if self.condition is not None:
             self.condition.initialise()
@@ -117,10 +109,9 @@ class TreeGenerator(nn.Module):
     def forward(self, noise: Tensor, caption: Tensor | None = None) -> ScaleImages:
         mean = log_variance = condition = None
         if self.condition is not None:
-            assert caption is not None
-            eps = noise[:, self.latent_dim :]
+            latent, eps = noise[:, : self.latent_dim], noise[:, self.latent_dim :]
             condition, mean, log_variance = self.condition(caption, eps)
-            noise = torch.cat([condition, noise[:, : self.latent_dim]], 1)
+            noise = torch.cat([condition, latent], 1)
         hidden, images = noise, []
         for depth, (branch, to_image) in enumerate(zip(self.trunk, self.to_image, strict=True)):
             if depth and condition is not None:
@@ -138,7 +129,6 @@ class TreeDiscriminators(nn.ModuleList):
 
     Args:
         discriminator: image_size -> TextDiscriminator.
-        image_size, num_scales: as TreeGenerator's.
     """
 
     @checked
