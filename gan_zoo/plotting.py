@@ -143,7 +143,7 @@ def display_images(
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    pixels = to_uint8(images).permute(0, 2, 3, 1).squeeze(3)
+    pixels = to_uint8(images).permute(0, 2, 3, 1).squeeze(3).numpy()
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes, pixels, titles, strict=False):

@@ -1,5 +1,9 @@
 """Plain torch networks, by family. They know nothing of Lightning, losses or data.
 
+Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
+logits, and critics to scores, (B, 1). Conditional ones also take class labels (B,) int64. What
+differs from this is said where it does.
+
 Arguments that mean the same in all of them, which classes describe only where they add to this:
 
 - ``latent_dim``: length of the noise vector.

@@ -103,7 +103,6 @@ class BEGANAutoencoder(nn.Module):
 
     Args:
         hidden_dim: length of the hidden state h (the paper: that of the noise).
-        others: BEGANDecoder's.
     """
 
     @checked
@@ -137,7 +136,6 @@ class BEGANAutoencoder(nn.Module):
         return self.decoder(self.to_hidden(x))
 
     def at_iteration(self, iteration: int) -> None:
-        """Sets the vanishing residuals' share for this training iteration."""
         self.decoder.at_iteration(iteration)
 
 

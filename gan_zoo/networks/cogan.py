@@ -30,10 +30,8 @@ class CoupledGenerator(nn.Module):
 
         pairs = CoupledGenerator()(torch.randn(16, 100))  # (16, 2, 1, 28, 28)
 
-    Args:
-        base_channels: the authors': 128.
-        shared_layers: how many layers are shared, counted from the noise; None for all but the
-            last, which can't be, as in the paper.
+    ``shared_layers`` is how many layers are shared, counted from the noise; None for all but the
+    last, which can't be, as in the paper. The authors have 128 ``base_channels``.
     """
 
     @checked

@@ -2,8 +2,8 @@
 
 Generators map images (B, C, H, W) to images in [-1, 1] of the same shape, discriminators to maps of
 logits, one for each patch. Both are fully convolutional: discriminators take images of any size,
-generators of any multiple of 4. ``image_size`` only decides the defaults: of ``base_channels``, the
-channels of the first layer, the paper's 64, or 16 under 64 pixels.
+generators of any multiple of 4 from 12 on. ``image_size`` decides the defaults: ``base_channels``,
+those of the first layer, are the paper's 64, or 16 under 64 pixels.
 """
 
 from __future__ import annotations
@@ -24,15 +24,11 @@ def _base_channels(asked: int | None, image_size: int) -> int:
 class ResidualGenerator(Chain):
     """Down by 4, through residual blocks, up by 4, with instance norm and reflected borders.
 
-    c7s1-n, d2n, d4n, R4n times blocks, u2n, un, c7s1-channels in the paper's notation, with n =
-    base_channels.
-
         images_b = ResidualGenerator(channels=3, image_size=128)(images_a)  # (B, 3, 128, 128)
 
-    Args:
-        image_size: a multiple of 4 from 12 on.
-        blocks: residual blocks; None for the paper's 9 from 256 pixels on and 6 below, or 3 under
-            64 pixels.
+    In the paper's notation, with n = base_channels: c7s1-n, d2n, d4n, R4n times ``blocks``, u2n,
+    un, c7s1-channels. By default there are the paper's 9 blocks from 256 pixels on and 6 below, or
+    3 under 64 pixels.
     """
 
     @checked
@@ -74,15 +70,12 @@ def _residual(width: int) -> Residual:
 class PatchDiscriminator(Chain):
     """A logit for every patch of the image: 70 x 70 pixels with 3 strided layers.
 
-    Convolutions 4 x 4 with LeakyReLU(.2): ``layers`` of stride 2, then one of stride 1 and the one
-    that makes the logits; instance norm in all but the first and the last. Channels double up to
-    eightfold.
-
         logits = PatchDiscriminator(channels=3, image_size=128)(images)  # (B, 1, 14, 14)
 
-    Args:
-        layers: strided layers; patches are 16 pixels wide with 1, 34 with 2, 70 with 3, 142 with
-            4. None for the paper's 3, or 2 under 64 pixels.
+    Convolutions 4 x 4 with LeakyReLU(.2): ``layers`` of stride 2, then one of stride 1 and the one
+    that makes the logits; instance norm in all but the first and the last. Channels double up to
+    eightfold. Patches are 16 pixels wide with 1 layer, 34 with 2, 70 with 3, 142 with 4; the
+    default is the paper's 3, or 2 under 64 pixels.
     """
 
     @checked

@@ -1,7 +1,8 @@
 """The convolutional networks of DCGAN (1511.06434): strided convolutions, batch norm, no pooling.
 
-Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
-logits (B, 1). Both also take class labels (B,) int64 where ``num_classes`` is given.
+Hidden layers with batch norm have no bias. Where ``num_classes`` is given, both players also take
+labels; None is for no condition. ``kernel_size`` is that of all convolutions: the authors' is 5,
+later code often has 4. ``activation`` makes the hidden layers' activation.
 """
 
 from __future__ import annotations
@@ -42,18 +43,12 @@ class _MaybeConditional(Chain):
 class DCGANGenerator(_MaybeConditional):
     """Projects the noise to a small map, which transposed convolutions double up to the image.
 
-    Each layer but the last has batch norm and ReLU and no bias; the last has tanh. Channels halve
-    with each doubling and end at ``base_channels`` before the image (the paper, at 64 px: 1024,
-    512, 256, 128, image).
-
         generator = DCGANGenerator(image_size=64, channels=3, base_channels=128)
         images = generator(torch.rand(16, 100) * 2 - 1)  # (16, 3, 64, 64)
 
-    Args:
-        kernel_size: of the transposed convolutions; the authors' is 5, later code often has 4.
-        num_classes: None for no condition.
-        activation: makes the hidden layers' activation.
-        zeta: scales the first map up, and so the images; HDCGAN's telescope.
+    Each layer but the last has batch norm and ReLU; the last has tanh. Channels halve with each
+    doubling (the paper, at 64 px: 1024, 512, 256, 128, image). ``zeta`` scales the first map up,
+    and so the images: HDCGAN's telescope.
     """
 
     @checked
@@ -85,15 +80,11 @@ class DCGANGenerator(_MaybeConditional):
 class DCGANDiscriminator(_MaybeConditional):
     """Strided convolutions halve the image to a small map; a last layer makes it a logit.
 
-    Batch norm (and no bias) in all layers but the first. An image larger than ``image_size`` gets
-    the mean of the logits at all places of its larger map.
-
         logits = DCGANDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
-    Args:
-        kernel_size, num_classes, activation: as DCGANGenerator's.
-        norm: False leaves the batch norm out, as a gradient penalty requires.
-        norm_first: batch norm in the first layer too.
+    Batch norm in all layers but the first, with ``norm_first`` in that too, without ``norm`` in
+    none, as a gradient penalty requires. An image larger than ``image_size`` gets the mean of the
+    logits at all places of its larger map.
     """
 
     @checked

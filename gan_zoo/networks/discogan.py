@@ -1,7 +1,9 @@
 """DiscoGAN's networks (1703.05192, its authors' code): auto-encoder generators, DCGAN-like critics.
 
 Generators map images (B, C, H, W) to images in [-1, 1], or points (B, 2) to points; discriminators
-map either to logits (B, 1), and also return their hidden features, for feature matching.
+map either to logits (B, 1), and also return their hidden features, for feature matching. The
+authors have 64 ``base_channels``. Without ``channels`` and ``image_size``, as for data that are
+points, networks for images are refused.
 """
 
 from __future__ import annotations
@@ -33,16 +35,11 @@ def _image_shape(channels: int | None, image_size: int | None) -> tuple[int, int
 class DiscoGANGenerator(Chain):
     """Strided convolutions 4 x 4 down to a small map, transposed ones back up to the image.
 
-    LeakyReLU(.2) on the way down, ReLU on the way up, batch norm in all but the first and the last
-    layer. tanh replaces the code's sigmoid on [0, 1].
-
         images_b = DiscoGANGenerator(channels=3, image_size=64)(images_a)  # (B, 3, 64, 64)
 
-    Args:
-        channels, image_size: None, as for data that are points, is refused.
-        base_channels: the authors': 64.
-        bottleneck: channels of a further layer that reduces the small map to one point (the
-            authors' option has 100); None for none.
+    LeakyReLU(.2) on the way down, ReLU on the way up, batch norm in all but the first and the last
+    layer. tanh replaces the code's sigmoid on [0, 1]. ``bottleneck`` is the channels of a further
+    layer, if any, that reduces the small map to one point (the authors' option has 100).
     """
 
     @checked
@@ -93,7 +90,7 @@ class DiscoGANDiscriminator(_FeatureDiscriminator):
 
         logits, features = DiscoGANDiscriminator().judge(torch.rand(16, 1, 28, 28))
 
-    The features are those of the second layer and all after it. Arguments: DiscoGANGenerator's.
+    The features are those of the second layer and all after it.
     """
 
     @checked

@@ -28,12 +28,7 @@ CodeCount = Annotated[int, Range(0, 1000)]
 
 
 class Posterior(NamedTuple):
-    """What Q reads from B images.
-
-    Attributes:
-        logits: of each categorical code, (B, categories).
-        mean, log_std: of the L continuous codes' Gaussians, (B, L) each.
-    """
+    """What Q reads: logits (B, categories) of each categorical code, the L Gaussians' (B, L)."""
 
     logits: Sequence[Tensor]
     mean: Tensor
@@ -43,13 +38,11 @@ class Posterior(NamedTuple):
 class InfoGANGenerator(Chain):
     """FC -> FC to a quarter-size map -> two transposed convolutions 4x4 that double it; tanh.
 
-    ReLU and batch norm in all layers but the last. tanh replaces the code's sigmoid on [0, 1].
-
         codes = torch.cat([F.one_hot(torch.arange(10)), torch.zeros(10, 2)], 1)
         images = InfoGANGenerator()(torch.cat([torch.randn(10, 62), codes], 1))  # (10, 1, 28, 28)
 
-    Args:
-        latent_dim: length of the noise vector without the codes, which follow it.
+    ReLU and batch norm in all layers but the last. tanh replaces the code's sigmoid on [0, 1].
+    ``latent_dim`` is the length of the noise without the codes, which follow it.
     """
 
     @checked

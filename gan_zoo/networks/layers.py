@@ -150,10 +150,8 @@ def count_halvings(image_size: int) -> int:
 
     UnfitArgument if the size is not 4, 5, 6 or 7 times a power of two, 8 or more.
     """
-    size, count = image_size, 0
-    while size > 7 and size % 2 == 0:
-        size, count = size // 2, count + 1
-    if not (4 <= size <= 7 and count):
+    count = (image_size // 4).bit_length() - 1
+    if count < 1 or image_size % 2**count:
         fit = (size << level for size in (4, 5, 6, 7) for level in range(1, 9))
         near = min(fit, key=lambda size: abs(size - image_size))
         raise UnfitArgument(

@@ -1,8 +1,5 @@
 """Fully connected networks: the survey's simple GAN, and those of the GAN and cGAN papers.
 
-Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
-logits (B, 1). The conditional ones also take class labels (B,) int64.
-
 ``weight_range`` initialises weights from U(-weight_range, weight_range), and biases at 0, as the
 2014 networks do; None keeps torch's own initialisation. ``unit_range`` rescales pixels to [0, 1],
 as the 2014 papers have them: smaller inputs, and a dropped pixel becomes background, not grey.
@@ -42,8 +39,7 @@ class MLPGenerator(Chain):
 
         images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
 
-    Args:
-        norm: batch norm in the hidden layers; without it the generator tends to make few digits.
+    Without ``norm``, batch norm in the hidden layers, it tends to make few digits.
     """
 
     @checked
@@ -110,14 +106,11 @@ class Maxout(nn.Module):
 class MaxoutDiscriminator(Chain):
     """The discriminator of the GAN paper's MNIST experiment.
 
-    1406.2661 says maxout with dropout; the sizes are in its authors' code: two layers of 240 units
-    of 5 pieces, dropout .2 on the image and .5 on both layers, weights from U(-.005, .005).
-
         logits = MaxoutDiscriminator(unit_range=True, weight_range=0.005)(torch.rand(16, 1, 28, 28))
 
-    Args:
-        units, pieces: of each maxout layer.
-        input_dropout: probability that a pixel is dropped.
+    1406.2661 says maxout with dropout; the sizes are in its authors' code: two layers of 240 units
+    of 5 pieces, dropout .2 on the image (``input_dropout``) and .5 on both layers, weights from
+    U(-.005, .005).
     """
 
     @checked

@@ -41,16 +41,13 @@ def _residual(width: int) -> Residual:
 class StageOneGenerator(nn.Module):
     """StackGAN's Stage I: noise and condition -> a small map -> doubled to the coarse image.
 
-    A linear layer with batch norm, then nearest-neighbour doublings with 3x3 convolutions, batch
-    norm and ReLU, then a 3x3 convolution and tanh; as in the authors' code, there is a residual
-    block on the first map.
-
         noise, caption = torch.randn(16, 100 + 32), torch.randn(16, 64)
         (coarse,) = StageOneGenerator()(noise, caption).images  # (16, 3, 16, 16)
 
-    Args:
-        latent_dim: length of z; the noise is (B, latent_dim + condition_dim).
-        base_channels: the paper: 64, and 1024 in the first map.
+    A linear layer with batch norm, then nearest-neighbour doublings with 3x3 convolutions, batch
+    norm and ReLU, then a 3x3 convolution and tanh; as in the authors' code, there is a residual
+    block on the first map. The noise is (B, latent_dim + condition_dim). The paper has 64
+    ``base_channels``, and 1024 in the first map.
     """
 
     @checked
@@ -99,7 +96,6 @@ class StageTwoGenerator(nn.Module):
         (fine,) = StageTwoGenerator()(coarse, eps, caption).images  # (16, 3, 32, 32)
 
     Args:
-        factor: how many times as large the fine images are as the coarse ones.
         residual_blocks: how many (the paper: 4, or 2 for 128 pixels).
         encoder_halvings: from the coarse image to the inner map; None for the paper's 2 from 64
             coarse pixels on, and 1 below.

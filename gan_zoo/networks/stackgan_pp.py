@@ -51,11 +51,9 @@ class TreeGenerator(nn.Module):
         noise, caption = torch.randn(16, 100 + 32), torch.randn(16, 64)
         images = TreeGenerator()(noise, caption).images  # of 8, 16 and 32 pixels
 
-    Args:
-        latent_dim: length of z; with text the noise is (B, latent_dim + condition_dim).
-        num_scales: 2 or more, each twice as large as the one before; the coarsest has 8 pixels or
-            more.
-        residual_blocks: between two scales (the authors': 2).
+    With text the noise is (B, latent_dim + condition_dim). There are 2 scales or more, each twice
+    as large as the one before; the coarsest has 8 pixels or more. ``residual_blocks`` of them lie
+    between two scales (the authors': 2).
     """
 
     @checked
@@ -127,8 +125,7 @@ class TreeDiscriminators(nn.ModuleList):
         fine = TreeDiscriminators()[-1]
         logits = fine.real(fine.features(torch.rand(16, 3, 32, 32)))  # (16, 1)
 
-    Args:
-        discriminator: image_size -> TextDiscriminator.
+    ``discriminator`` makes one of an ``image_size``.
     """
 
     @checked

@@ -30,12 +30,9 @@ from gan_zoo.ranges import Count, checked
 
 
 class ScaleImages(NamedTuple):
-    """What a generator makes of noise and captions.
+    """Images at each of a generator's scales, the coarsest first, and the conditions' distribution.
 
-    Attributes:
-        images: at each of its scales, the coarsest first.
-        mean, log_variance: (B, condition_dim) of the conditions' distribution; None without text
-            or conditioning augmentation.
+    mu and log sigma^2 are (B, condition_dim), or None without text or conditioning augmentation.
     """
 
     images: tuple[Tensor, ...]
@@ -113,8 +110,7 @@ class TextDiscriminator(nn.Module):
         unconditional: adds a logit for the image by itself; without text there always is one.
         orthogonal: StackGAN++'s initialisation instead of N(0, .02).
 
-    Attributes:
-        image_size: side of the images that it judges.
+    The attribute ``image_size`` is the side of the images that it judges.
     """
 
     @checked

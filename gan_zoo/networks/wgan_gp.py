@@ -1,8 +1,8 @@
 """The networks of WGAN-GP (1704.00028): its code's MNIST pair, and the residual pair of appendix F.
 
-Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; critics map images to scores
-(B, 1). No critic has batch norm: a gradient penalty needs each image's score to be its own. The
-MNIST pair's ``base_channels`` is the code's DIM.
+No critic has batch norm: a gradient penalty needs each image's score to be its own. The MNIST
+pair's ``base_channels`` is the code's DIM; the residual pair's, the channels of every map, is 128
+in the paper (CIFAR-10).
 """
 
 from __future__ import annotations
@@ -44,13 +44,11 @@ def _he_uniform(layer: Weighted) -> None:
 class ConvGenerator(Chain):
     """The MNIST generator of the authors' code: FC to a 4x4 map, doubled by convolutions 5x5.
 
-    Where twice a map's side is more than is needed, it is cropped (28 pixels: 4, 8 cropped to 7,
-    14, 28). ReLU; tanh replaces the code's sigmoid on [0, 1].
-
         images = ConvGenerator()(torch.randn(16, 128))  # (16, 1, 28, 28)
 
-    Args:
-        norm: batch norm, which the code has in its clipping mode alone.
+    Where twice a map's side is more than is needed, it is cropped (28 pixels: 4, 8 cropped to 7,
+    14, 28). ReLU; tanh replaces the code's sigmoid on [0, 1]. With ``norm``, batch norm, which the
+    code has in its clipping mode alone.
     """
 
     @checked
@@ -79,13 +77,10 @@ class ConvGenerator(Chain):
 class ConvCritic(Chain):
     """The MNIST critic of the authors' code: convolutions 5x5 that halve the image to 4x4, then FC.
 
-    LeakyReLU(.2).
-
         scores = ConvCritic()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
-    Args:
-        layer_norm: layer norm after all convolutions but the first, which the paper recommends in
-            place of batch norm.
+    LeakyReLU(.2). ``layer_norm`` adds layer norm, which the paper recommends in place of batch
+    norm, after all convolutions but the first.
     """
 
     @checked
@@ -109,14 +104,10 @@ class ConvCritic(Chain):
 
 
 class _ResidualBlock(nn.Module):
-    """Norm, ReLU, convolution 3x3, twice, added to the input; resized by ``scale``.
+    """Norm, ReLU, convolution 3x3, twice, added to the input, a map with sides of ``size``.
 
-    Args:
-        width_in, width: channels of the input and the output.
-        size: side of the input.
-        scale: 2 doubles the map before the first convolution, .5 halves it after the second.
-        norm: nn.LayerNorm, nn.BatchNorm2d, or None.
-        first: the input is the image, so that the block begins with a convolution.
+    A ``scale`` of 2 doubles the map before the first convolution, .5 halves it after the second.
+    The ``first`` block's input is the image, so that the block begins with a convolution.
     """
 
     def __init__(
@@ -163,9 +154,7 @@ class ResNetGenerator(Chain):
 
         images = ResNetGenerator(channels=3)(torch.randn(16, 128))  # (16, 3, 32, 32)
 
-    Args:
-        image_size: a power of two, 16 or more.
-        base_channels: channels of every map (the paper, CIFAR-10: 128).
+    Images have sides of a power of two, 16 or more.
     """
 
     @checked
@@ -194,9 +183,7 @@ class ResNetCritic(Chain):
 
         scores = ResNetCritic(channels=3)(torch.rand(16, 3, 32, 32))  # (16, 1)
 
-    Args:
-        image_size, base_channels: as ResNetGenerator's.
-        layer_norm: layer norm in all blocks but the first.
+    ``layer_norm`` adds layer norm in all blocks but the first. Images are as the generator's.
     """
 
     @checked
