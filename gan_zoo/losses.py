@@ -121,12 +121,11 @@ ADVERSARIAL_LOSSES = {
 
 
 def input_gradient_norms(critic: Critic, points: Tensor) -> Tensor:
-    """||grad_x critic(x)||_2 of each image, which can be differentiated again.
+    """||grad_x critic(x)||_2 of each point, which can be differentiated again.
 
-    Args:
-        critic: maps (B, ...) to a score or a map of patch scores per image; images must not
-            influence each other's scores (no batch norm), or the gradients mix them.
-        points: (B, ...) where to take the gradient; the norms (B,) are over all elements of each.
+    The critic maps points (B, ...) to a score, or a map of patch scores, of each; they must not
+    influence each other's scores (no batch norm), or the gradients mix them. The Euclidean norms
+    (B,) are over all elements of a point.
     """
     points = points.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -212,11 +211,9 @@ def joint_embedding(images: Tensor, captions: Tensor, describes: Tensor) -> Tens
     With F(v, t) the scalar product of an image's and a caption's embedding: the mean over images i
     and captions j that do not describe them of max(0, 1 + F(v_i, t_j) - F(v_i, t_i)), plus
     that over captions i and such images j of max(0, 1 + F(v_j, t_i) - F(v_i, t_i)). Their
-    batches have one image per class; here a batch may have any.
-
-    Args:
-        images, captions: (B, E); the i-th belong together.
-        describes: (B, B) bool, whether caption j is true of image i.
+    batches have one image per class; here a batch may have any. The i-th of ``images`` and
+    ``captions`` (B, E) belong together; ``describes`` (B, B) bool says whether caption j is true of
+    image i.
     """
     scores = images @ captions.T
     right = scores.diagonal()
@@ -258,21 +255,17 @@ def colour_consistency(
 
 def adversarial_loss(choice: str | AdversarialLoss) -> AdversarialLoss:
     """The objective of that name, or the given one itself. ValueError for an unknown name."""
-    if isinstance(choice, AdversarialLoss):
-        return choice
-    return _named(choice, ADVERSARIAL_LOSSES, "loss")
+    return _named(choice, ADVERSARIAL_LOSSES, "loss") if isinstance(choice, str) else choice
 
 
 def gradient_penalty(choice: str | Penalty | None) -> Penalty | None:
     """The penalty of that name, the given function itself, or None. ValueError if unknown."""
-    if choice is None or callable(choice):
-        return choice
-    return _named(choice, GRADIENT_PENALTIES, "penalty")
+    return _named(choice, GRADIENT_PENALTIES, "penalty") if isinstance(choice, str) else choice
 
 
 def _named(name: str, known: dict[str, Named], kind: str) -> Named:
     if name in known:
         return known[name]
-    near = get_close_matches(str(name), known, n=1)
+    near = get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     raise ValueError(f"There is no {kind} '{name}'{hint} There are: {', '.join(known)}.")

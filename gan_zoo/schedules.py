@@ -20,11 +20,9 @@ class MomentumSchedule(LRScheduler):
 
         schedule = MomentumSchedule(torch.optim.SGD(weights, lr=0.1, momentum=0.5))
 
-    Args:
-        optimizer: an SGD with momentum; its own momentum is overwritten.
-        decay: GAN's authors' code: 1.000004, cGAN: 1.00004.
-        momentum_start, momentum_end: .5 and .7 in both papers.
-        momentum_steps: 250 epochs of 500 batches in the authors' code.
+    The optimizer is an SGD with momentum; its own momentum is overwritten. The default decay is
+    that of GAN's authors' code; cGAN's is 1.00004. In both papers the momentum rises from .5 to .7,
+    in the authors' code over 250 epochs of 500 batches.
     """
 
     @checked
@@ -57,9 +55,7 @@ class ConstantThenLinear(LambdaLR):
 
         schedule = ConstantThenLinear(optimizer, constant_share=0.5, total_steps=5000)
 
-    Args:
-        constant_share: share of the iterations at the full rate (the paper: half).
-        total_steps: iterations until the rate is 0; 1 or more.
+    ``constant_share`` is the share of the ``total_steps`` at the full rate (the paper: half).
     """
 
     @checked

@@ -22,11 +22,10 @@ class _Layer(nn.Module):
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width_in, width, 3, stride, 1)
-        self.carries = width_in == width and stride == 1
 
     def forward(self, x: Tensor, carry: Tensor | None) -> Tensor:
         out = F.elu(self.conv(x))
-        return out if carry is None or not self.carries else torch.lerp(out, x, carry)
+        return out if carry is None or x.shape != out.shape else torch.lerp(out, x, carry)
 
 
 class BEGANDecoder(nn.Module):
@@ -34,14 +33,11 @@ class BEGANDecoder(nn.Module):
 
         images = BEGANDecoder()(torch.rand(16, 64) * 2 - 1)  # (16, 1, 28, 28)
 
-    Args:
-        latent_dim: length of the noise vector or of the hidden state h.
-        base_channels: n, the channels of all maps (the paper: 128).
-        skip: joins the first map, scaled up, to the maps after each doubling (the paper's skip
-            connections).
-        vanishing_steps: the paper's vanishing residuals (section 3.5.1): a share of the layers'
-            inputs bypasses them, which falls from 1 to 0 over these iterations (the paper:
-            16,000); 0 for none.
+    ``latent_dim`` is the length of the noise or of the hidden state h, ``base_channels`` is n (the
+    paper: 128). ``skip`` joins the first map, scaled up, to the maps after each doubling: the
+    paper's skip connections. With the paper's vanishing residuals (section 3.5.1), a share of the
+    layers' inputs bypasses them, which falls from 1 to 0 over ``vanishing_steps`` iterations (the
+    paper: 16,000); 0 for none.
     """
 
     carry: Tensor
@@ -96,13 +92,11 @@ class BEGANDecoder(nn.Module):
 class BEGANAutoencoder(nn.Module):
     """The discriminator: an encoder to a hidden state, and a decoder of its own.
 
-    The encoder's channels grow by n with each halving (n, 2n, 3n, ...).
-
         images = torch.rand(16, 1, 28, 28) * 2 - 1
         error = (BEGANAutoencoder()(images) - images).abs().mean()  # L(x)
 
-    Args:
-        hidden_dim: length of the hidden state h (the paper: that of the noise).
+    The encoder's channels grow by n with each halving (n, 2n, 3n, ...). The hidden state h has
+    ``hidden_dim`` values (the paper: as many as the noise).
     """
 
     @checked

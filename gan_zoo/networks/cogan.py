@@ -77,17 +77,12 @@ class CoupledGenerator(nn.Module):
 class CoupledDiscriminator(nn.Module):
     """A pair of images -> a logit each: the layers near the logit are shared, the others are not.
 
-    As LeNet: convolution 5 x 5, max pooling, convolution 5 x 5, max pooling, FC with PReLU, logit.
-    One logit is equivalent to the authors' softmax over two.
-
         logits = CoupledDiscriminator()(torch.rand(16, 2, 1, 28, 28))  # (16, 2)
 
-    Args:
-        base_channels: channels of the first convolution (the authors': 20); the second has 2.5
-            times as many.
-        fc_units: length of the features.
-        dropout: of the features (one of the authors' versions: .5).
-        shared_layers: how many of the 4 layers, counted from the logit, are shared.
+    As LeNet: convolution 5 x 5, max pooling, convolution 5 x 5, max pooling, FC with PReLU, logit;
+    ``shared_layers`` of these 4, counted from the logit, are shared. The first convolution has
+    ``base_channels`` (the authors': 20), the second 2.5 times as many. One of the authors' versions
+    has a dropout of .5, of the features. One logit is equivalent to the authors' softmax over two.
     """
 
     @checked

@@ -17,10 +17,6 @@ from gan_zoo.ranges import Count, Few, UnfitArgument, checked
 _PICTURES = 64
 
 
-def _base_channels(asked: int | None, image_size: int) -> int:
-    return asked or (16 if image_size < _PICTURES else 64)
-
-
 class ResidualGenerator(Chain):
     """Down by 4, through residual blocks, up by 4, with instance norm and reflected borders.
 
@@ -42,7 +38,7 @@ class ResidualGenerator(Chain):
         if image_size % 4 or image_size < 12:
             problem = f"is {image_size}; it has to be a multiple of 4 from 12 on (28 or 128, say)."
             raise UnfitArgument("image_size", problem)
-        n = _base_channels(base_channels, image_size)
+        n = base_channels or (16 if image_size < _PICTURES else 64)
         if blocks is None:
             blocks = 3 if image_size < _PICTURES else 6 if image_size < 256 else 9
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels, n, 7), *_normed(n)]
@@ -86,7 +82,7 @@ class PatchDiscriminator(Chain):
         base_channels: Count | None = None,
         layers: Few | None = None,
     ) -> None:
-        n = _base_channels(base_channels, image_size)
+        n = base_channels or (16 if image_size < _PICTURES else 64)
         layers = layers or (2 if image_size < _PICTURES else 3)
         if image_size >> layers < 3:
             problem = f"is {layers}; they leave too little of {image_size} pixels: take fewer."

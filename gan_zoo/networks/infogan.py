@@ -13,13 +13,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    Chain,
-    batch_normed,
-    doubling,
-    initialise_normal,
-    quarter_size,
-)
+from gan_zoo.networks.layers import Chain, batch_normed, doubling, initialise_normal, quarter_size
 from gan_zoo.ranges import Count, Range, checked
 
 # How many categories a code has, and how many codes there are.
@@ -72,17 +66,14 @@ class InfoGANGenerator(Chain):
 class InfoGANDiscriminator(nn.Module):
     """Two convolutions 4x4 that halve the image -> FC; from there D's logit, and Q's FC -> codes.
 
-    LeakyReLU; batch norm in all layers but the first and the two outputs.
-
         logits, posterior = InfoGANDiscriminator().recognise(torch.rand(16, 1, 28, 28))
         posterior.logits[0]  # (16, 10), of Q(c | x) for the first code
 
-    Args:
-        q_units: width of Q's own FC layer (the paper: 128).
-        negative_slope: the paper: .1; its code: .01.
-        norm: False leaves the batch norm out, as a gradient penalty requires.
-        fixed_std: True fixes Q's standard deviations at 1, as the authors' code does; False has Q
-            estimate them.
+    LeakyReLU; batch norm in all layers but the first and the two outputs.
+    Q's own FC layer has ``q_units`` (the paper: 128). The paper's ``negative_slope`` is .1, its
+    code's .01. Without ``norm`` there is no batch norm, as a gradient penalty requires.
+    ``fixed_std`` fixes Q's standard deviations at 1, as the authors' code does; else Q estimates
+    them.
     """
 
     @checked

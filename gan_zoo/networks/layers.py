@@ -128,9 +128,8 @@ def initialise(
 
 def initialise_normal(network: nn.Module) -> None:
     """DCGAN (1511.06434, section 4): weights ~ N(0, .02), BatchNorm2d's scales ~ N(1, .02)."""
-    initialise(
-        network, lambda layer: nn.init.normal_(layer.weight, 0.0, 0.02), norms=(nn.BatchNorm2d,)
-    )
+    norms = (nn.BatchNorm2d,)
+    initialise(network, lambda layer: nn.init.normal_(layer.weight, 0.0, 0.02), norms=norms)
 
 
 def initialise_uniform(network: nn.Module, bound: float | None) -> None:

@@ -150,10 +150,9 @@ class ConditionalMLPGenerator(nn.Module):
 
         digits = ConditionalMLPGenerator()(torch.rand(10, 100), torch.arange(10))  # (10, 1, 28, 28)
 
-    Args:
-        norm: batch norm in the noise's and the joint layer, so that noise and label start with
-            equal influence. The paper has none; without it, Adam leads to one image per class.
-        dropout: the paper: .5.
+    ``norm`` is batch norm in the noise's and the joint layer, so that noise and label start with
+    equal influence. The paper has none, but a dropout of .5; without it, Adam leads to one image
+    per class.
     """
 
     @checked

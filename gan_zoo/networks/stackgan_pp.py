@@ -52,8 +52,8 @@ class TreeGenerator(nn.Module):
         images = TreeGenerator()(noise, caption).images  # of 8, 16 and 32 pixels
 
     With text the noise is (B, latent_dim + condition_dim). There are 2 scales or more, each twice
-    as large as the one before; the coarsest has 8 pixels or more. ``residual_blocks`` of them lie
-    between two scales (the authors': 2).
+    as large as the one before; the coarsest has 8 pixels or more. ``residual_blocks`` lie between
+    two scales (the authors': 2).
     """
 
     @checked
@@ -70,23 +70,21 @@ class TreeGenerator(nn.Module):
         augment: bool = True,
     ) -> None:
         super().__init__()
-        coarsest = scale_sizes(image_size, num_scales)[0]
         doublings = count_halvings(image_size) - (num_scales - 1)
-        first = coarsest >> doublings
+        first = scale_sizes(image_size, num_scales)[0] >> doublings
         self.latent_dim = latent_dim
         self.condition = None
         if embedding_dim is not None:
             self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment, True)
         condition_dim = 0 if embedding_dim is None else condition_dim
-        width = base_channels << (num_scales - 1)
-        inner = width << doublings
+        widths = [base_channels << scale for scale in reversed(range(num_scales))]
+        inner = widths[0] << doublings
         to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
         root = nn.Sequential(
             *batch_normed(to_map, nn.GLU(1)),
             nn.Unflatten(1, (inner, first, first)),
             *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
         )
-        widths = [width >> scale for scale in range(num_scales)]
         branches = (
             nn.Sequential(
                 _gated(width + condition_dim, width),

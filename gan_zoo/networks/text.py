@@ -37,10 +37,8 @@ class TextEncoder(nn.Module):
         encoder.learn_vocabulary(["a thin red three", "a thick blue one"])
         embeddings = encoder.encode(["a thick red three"])    # (1, 64)
 
-    Args:
-        max_words: size of the vocabulary; the most frequent words are kept.
-        word_dim: length of a word's vector.
-        hidden_dim: units of the GRU.
+    The vocabulary is the ``max_words`` most frequent words; a word's vector has ``word_dim`` values
+    and the GRU ``hidden_dim`` units.
     """
 
     @checked
@@ -168,17 +166,15 @@ def text_encoder_from(artifact: Mapping[str, Any]) -> TextEncoder | SentenceTran
 
     ValueError for a kind that is none of the two here, or data that is not an artifact's.
     """
-    kind = artifact.get("kind")
-    if kind not in ("gru", "sentence_transformers"):
-        raise ValueError(f"'{kind}' is not a kind of text encoder: gru or sentence_transformers.")
-    encoder: TextEncoder | SentenceTransformerEncoder
+    kinds = {"gru": TextEncoder, "sentence_transformers": SentenceTransformerEncoder}
+    kind = str(artifact.get("kind"))
+    if kind not in kinds:
+        raise ValueError(f"'{kind}' is not a kind of text encoder: {' or '.join(kinds)}.")
     try:
+        encoder = kinds[kind](**artifact["options"])
         if kind == "gru":
-            encoder = TextEncoder(**artifact["options"])
             words = {"_extra_state": artifact["vocabulary"]}
             encoder.load_state_dict({**artifact["weights"], **words})
-        else:
-            encoder = SentenceTransformerEncoder(**artifact["options"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"The text encoder is damaged ({error}).") from error
     return encoder.eval().requires_grad_(False)

@@ -45,10 +45,8 @@ class ConditioningAugmentation(nn.Module):
 
         condition, mean, log_variance = ConditioningAugmentation()(caption, eps)  # (B, 32) each
 
-    Args:
-        embedding_dim, condition_dim: lengths of phi and of c.
-        augment: False for c = mu(phi).
-        gated: through a gated linear unit, as in StackGAN++'s code; else one linear layer.
+    ``embedding_dim`` and ``condition_dim`` are the lengths of phi and c. Without ``augment``, c =
+    mu(phi). ``gated`` is through a gated linear unit, as in StackGAN++'s code, not a linear layer.
     """
 
     @checked
@@ -94,23 +92,20 @@ def _keep_variance(linear: nn.Linear) -> None:
 class TextDiscriminator(nn.Module):
     """Says whether images are real, by themselves and together with their captions.
 
-    4x4 convolutions of stride 2 with LeakyReLU(.2), batch norm in all but the first, halve the
-    image to a small map; each logit is read from it after one more layer. The caption is reduced to
-    ``text_dim`` values, which join the map at every place. (The authors' later code joins the
-    generator's mu instead; the paper has this layer.)
-
         discriminator = TextDiscriminator()
         features = discriminator.features(torch.rand(16, 3, 32, 32))
         logits = discriminator.fits(features, torch.randn(16, 64))  # (16, 1)
 
+    4x4 convolutions of stride 2 with LeakyReLU(.2), batch norm in all but the first, halve the
+    image to a small map; each logit is read from it after one more layer. The caption is reduced to
+    ``text_dim`` values (N_d of the paper), which join the map at every place. (The authors' later
+    code joins the generator's mu instead; the paper has this layer.)
+
     Args:
-        text_dim: N_d of the paper.
         joint_channels, joint_kernel_size: of the layer that joins image and caption (channels in
             the paper: 512; kernel size in StackGAN: 1, in StackGAN++: 3).
         unconditional: adds a logit for the image by itself; without text there always is one.
         orthogonal: StackGAN++'s initialisation instead of N(0, .02).
-
-    The attribute ``image_size`` is the side of the images that it judges.
     """
 
     @checked
@@ -128,14 +123,14 @@ class TextDiscriminator(nn.Module):
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
+        # Side of the images that it judges.
         self.image_size = coarse_size(image_size, factor) if factor > 1 else image_size
         count = count_halvings(image_size) - (factor.bit_length() - 1)
         side, width = self.image_size >> count, base_channels << (count - 1)
         self.body = nn.Sequential(*itertools.chain(*halving_blocks(channels, base_channels, count)))
-        self.alone: nn.Module | None = None
+        alone = unconditional or embedding_dim is None
+        self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten()) if alone else None
         self.text: nn.Sequential | None = None
-        if unconditional or embedding_dim is None:
-            self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten())
         if embedding_dim is not None:
             self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), leaky_relu())
             kernel = joint_kernel_size

@@ -12,15 +12,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    Chain,
-    Crop,
-    Weighted,
-    doubling,
-    initialise,
-    leaky_relu,
-    sizes_up_to,
-)
+from gan_zoo.networks.layers import Chain, Crop, Weighted, doubling, initialise, sizes_up_to
 from gan_zoo.ranges import Count, Range, UnfitArgument, checked
 
 # Sides of images from which at least one layer doubles or halves a map.
@@ -98,7 +90,7 @@ class ConvCritic(Chain):
             layers.append(nn.Conv2d(width // 2 if layer else channels, width, 5, 2, 2))
             if layer_norm and layer:
                 layers.append(nn.LayerNorm([width, size, size]))
-            layers.append(leaky_relu())
+            layers.append(nn.LeakyReLU(0.2))
         super().__init__(*layers, nn.Flatten(), nn.Linear(width * sizes[0] ** 2, 1))
         initialise(self, _he_uniform)
 
