@@ -16,8 +16,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
     What is written is on the disk before it takes the place, so that neither the end of the process
     nor that of the machine leaves a part of it.
 
-    Raises:
-        OSError: where it can't be written; what the file held is still there.
+    OSError where it can't be written; what the file held is still there.
     """
     aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -121,20 +121,16 @@ ADVERSARIAL_LOSSES = {
 
 
 def input_gradient_norms(critic: Critic, points: Tensor) -> Tensor:
-    """||grad_x critic(x)||_2 of each image, which can be differentiated again.
+    """||grad_x critic(x)||_2 of each point, which can be differentiated again.
 
-    Args:
-        critic: maps (B, ...) to a score or a map of patch scores per image; images must not
-            influence each other's scores (no batch norm), or the gradients mix them.
-        points: (B, ...) where to take the gradient.
-
-    Returns:
-        (B,) Euclidean norms over all elements of an image. 1e-12 under the root keeps the second
-        derivative finite where the gradient vanishes.
+    The critic maps points (B, ...) to a score, or a map of patch scores, of each; they must not
+    influence each other's scores (no batch norm), or the gradients mix them. The Euclidean norms
+    (B,) are over all elements of a point.
     """
     points = points.detach().requires_grad_(True)
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+    # 1e-12 keeps the second derivative finite where the gradient vanishes.
     return (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
 
 
@@ -183,11 +179,7 @@ def categorical_information(logits: Tensor, code: Tensor) -> Tensor:
     """A lower bound in nats on I(c; x) of a uniform categorical code c and an image x.
 
     Chen et al. 2016 (1606.03657), eq. 4: E[log Q(c | x)] + H(c), with H(c) = log K. It is 0 if Q is
-    uniform, and at most log K.
-
-    Args:
-        logits: (B, K) of Q(c | x).
-        code: (B, K) one-hot, or (B,) int64.
+    uniform, and at most log K. ``logits`` (B, K) are Q's; ``code`` is (B, K) one-hot or (B,) int64.
     """
     return math.log(logits.shape[1]) - F.cross_entropy(logits, code)
 
@@ -196,10 +188,7 @@ def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
     """A lower bound in nats on I(c; x) of independent codes c ~ U(-1, 1) and an image x.
 
     Chen et al. 2016 (1606.03657), eq. 4, with a Gaussian Q(c | x): E[log Q(c | x)] + H(c) with
-    H(c) = log 2 for each code. It grows without bound as Q becomes certain.
-
-    Args:
-        mean, log_std, code: (B, L).
+    H(c) = log 2 for each code. It grows without bound as Q becomes certain. All are (B, L).
     """
     log_density = -0.5 * ((code - mean) / log_std.exp()).square() - log_std
     entropy = math.log(2) - 0.5 * math.log(2 * math.pi)
@@ -207,38 +196,30 @@ def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Squared difference of batch means of a discriminator's features, summed over its layers.
+    """Squared difference of batch means of a discriminator's features.
 
     Salimans et al. 2016 (1606.03498), section 3.1, in the form of DiscoGAN's authors' code
-    (1703.05192): averaged over each layer's features, and summed over the layers.
-
-    Args:
-        real, fake: of each layer, (B, ...).
+    (1703.05192): averaged over each layer's features (B, ...), and summed over the layers.
     """
     gaps = [(r.mean(0) - f.mean(0)).square().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(gaps).sum()
 
 
-def joint_embedding(
-    images: Tensor, captions: Tensor, describes: Tensor, margin: float = 1.0
-) -> Tensor:
+def joint_embedding(images: Tensor, captions: Tensor, describes: Tensor) -> Tensor:
     """The symmetric structured joint embedding of Reed et al. 2016 (1605.05395), eq. 4 to 6.
 
     With F(v, t) the scalar product of an image's and a caption's embedding: the mean over images i
-    and captions j that do not describe them of max(0, margin + F(v_i, t_j) - F(v_i, t_i)), plus
-    that over captions i and such images j of max(0, margin + F(v_j, t_i) - F(v_i, t_i)). Their
-    batches have one image per class; here a batch may have any.
-
-    Args:
-        images, captions: (B, E); the i-th belong together.
-        describes: (B, B) bool, whether caption j is true of image i.
-        margin: by how much the matching pair's score should exceed the others.
+    and captions j that do not describe them of max(0, 1 + F(v_i, t_j) - F(v_i, t_i)), plus
+    that over captions i and such images j of max(0, 1 + F(v_j, t_i) - F(v_i, t_i)). Their
+    batches have one image per class; here a batch may have any. The i-th of ``images`` and
+    ``captions`` (B, E) belong together; ``describes`` (B, B) bool says whether caption j is true of
+    image i.
     """
     scores = images @ captions.T
     right = scores.diagonal()
     wrong = ~describes
-    by_image = F.relu(margin + scores - right[:, None])
-    by_caption = F.relu(margin + scores - right[None])
+    by_image = F.relu(1 + scores - right[:, None])
+    by_caption = F.relu(1 + scores - right[None])
     return ((by_image + by_caption) * wrong).sum() / wrong.sum().clamp(min=1)
 
 
@@ -256,11 +237,9 @@ def colour_consistency(
     """StackGAN++ (1710.10916), eq. 6 and 7: the colours of one image at two scales should agree.
 
     The batch mean of lambda_mean ||mu_f - mu_c||_2^2 + lambda_covariance ||S_f - S_c||_F^2,
-    where mu and S are the mean and covariance of an image's pixels as vectors of C channels. The
-    authors' code averages over the elements of mu and S instead of summing.
-
-    Args:
-        finer, coarser: (B, C, H, W) and (B, C, H', W').
+    where mu and S are the mean and covariance of an image's pixels as vectors of C channels; images
+    are (B, C, H, W) and (B, C, H', W'). The authors' code averages over the elements of mu and S
+    instead of summing.
     """
     statistics = []
     for image in (finer, coarser):
@@ -268,29 +247,25 @@ def colour_consistency(
         mean = pixels.mean(2, keepdim=True)
         centred = pixels - mean
         statistics.append((mean, centred @ centred.mT / pixels.shape[2]))
-    (mean_f, covariance_f), (mean_c, covariance_c) = statistics
-    means = (mean_f - mean_c).square().flatten(1).sum(1)
-    covariances = (covariance_f - covariance_c).square().flatten(1).sum(1)
+    means, covariances = (
+        (fine - coarse).square().flatten(1).sum(1) for fine, coarse in zip(*statistics, strict=True)
+    )
     return (lambda_mean * means + lambda_covariance * covariances).mean()
 
 
 def adversarial_loss(choice: str | AdversarialLoss) -> AdversarialLoss:
     """The objective of that name, or the given one itself. ValueError for an unknown name."""
-    if isinstance(choice, AdversarialLoss):
-        return choice
-    return _named(choice, ADVERSARIAL_LOSSES, "loss")
+    return _named(choice, ADVERSARIAL_LOSSES, "loss") if isinstance(choice, str) else choice
 
 
 def gradient_penalty(choice: str | Penalty | None) -> Penalty | None:
     """The penalty of that name, the given function itself, or None. ValueError if unknown."""
-    if choice is None or callable(choice):
-        return choice
-    return _named(choice, GRADIENT_PENALTIES, "penalty")
+    return _named(choice, GRADIENT_PENALTIES, "penalty") if isinstance(choice, str) else choice
 
 
 def _named(name: str, known: dict[str, Named], kind: str) -> Named:
     if name in known:
         return known[name]
-    near = get_close_matches(str(name), known, n=1)
+    near = get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     raise ValueError(f"There is no {kind} '{name}'{hint} There are: {', '.join(known)}.")

@@ -31,15 +31,10 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
 
 
 def interleaved(sets: Tensor, columns: int) -> Tensor:
-    """Images that belong together, one below the other in a grid.
+    """N sets of K images, (N, K, C, H, W), in the order of a grid that has a set in each column.
 
-    Args:
-        sets: (N, K, C, H, W); each of the N has K images.
-        columns: of the grid. A row has the first images of ``columns`` sets, the next row their
-            second images, and so on.
-
-    Returns:
-        (N K, C, H, W) in the grid's order; the last sets are padded with background.
+    A row has the first images of ``columns`` sets, the next row their second images, and so on.
+    What is returned, (N K, C, H, W), is padded with background in the place of missing sets.
     """
     missing = -len(sets) % columns
     filler = sets.new_full((missing, *sets.shape[1:]), -1)
@@ -49,21 +44,16 @@ def interleaved(sets: Tensor, columns: int) -> Tensor:
 
 def side_by_side(sets: Tensor, gap: int = 2) -> Tensor:
     """Images that belong together as one wide image each: (N, K, C, H, W) -> (N, C, H, W')."""
-    padded = F.pad(sets, [0, gap])
-    return padded.movedim(1, 3).flatten(3)[..., :-gap]
+    return F.pad(sets, [0, gap]).movedim(1, 3).flatten(3)[..., :-gap]
 
 
 def captioned(
     images: Tensor, captions: Sequence[str], columns: int, common: bool = False
 ) -> Tensor:
-    """Images with the caption over each, as one picture in [-1, 1], (1, 3, H', W').
+    """Images (N, C, H, W) with the caption over each, as one picture in [-1, 1], (1, 3, H', W').
 
-    Args:
-        images: (N, C, H, W); small ones are enlarged by a whole factor.
-        captions: N of them.
-        columns: images to a row.
-        common: write the words that all captions share once, on top, and over each image only
-            those that differ.
+    Small images are enlarged by a whole factor. ``common`` writes the words that all captions share
+    once, on top, and over each image only those that differ.
     """
     title, words = _what_differs(captions) if common else ("", list(captions))
     factor = max(1, _CELL // images.shape[-2])
@@ -98,21 +88,17 @@ def stacked(pictures: Sequence[Tensor]) -> Tensor:
 
 def _what_differs(captions: Sequence[str]) -> tuple[str, list[str]]:
     """What captions of equal length share, with "..." for the rest; and the rest of each."""
-    split = [caption.split() for caption in captions]
-    places = list(zip(*split, strict=True))
-    common = [len(set(place)) == 1 for place in places]
-    title = " ".join(p[0] if same else "..." for p, same in zip(places, common, strict=True))
-    return title, [
-        " ".join(w for w, same in zip(words, common, strict=True) if not same) for words in split
-    ]
+    places = list(zip(*(caption.split() for caption in captions), strict=True))
+    title = " ".join(place[0] if len(set(place)) == 1 else "..." for place in places)
+    varied = [place for place in places if len(set(place)) > 1]
+    return title, [" ".join(place[n] for place in varied) for n in range(len(captions))]
 
 
 def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """Points in the plane as a picture in [-1, 1], (1, 3, H, W), panels side by side.
 
-    Args:
-        panels: title -> points (N, 2) in grey in the background; points (M, 2); their groups (M,),
-            shown by colour.
+    By its title, a panel has points (N, 2) in grey in the background, points (M, 2), and the groups
+    (M,) of these, shown by colour.
     """
     figure = Figure(figsize=(4 * len(panels), 4), layout="constrained", dpi=100)
     canvas = FigureCanvasAgg(figure)
@@ -143,30 +129,24 @@ def display_images(
     """Images side by side, as the survey shows them; a notebook displays the returned figure.
 
     Args:
-        images: (N, C, H, W) in [-1, 1], grey or RGB.
+        images: (N, C, H, W) in [-1, 1], grey or RGB, 1 or more.
         columns: images to a row; by default all N in one.
-        titles: N captions.
+        titles: N captions; ValueError for another number.
 
     Returns:
         A matplotlib figure, 1.5 inches per image; ``figure.savefig(path)`` writes it.
-
-    Raises:
-        ValueError: for no images, or if the numbers of titles and images differ.
     """
-    if not len(images) or (titles is not None and len(titles) != len(images)):
-        raise ValueError(
-            f"display_images got {len(images)} images and "
-            f"{'no' if titles is None else len(titles)} titles."
-        )
+    titles = [""] * len(images) if titles is None else titles
+    if not len(images) or len(titles) != len(images):
+        raise ValueError(f"display_images got {len(images)} images and {len(titles)} titles.")
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    pixels = to_uint8(images).permute(0, 2, 3, 1).squeeze(3)
-    for index, axis in enumerate(axes):
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    pixels = to_uint8(images).permute(0, 2, 3, 1).squeeze(3).numpy()
+    for axis in axes:
         axis.axis("off")
-        if index < len(images):
-            axis.imshow(pixels[index], cmap="gray", vmin=0, vmax=255)
-            if titles is not None:
-                axis.set_title(titles[index])
+    for axis, image, title in zip(axes, pixels, titles, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(title)
     return figure

@@ -11,11 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from gan_zoo.ranges import Decay, NonNegative, Range, Steps, UnfitArgument, checked
 
-# The authors of WGAN: the critic warms up before the generator's first 25 steps and before every
-# 500th.
-_FIRST_WARM_STEPS = 25
-_WARM_EVERY = 500
-
 
 class MomentumSchedule(LRScheduler):
     """SGD's schedule in the GAN and cGAN papers: the rate decays, the momentum rises.
@@ -25,12 +20,9 @@ class MomentumSchedule(LRScheduler):
 
         schedule = MomentumSchedule(torch.optim.SGD(weights, lr=0.1, momentum=0.5))
 
-    Args:
-        optimizer: an SGD with momentum; its own momentum is overwritten.
-        decay: divisor of the rate at each step (GAN's authors' code: 1.000004, cGAN: 1.00004).
-        min_lr: the rate's floor.
-        momentum_start, momentum_end: .5 and .7 in both papers.
-        momentum_steps: 250 epochs of 500 batches in the authors' code.
+    The optimizer is an SGD with momentum; its own momentum is overwritten. The default decay is
+    that of GAN's authors' code; cGAN's is 1.00004. In both papers the momentum rises from .5 to .7,
+    in the authors' code over 250 epochs of 500 batches.
     """
 
     @checked
@@ -63,19 +55,17 @@ class ConstantThenLinear(LambdaLR):
 
         schedule = ConstantThenLinear(optimizer, constant_share=0.5, total_steps=5000)
 
-    Args:
-        constant_share: share of the iterations at the full rate (the paper: half).
-        total_steps: iterations until the rate is 0; 1 or more.
+    ``constant_share`` is the share of the ``total_steps`` at the full rate (the paper: half).
     """
 
     @checked
     def __init__(self, optimizer: Optimizer, constant_share: Decay, total_steps: int) -> None:
         if total_steps < 1:
-            raise UnfitArgument(
-                "total_steps",
-                f"is {total_steps}; a rate that falls until the end of the run needs its length "
-                "(trainer.max_steps has to be set, or model/scheduler=null taken).",
+            problem = (
+                f"is {total_steps}; a rate that falls until the end of the run needs its length"
             )
+            remedy = "(trainer.max_steps has to be set, or model/scheduler=null taken)."
+            raise UnfitArgument("total_steps", f"{problem} {remedy}")
         falling = (1 - constant_share) * total_steps
         super().__init__(optimizer, lambda n: min(1.0, max(0.0, (total_steps - n) / falling)))
 
@@ -88,7 +78,7 @@ def steps_after_warmup(iteration: int, n_critic: int, n_critic_warmup: int) -> i
     """
 
     def iterations(steps: int) -> int:
-        warm = min(steps, _FIRST_WARM_STEPS) + max(0, (steps - 1) // _WARM_EVERY)
+        warm = min(steps, 25) + max(0, (steps - 1) // 500)
         return n_critic * steps + (n_critic_warmup - n_critic) * warm
 
     return bisect_right(range(iteration // n_critic + 1), iteration, key=iterations) - 1

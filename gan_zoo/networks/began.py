@@ -22,47 +22,25 @@ class _Layer(nn.Module):
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width_in, width, 3, stride, 1)
-        self.carries = width_in == width and stride == 1
 
     def forward(self, x: Tensor, carry: Tensor | None) -> Tensor:
         out = F.elu(self.conv(x))
-        return out if carry is None or not self.carries else torch.lerp(out, x, carry)
+        return out if carry is None or x.shape != out.shape else torch.lerp(out, x, carry)
 
 
-class _Vanishing(nn.Module):
-    """Holds the share of a layer's input that bypasses it (section 3.5.1)."""
-
-    carry: Tensor
-
-    def __init__(self, vanishing_steps: int) -> None:
-        super().__init__()
-        self.vanishing_steps = vanishing_steps
-        self.register_buffer("carry", torch.tensor(float(vanishing_steps > 0)))
-
-    def at_iteration(self, iteration: int) -> None:
-        """Sets the share for this training iteration."""
-        if self.vanishing_steps:
-            self.carry.fill_(max(0.0, 1 - iteration / self.vanishing_steps))
-
-    @property
-    def carried(self) -> Tensor | None:
-        return self.carry if self.vanishing_steps else None
-
-
-class BEGANDecoder(_Vanishing):
+class BEGANDecoder(nn.Module):
     """FC to a small map of n channels; pairs of convolutions, with doublings between, to the image.
 
         images = BEGANDecoder()(torch.rand(16, 64) * 2 - 1)  # (16, 1, 28, 28)
 
-    Args:
-        latent_dim: length of the noise vector or of the hidden state h.
-        image_size: 4, 5, 6 or 7 times a power of two.
-        base_channels: n (the paper: 128).
-        skip: joins the first map, scaled up, to the maps after each doubling (the paper's skip
-            connections).
-        vanishing_steps: the paper's vanishing residuals: a share of the layers' inputs bypasses
-            them, which falls from 1 to 0 over these iterations (the paper: 16,000); 0 for none.
+    ``latent_dim`` is the length of the noise or of the hidden state h, ``base_channels`` is n (the
+    paper: 128). ``skip`` joins the first map, scaled up, to the maps after each doubling: the
+    paper's skip connections. With the paper's vanishing residuals (section 3.5.1), a share of the
+    layers' inputs bypasses them, which falls from 1 to 0 over ``vanishing_steps`` iterations (the
+    paper: 16,000); 0 for none.
     """
+
+    carry: Tensor
 
     @checked
     def __init__(
@@ -74,10 +52,12 @@ class BEGANDecoder(_Vanishing):
         skip: bool = False,
         vanishing_steps: Natural = 0,
     ) -> None:
-        super().__init__(vanishing_steps)
+        super().__init__()
         count, size = _small_map(image_size)
         width = base_channels
         self.skip = skip
+        self.vanishing_steps = vanishing_steps
+        self.register_buffer("carry", torch.tensor(float(vanishing_steps > 0)))
         self.to_map = nn.Sequential(
             nn.Linear(latent_dim, width * size**2), nn.Unflatten(1, (width, size, size))
         )
@@ -98,18 +78,25 @@ class BEGANDecoder(_Vanishing):
                 x = layer(x, self.carried)
         return self.to_image(x)
 
+    def at_iteration(self, iteration: int) -> None:
+        """Sets the vanishing residuals' share for this training iteration."""
+        if self.vanishing_steps:
+            self.carry.fill_(max(0.0, 1 - iteration / self.vanishing_steps))
+
+    @property
+    def carried(self) -> Tensor | None:
+        """The share of its input that bypasses a layer; None where none ever does."""
+        return self.carry if self.vanishing_steps else None
+
 
 class BEGANAutoencoder(nn.Module):
     """The discriminator: an encoder to a hidden state, and a decoder of its own.
 
-    The encoder's channels grow by n with each halving (n, 2n, 3n, ...).
-
         images = torch.rand(16, 1, 28, 28) * 2 - 1
         error = (BEGANAutoencoder()(images) - images).abs().mean()  # L(x)
 
-    Args:
-        hidden_dim: length of the hidden state h (the paper: that of the noise).
-        others: BEGANDecoder's.
+    The encoder's channels grow by n with each halving (n, 2n, 3n, ...). The hidden state h has
+    ``hidden_dim`` values (the paper: as many as the noise).
     """
 
     @checked
@@ -143,7 +130,6 @@ class BEGANAutoencoder(nn.Module):
         return self.decoder(self.to_hidden(x))
 
     def at_iteration(self, iteration: int) -> None:
-        """Sets the vanishing residuals' share for this training iteration."""
         self.decoder.at_iteration(iteration)
 
 

@@ -13,17 +13,14 @@ SIDE = 28
 
 
 class EvaluatorNetwork(nn.Module):
-    """A small CNN: images (B, C, 28, 28) in [-1, 1] -> features (B, 128) and logits (B, K).
+    """A small CNN: images (B, C, 28, 28) in [-1, 1] -> features (B, 128), logits (B, K).
+
+        features, logits = EvaluatorNetwork().eval()(torch.rand(16, 1, 28, 28) * 2 - 1)
 
     The features are the last hidden layer's before its ReLU, standardised: over the training set
     each has mean 0 and variance 1, so that no unit outweighs the others by its scale. (After the
     ReLU some units are almost always 0; once standardised, these alone would decide the distances.)
 
-        features, logits = EvaluatorNetwork().eval()(torch.rand(16, 1, 28, 28) * 2 - 1)
-
-    Args:
-        channels: of the images.
-        num_classes: K.
     """
 
     feature_mean: Tensor

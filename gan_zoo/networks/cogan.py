@@ -12,13 +12,13 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import Weighted, batch_normed, initialise, sizes_up_to
+from gan_zoo.networks.layers import batch_normed, initialise, sizes_up_to
 from gan_zoo.ranges import Count, Few, Range, Share, UnfitArgument, checked
 
 
-def _xavier(layer: Weighted) -> None:
-    """The authors' code: Xavier uniform of gain sqrt 2."""
-    nn.init.xavier_uniform_(layer.weight, math.sqrt(2))
+def _initialise(network: nn.Module) -> None:
+    """The authors' code: Xavier uniform of gain sqrt 2, biases of .1."""
+    initialise(network, lambda x: nn.init.xavier_uniform_(x.weight, math.sqrt(2)), bias=0.1)
 
 
 class CoupledGenerator(nn.Module):
@@ -30,10 +30,8 @@ class CoupledGenerator(nn.Module):
 
         pairs = CoupledGenerator()(torch.randn(16, 100))  # (16, 2, 1, 28, 28)
 
-    Args:
-        base_channels: channels of the last hidden map (the authors': 128).
-        shared_layers: how many layers are shared, counted from the noise; None for all but the
-            last, which can't be, as in the paper.
+    ``shared_layers`` is how many layers are shared, counted from the noise; None for all but the
+    last, which can't be, as in the paper. The authors have 128 ``base_channels``.
     """
 
     @checked
@@ -48,37 +46,28 @@ class CoupledGenerator(nn.Module):
         super().__init__()
         sizes = sizes_up_to(image_size - 3)
         widths = [base_channels << n for n in reversed(range(len(sizes)))]
+        last = len(sizes)
+        shared = last if shared_layers is None else shared_layers
+        if shared > last:
+            problem = f"is {shared}; of {last + 1} layers 0 to {last} can be shared."
+            raise UnfitArgument("shared_layers", problem)
 
-        def first() -> nn.Module:
-            project = nn.ConvTranspose2d(latent_dim, widths[0], sizes[0])
-            return nn.Sequential(
-                nn.Unflatten(1, (latent_dim, 1, 1)), *batch_normed(project, nn.PReLU(), False)
-            )
-
-        def enlarging(layer: int) -> nn.Module:
-            padding = sizes[layer] - (2 * sizes[layer - 1] - 1)
-            enlarge = nn.ConvTranspose2d(
-                widths[layer - 1], widths[layer], 3, 2, 1, output_padding=padding
-            )
+        def layer(n: int) -> nn.Module:
+            if n == last:
+                return nn.Sequential(nn.ConvTranspose2d(widths[-1], channels, 6, 1, 1), nn.Tanh())
+            if n == 0:
+                first = nn.ConvTranspose2d(latent_dim, widths[0], sizes[0])
+                to_map = nn.Unflatten(1, (latent_dim, 1, 1))
+                return nn.Sequential(to_map, *batch_normed(first, nn.PReLU(), False))
+            larger = sizes[n] - (2 * sizes[n - 1] - 1)
+            enlarge = nn.ConvTranspose2d(widths[n - 1], widths[n], 3, 2, 1, output_padding=larger)
             return nn.Sequential(*batch_normed(enlarge, nn.PReLU(), False))
 
-        def last() -> nn.Module:
-            return nn.Sequential(nn.ConvTranspose2d(widths[-1], channels, 6, 1, 1), nn.Tanh())
-
-        makers: list[Callable[[], nn.Module]] = [
-            first,
-            *(lambda layer=n: enlarging(layer) for n in range(1, len(sizes))),
-            last,
-        ]
-        shared = len(makers) - 1 if shared_layers is None else shared_layers
-        if shared >= len(makers):
-            problem = f"is {shared}; of {len(makers)} layers 0 to {len(makers) - 1} can be shared."
-            raise UnfitArgument("shared_layers", problem)
-        self.shared = nn.Sequential(*(make() for make in makers[:shared]))
+        self.shared = nn.Sequential(*map(layer, range(shared)))
         self.private = nn.ModuleList(
-            nn.Sequential(*(make() for make in makers[shared:])) for _ in range(2)
+            nn.Sequential(*map(layer, range(shared, last + 1))) for _ in range(2)
         )
-        initialise(self, _xavier, bias=0.1)
+        _initialise(self)
 
     def forward(self, noise: Tensor) -> Tensor:
         hidden = self.shared(noise)
@@ -88,17 +77,12 @@ class CoupledGenerator(nn.Module):
 class CoupledDiscriminator(nn.Module):
     """A pair of images -> a logit each: the layers near the logit are shared, the others are not.
 
-    As LeNet: convolution 5 x 5, max pooling, convolution 5 x 5, max pooling, FC with PReLU, logit.
-    One logit is equivalent to the authors' softmax over two.
-
         logits = CoupledDiscriminator()(torch.rand(16, 2, 1, 28, 28))  # (16, 2)
 
-    Args:
-        base_channels: channels of the first convolution (the authors': 20); the second has 2.5
-            times as many.
-        fc_units: length of the features that ``features`` returns.
-        dropout: of the features (one of the authors' versions: .5).
-        shared_layers: how many of the 4 layers, counted from the logit, are shared.
+    As LeNet: convolution 5 x 5, max pooling, convolution 5 x 5, max pooling, FC with PReLU, logit;
+    ``shared_layers`` of these 4, counted from the logit, are shared. The first convolution has
+    ``base_channels`` (the authors': 20), the second 2.5 times as many. One of the authors' versions
+    has a dropout of .5, of the features. One logit is equivalent to the authors' softmax over two.
     """
 
     @checked
@@ -114,25 +98,20 @@ class CoupledDiscriminator(nn.Module):
         super().__init__()
         self.fc_units = fc_units
         side, wider = ((image_size - 4) // 2 - 4) // 2, base_channels * 5 // 2
-
-        def dense() -> nn.Module:
-            layers = [nn.Linear(wider * side**2, fc_units), nn.PReLU(), nn.Dropout(dropout)]
-            return nn.Sequential(*(layers if dropout else layers[:2]))
-
         makers: list[Callable[[], nn.Module]] = [
             lambda: nn.Sequential(nn.Conv2d(channels, base_channels, 5), nn.MaxPool2d(2)),
             lambda: nn.Sequential(
                 nn.Conv2d(base_channels, wider, 5), nn.MaxPool2d(2), nn.Flatten()
             ),
-            dense,
+            lambda: nn.Sequential(
+                nn.Linear(wider * side**2, fc_units), nn.PReLU(), nn.Dropout(dropout)
+            ),
             lambda: nn.Linear(fc_units, 1),
         ]
         private = len(makers) - shared_layers
-        *body, self.to_logit = (
-            _Coupled(make, shared=layer >= private) for layer, make in enumerate(makers)
-        )
+        *body, self.to_logit = (_Coupled(make, n >= private) for n, make in enumerate(makers))
         self.body = nn.Sequential(*body)
-        initialise(self, _xavier, bias=0.1)
+        _initialise(self)
 
     def forward(self, pair: Tensor) -> Tensor:
         return self.logits(self.features(pair))

@@ -1,7 +1,8 @@
 """The convolutional networks of DCGAN (1511.06434): strided convolutions, batch norm, no pooling.
 
-Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
-logits (B, 1). Both also take class labels (B,) int64 where ``num_classes`` is given.
+Hidden layers with batch norm have no bias. Where ``num_classes`` is given, both players also take
+labels; None is for no condition. ``kernel_size`` is that of all convolutions: the authors' is 5,
+later code often has 4. ``activation`` makes the hidden layers' activation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from gan_zoo.networks.layers import (
     Activation,
+    Chain,
     batch_normed,
     count_halvings,
     doubling,
@@ -24,23 +26,29 @@ from gan_zoo.networks.layers import (
 from gan_zoo.ranges import Count, checked
 
 
-class DCGANGenerator(nn.Module):
-    """Projects the noise to a small map, which transposed convolutions double up to the image.
+class _MaybeConditional(Chain):
+    """Layers in a row; with ``num_classes``, the one-hot label is joined to their input."""
 
-    Each layer but the last has batch norm and ReLU and no bias; the last has tanh. Channels halve
-    with each doubling and end at ``base_channels`` before the image (the paper, at 64 px: 1024,
-    512, 256, 128, image).
+    def __init__(self, num_classes: int | None, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.num_classes = num_classes
+        initialise_normal(self)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.num_classes is not None and label is not None:
+            x = join_label(x, label, self.num_classes)
+        return self.net(x)
+
+
+class DCGANGenerator(_MaybeConditional):
+    """Projects the noise to a small map, which transposed convolutions double up to the image.
 
         generator = DCGANGenerator(image_size=64, channels=3, base_channels=128)
         images = generator(torch.rand(16, 100) * 2 - 1)  # (16, 3, 64, 64)
 
-    Args:
-        image_size: 4, 5, 6 or 7 times a power of two.
-        base_channels: channels of the last hidden map.
-        kernel_size: of the transposed convolutions; the authors' is 5, later code often has 4.
-        num_classes: None for no condition; else the one-hot label is joined to the noise.
-        activation: makes the hidden layers' activation.
-        zeta: scales the first map up, and so the images; HDCGAN's telescope.
+    Each layer but the last has batch norm and ReLU; the last has tanh. Channels halve with each
+    doubling (the paper, at 64 px: 1024, 512, 256, 128, image). ``zeta`` scales the first map up,
+    and so the images: HDCGAN's telescope.
     """
 
     @checked
@@ -55,8 +63,6 @@ class DCGANGenerator(nn.Module):
         activation: Activation = nn.ReLU,
         zeta: Count = 1,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
         doublings = count_halvings(image_size)
         size, width = image_size >> doublings, base_channels << (doublings - 1)
         features = latent_dim + (num_classes or 0)
@@ -67,33 +73,18 @@ class DCGANGenerator(nn.Module):
         for _ in range(doublings - 1):
             layers += batch_normed(doubling(width, width // 2, kernel_size), activation())
             width //= 2
-        layers += [doubling(width, channels, kernel_size, bias=True), nn.Tanh()]
-        self.net = nn.Sequential(*layers)
-        initialise_normal(self)
-
-    def forward(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
-        if self.num_classes is not None and label is not None:
-            noise = join_label(noise, label, self.num_classes)
-        return self.net(noise)
+        last = doubling(width, channels, kernel_size, bias=True)
+        super().__init__(num_classes, *layers, last, nn.Tanh())
 
 
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(_MaybeConditional):
     """Strided convolutions halve the image to a small map; a last layer makes it a logit.
-
-    Batch norm (and no bias) in all layers but the first. An image larger than ``image_size`` gets
-    the mean of the logits at all places of its larger map.
 
         logits = DCGANDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
-    Args:
-        image_size: 4, 5, 6 or 7 times a power of two.
-        base_channels: channels of the first hidden map; they double with each halving.
-        kernel_size: of the convolutions; the authors' is 5.
-        norm: False leaves the batch norm out, as a gradient penalty requires.
-        norm_first: batch norm in the first layer too.
-        num_classes: None for no condition; else the one-hot label is joined to the image as
-            constant maps.
-        activation: makes the hidden layers' activation.
+    Batch norm in all layers but the first, with ``norm_first`` in that too, without ``norm`` in
+    none, as a gradient penalty requires. An image larger than ``image_size`` gets the mean of the
+    logits at all places of its larger map.
     """
 
     @checked
@@ -108,39 +99,41 @@ class DCGANDiscriminator(nn.Module):
         num_classes: Count | None = None,
         activation: Activation = leaky_relu,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
         count, width_in = count_halvings(image_size), channels + (num_classes or 0)
         blocks = halving_blocks(
             width_in, base_channels, count, kernel_size, norm, norm_first, activation
         )
-        self.net = nn.Sequential(
+        super().__init__(
+            num_classes,
             *itertools.chain(*blocks),
             nn.Conv2d(base_channels << (count - 1), 1, image_size >> count),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        initialise_normal(self)
-
-    def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:
-        if self.num_classes is not None and label is not None:
-            image = join_label(image, label, self.num_classes)
-        return self.net(image)
 
 
-class ConditionalMNISTGenerator(nn.Module):
+class _LabelAtEachLayer(nn.Module):
+    """Applies its submodules in order; the one-hot label is joined to what each of them takes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        for part in self.children():
+            x = part(join_label(x, label, self.num_classes))
+        return x
+
+
+class ConditionalMNISTGenerator(_LabelAtEachLayer):
     """The conditional generator of DCGAN's appendix, as in its authors' code for MNIST.
 
     [noise, label] -> FC -> [., label] -> FC to a quarter-size map -> [., label] -> transposed
     convolution 5x5 -> [., label] -> transposed convolution 5x5 to the image. Batch norm without
-    scale and shift, no biases. tanh replaces the code's sigmoid on [0, 1].
+    scale and shift, no biases. tanh replaces the code's sigmoid on [0, 1]. Images have sides that
+    are multiples of 4.
 
         images = ConditionalMNISTGenerator()(torch.rand(10, 100), torch.arange(10))
-
-    Args:
-        image_size: a multiple of 4.
-        base_channels: channels of the last hidden map; the map before it has twice as many.
-        fc_units: width of the first layer.
     """
 
     @checked
@@ -153,9 +146,8 @@ class ConditionalMNISTGenerator(nn.Module):
         base_channels: Count = 64,
         fc_units: Count = 1024,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes)
         size, width = quarter_size(image_size), 2 * base_channels
-        self.num_classes = num_classes
         fc = nn.Linear(latent_dim + num_classes, fc_units, bias=False)
         self.fc = nn.Sequential(*batch_normed(fc, nn.ReLU(), affine=False))
         to_map = nn.Linear(fc_units + num_classes, width * size**2, bias=False)
@@ -167,23 +159,15 @@ class ConditionalMNISTGenerator(nn.Module):
         self.to_image = nn.Sequential(doubling(base_channels + num_classes, channels, 5), nn.Tanh())
         initialise_normal(self)
 
-    def forward(self, noise: Tensor, label: Tensor) -> Tensor:
-        hidden = noise
-        for part in (self.fc, self.project, self.up, self.to_image):
-            hidden = part(join_label(hidden, label, self.num_classes))
-        return hidden
 
-
-class ConditionalMNISTDiscriminator(nn.Module):
+class ConditionalMNISTDiscriminator(_LabelAtEachLayer):
     """The conditional discriminator of DCGAN's appendix, as in its authors' code for MNIST.
 
     [image, label] -> convolution 5x5 -> [., label] -> convolution 5x5 -> [., label] -> FC ->
     [., label] -> logit. LeakyReLU(.2); batch norm without scale and shift in the middle layers, no
-    biases.
+    biases. Images have sides that are multiples of 4.
 
         logits = ConditionalMNISTDiscriminator()(torch.rand(10, 1, 28, 28), torch.arange(10))
-
-    Args: as ConditionalMNISTGenerator's.
     """
 
     @checked
@@ -195,12 +179,10 @@ class ConditionalMNISTDiscriminator(nn.Module):
         base_channels: Count = 64,
         fc_units: Count = 1024,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes)
         size, width = quarter_size(image_size), 2 * base_channels
-        self.num_classes = num_classes
-        self.down = nn.Sequential(
-            nn.Conv2d(channels + num_classes, base_channels, 5, 2, 2, bias=False), leaky_relu()
-        )
+        down = nn.Conv2d(channels + num_classes, base_channels, 5, 2, 2, bias=False)
+        self.down = nn.Sequential(down, leaky_relu())
         again = nn.Conv2d(base_channels + num_classes, width, 5, 2, 2, bias=False)
         self.down_again = nn.Sequential(
             *batch_normed(again, leaky_relu(), affine=False), nn.Flatten()
@@ -209,9 +191,3 @@ class ConditionalMNISTDiscriminator(nn.Module):
         self.fc = nn.Sequential(*batch_normed(fc, leaky_relu(), affine=False))
         self.to_logit = nn.Linear(fc_units + num_classes, 1, bias=False)
         initialise_normal(self)
-
-    def forward(self, image: Tensor, label: Tensor) -> Tensor:
-        hidden = image
-        for part in (self.down, self.down_again, self.fc, self.to_logit):
-            hidden = part(join_label(hidden, label, self.num_classes))
-        return hidden

@@ -1,7 +1,9 @@
 """DiscoGAN's networks (1703.05192, its authors' code): auto-encoder generators, DCGAN-like critics.
 
 Generators map images (B, C, H, W) to images in [-1, 1], or points (B, 2) to points; discriminators
-map either to logits (B, 1), and also return their hidden features, for feature matching.
+map either to logits (B, 1), and also return their hidden features, for feature matching. The
+authors have 64 ``base_channels``. Without ``channels`` and ``image_size``, as for data that are
+points, networks for images are refused.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from gan_zoo.networks.layers import (
+    Chain,
     batch_normed,
     count_halvings,
     doubling,
@@ -29,20 +32,14 @@ def _image_shape(channels: int | None, image_size: int | None) -> tuple[int, int
     return channels, image_size
 
 
-class DiscoGANGenerator(nn.Module):
+class DiscoGANGenerator(Chain):
     """Strided convolutions 4 x 4 down to a small map, transposed ones back up to the image.
-
-    LeakyReLU(.2) on the way down, ReLU on the way up, batch norm in all but the first and the last
-    layer. tanh replaces the code's sigmoid on [0, 1].
 
         images_b = DiscoGANGenerator(channels=3, image_size=64)(images_a)  # (B, 3, 64, 64)
 
-    Args:
-        channels, image_size: of the images; a size of 4, 5, 6 or 7 times a power of two. None, as
-            for data that are points, is refused.
-        base_channels: channels of the first map; they double with each halving (the authors': 64).
-        bottleneck: channels of a further layer that reduces the small map to one point (the
-            authors' option has 100); None for none.
+    LeakyReLU(.2) on the way down, ReLU on the way up, batch norm in all but the first and the last
+    layer. tanh replaces the code's sigmoid on [0, 1]. ``bottleneck`` is the channels of a further
+    layer, if any, that reduces the small map to one point (the authors' option has 100).
     """
 
     @checked
@@ -53,7 +50,6 @@ class DiscoGANGenerator(nn.Module):
         base_channels: Count = 64,
         bottleneck: Count | None = None,
     ) -> None:
-        super().__init__()
         channels, image_size = _image_shape(channels, image_size)
         count = count_halvings(image_size)
         widths = [base_channels << n for n in reversed(range(count))]
@@ -61,23 +57,18 @@ class DiscoGANGenerator(nn.Module):
         if bottleneck:
             wide, side = widths[0], image_size >> count
             down = nn.Conv2d(wide, bottleneck, side, bias=False)
-            layers += batch_normed(down, leaky_relu())
             up = nn.ConvTranspose2d(bottleneck, wide, side, bias=False)
-            layers += batch_normed(up, nn.ReLU())
+            layers += [*batch_normed(down, leaky_relu()), *batch_normed(up, nn.ReLU())]
         for wide, narrow in itertools.pairwise(widths):
             layers += batch_normed(doubling(wide, narrow, 4), nn.ReLU())
-        layers += [doubling(base_channels, channels, 4, bias=True), nn.Tanh()]
-        self.net = nn.Sequential(*layers)
+        super().__init__(*layers, doubling(base_channels, channels, 4, bias=True), nn.Tanh())
         initialise_normal(self)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
 
 
 class _FeatureDiscriminator(nn.Module):
-    """Blocks in a row; the last makes the logits, the ``matched`` ones features to be compared."""
+    """Blocks in a row; the last makes the logits, those from ``matched`` on features to compare."""
 
-    def __init__(self, blocks: list[nn.Module], matched: slice) -> None:
+    def __init__(self, blocks: list[nn.Module], matched: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.matched = matched
@@ -91,17 +82,15 @@ class _FeatureDiscriminator(nn.Module):
         for block in self.blocks:
             x = block(x)
             hidden.append(x)
-        return x, hidden[:-1][self.matched]
+        return x, hidden[self.matched : -1]
 
 
 class DiscoGANDiscriminator(_FeatureDiscriminator):
     """Strided convolutions 4 x 4 with LeakyReLU(.2), batch norm from the second on, and a logit.
 
-    The features are those of the second layer and all after it.
-
         logits, features = DiscoGANDiscriminator().judge(torch.rand(16, 1, 28, 28))
 
-    Args: as DiscoGANGenerator's.
+    The features are those of the second layer and all after it.
     """
 
     @checked
@@ -112,39 +101,34 @@ class DiscoGANDiscriminator(_FeatureDiscriminator):
         count = count_halvings(image_size)
         blocks = [nn.Sequential(*b) for b in halving_blocks(channels, base_channels, count)]
         to_logit = nn.Conv2d(base_channels << (count - 1), 1, image_size >> count)
-        super().__init__([*blocks, nn.Sequential(to_logit, nn.Flatten())], slice(1, None))
+        super().__init__([*blocks, nn.Sequential(to_logit, nn.Flatten())], matched=1)
         initialise_normal(self)
 
 
-class PointGenerator(nn.Module):
-    """Points (B, 2) to points, through ReLU layers.
+class PointGenerator(Chain):
+    """Points (B, 2) to points.
 
         points_b = PointGenerator()(torch.randn(16, 2))  # (16, 2)
 
-    Args:
-        hidden: widths of the hidden layers.
+    The hidden layers are ReLU layers.
     """
 
     @checked
     def __init__(self, hidden: Sequence[Count] = (128, 128, 128)) -> None:
-        super().__init__()
-        self.net = nn.Sequential(*_dense(hidden, 2))
-
-    def forward(self, point: Tensor) -> Tensor:
-        return self.net(point)
+        super().__init__(*_dense(hidden, 2))
 
 
 class PointDiscriminator(_FeatureDiscriminator):
-    """Points (B, 2) to a logit, through ReLU layers, all of which are features.
+    """Points (B, 2) to a logit.
 
         logits, features = PointDiscriminator().judge(torch.randn(16, 2))
 
-    Args: as PointGenerator's.
+    The hidden layers are ReLU layers, all of which are features.
     """
 
     @checked
     def __init__(self, hidden: Sequence[Count] = (128, 128, 128)) -> None:
-        super().__init__(_dense(hidden, 1), slice(None))
+        super().__init__(_dense(hidden, 1), matched=0)
 
 
 def _dense(hidden: Sequence[int], features_out: int) -> list[nn.Module]:

@@ -1,4 +1,9 @@
-"""InfoGAN's networks for MNIST (1606.03657, Table 1 of appendix C.1)."""
+"""InfoGAN's networks for MNIST (1606.03657, Table 1 of appendix C.1).
+
+``categorical_codes`` has the number of categories of each categorical code, ``continuous_codes`` is
+the number of continuous ones. ``image_size`` is a multiple of 4. The paper's defaults: 64
+``base_channels``, and 1024 ``fc_units`` in the layer between images and vectors.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import batch_normed, doubling, initialise_normal, quarter_size
+from gan_zoo.networks.layers import Chain, batch_normed, doubling, initialise_normal, quarter_size
 from gan_zoo.ranges import Count, Range, checked
 
 # How many categories a code has, and how many codes there are.
@@ -17,33 +22,21 @@ CodeCount = Annotated[int, Range(0, 1000)]
 
 
 class Posterior(NamedTuple):
-    """What Q reads from B images.
-
-    Attributes:
-        logits: of each categorical code, (B, categories).
-        mean, log_std: of the L continuous codes' Gaussians, (B, L) each.
-    """
+    """What Q reads: logits (B, categories) of each categorical code, the L Gaussians' (B, L)."""
 
     logits: Sequence[Tensor]
     mean: Tensor
     log_std: Tensor
 
 
-class InfoGANGenerator(nn.Module):
+class InfoGANGenerator(Chain):
     """FC -> FC to a quarter-size map -> two transposed convolutions 4x4 that double it; tanh.
-
-    ReLU and batch norm in all layers but the last. tanh replaces the code's sigmoid on [0, 1].
 
         codes = torch.cat([F.one_hot(torch.arange(10)), torch.zeros(10, 2)], 1)
         images = InfoGANGenerator()(torch.cat([torch.randn(10, 62), codes], 1))  # (10, 1, 28, 28)
 
-    Args:
-        latent_dim: length of the noise vector without the codes.
-        categorical_codes, continuous_codes: the codes that follow the noise: the number of
-            categories of each, and the number of continuous ones.
-        image_size: a multiple of 4.
-        base_channels: channels of the last hidden map (the paper: 64), half the one's before.
-        fc_units: width of the first layer (the paper: 1024).
+    ReLU and batch norm in all layers but the last. tanh replaces the code's sigmoid on [0, 1].
+    ``latent_dim`` is the length of the noise without the codes, which follow it.
     """
 
     @checked
@@ -57,10 +50,9 @@ class InfoGANGenerator(nn.Module):
         base_channels: Count = 64,
         fc_units: Count = 1024,
     ) -> None:
-        super().__init__()
         size, width = quarter_size(image_size), 2 * base_channels
         features = latent_dim + sum(categorical_codes) + continuous_codes
-        self.net = nn.Sequential(
+        super().__init__(
             *batch_normed(nn.Linear(features, fc_units, bias=False), nn.ReLU()),
             *batch_normed(nn.Linear(fc_units, width * size**2, bias=False), nn.ReLU()),
             nn.Unflatten(1, (width, size, size)),
@@ -70,27 +62,18 @@ class InfoGANGenerator(nn.Module):
         )
         initialise_normal(self)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.net(latent)
-
 
 class InfoGANDiscriminator(nn.Module):
     """Two convolutions 4x4 that halve the image -> FC; from there D's logit, and Q's FC -> codes.
 
-    LeakyReLU; batch norm in all layers but the first and the two outputs.
-
         logits, posterior = InfoGANDiscriminator().recognise(torch.rand(16, 1, 28, 28))
         posterior.logits[0]  # (16, 10), of Q(c | x) for the first code
 
-    Args:
-        categorical_codes, continuous_codes: the codes that Q reads, as InfoGANGenerator's.
-        image_size: a multiple of 4.
-        base_channels: channels of the first map (the paper: 64); the second has twice as many.
-        fc_units, q_units: widths of the shared FC layer and of Q's own (the paper: 1024 and 128).
-        negative_slope: of LeakyReLU (the paper: .1; its code: .01).
-        norm: False leaves the batch norm out, as a gradient penalty requires.
-        fixed_std: True fixes Q's standard deviations at 1, as the authors' code does; False has Q
-            estimate them.
+    LeakyReLU; batch norm in all layers but the first and the two outputs.
+    Q's own FC layer has ``q_units`` (the paper: 128). The paper's ``negative_slope`` is .1, its
+    code's .01. Without ``norm`` there is no batch norm, as a gradient penalty requires.
+    ``fixed_std`` fixes Q's standard deviations at 1, as the authors' code does; else Q estimates
+    them.
     """
 
     @checked
@@ -114,8 +97,7 @@ class InfoGANDiscriminator(nn.Module):
         self.fixed_std = fixed_std
 
         def block(layer: nn.Linear | nn.Conv2d) -> list[nn.Module]:
-            activation = nn.LeakyReLU(negative_slope)
-            return batch_normed(layer, activation) if norm else [layer, activation]
+            return batch_normed(layer, nn.LeakyReLU(negative_slope), norm=norm)
 
         self.body = nn.Sequential(
             nn.Conv2d(channels, base_channels, 4, 2, 1),
@@ -137,11 +119,9 @@ class InfoGANDiscriminator(nn.Module):
     def recognise(self, image: Tensor) -> tuple[Tensor, Posterior]:
         """D's logits (B, 1) of images (B, C, H, W), and what Q reads from them."""
         features = self.body(image)
-        sizes = [*self.categorical_codes, self.continuous_codes]
-        read = self.q(features)
+        spreads = 0 if self.fixed_std else self.continuous_codes
+        sizes = [*self.categorical_codes, self.continuous_codes, spreads]
+        *logits, mean, log_std = self.q(features).split(sizes, 1)
         if self.fixed_std:
-            *logits, mean = read.split(sizes, 1)
             log_std = torch.zeros_like(mean)
-        else:
-            *logits, mean, log_std = read.split([*sizes, self.continuous_codes], 1)
         return self.to_logit(features), Posterior(logits, mean, log_std)

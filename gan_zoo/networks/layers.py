@@ -16,8 +16,26 @@ Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 leaky_relu = functools.partial(nn.LeakyReLU, 0.2)
 
 
-def batch_normed(layer: Weighted, activation: nn.Module, affine: bool = True) -> list[nn.Module]:
-    """The layer, batch norm of its outputs (with scale and shift if ``affine``), an activation."""
+class Chain(nn.Module):
+    """Layers in a row, ``net``: the base of networks that are nothing else."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def batch_normed(
+    layer: Weighted, activation: nn.Module, affine: bool = True, norm: bool = True
+) -> list[nn.Module]:
+    """The layer, batch norm of its outputs (with scale and shift if ``affine``), an activation.
+
+    Without ``norm`` it leaves batch norm out.
+    """
+    if not norm:
+        return [layer, activation]
     if isinstance(layer, nn.Linear):
         return [layer, nn.BatchNorm1d(layer.out_features, affine=affine), activation]
     return [layer, nn.BatchNorm2d(layer.out_channels, affine=affine), activation]
@@ -49,17 +67,16 @@ def halving_blocks(
     for level in range(count):
         width, normed = base_channels << level, norm and (norm_first or level > 0)
         layer = nn.Conv2d(width_in, width, kernel_size, 2, (kernel_size - 1) // 2, bias=not normed)
-        blocks.append(batch_normed(layer, activation()) if normed else [layer, activation()])
+        blocks.append(batch_normed(layer, activation(), norm=normed))
         width_in = width
     return blocks
 
 
-class Residual(nn.Module):
-    """``activation(x + net(x))``, with ``net`` the given layers in a row."""
+class Residual(Chain):
+    """``activation(x + net(x))``."""
 
     def __init__(self, *layers: nn.Module, activation: nn.Module | None = None) -> None:
-        super().__init__()
-        self.net = nn.Sequential(*layers)
+        super().__init__(*layers)
         self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,10 +95,7 @@ class Crop(nn.Module):
 
 
 def join_condition(x: Tensor, condition: Tensor) -> Tensor:
-    """Features (B, W) or maps (B, W, H, W') with a condition (B, D) after their W channels.
-
-    On maps the condition is repeated at every place.
-    """
+    """Features (B, N) or maps (B, N, H, W), followed at each place by a condition (B, D)."""
     if x.dim() == 4:
         condition = condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
     return torch.cat([x, condition], 1)
@@ -114,9 +128,8 @@ def initialise(
 
 def initialise_normal(network: nn.Module) -> None:
     """DCGAN (1511.06434, section 4): weights ~ N(0, .02), BatchNorm2d's scales ~ N(1, .02)."""
-    initialise(
-        network, lambda layer: nn.init.normal_(layer.weight, 0.0, 0.02), norms=(nn.BatchNorm2d,)
-    )
+    norms = (nn.BatchNorm2d,)
+    initialise(network, lambda layer: nn.init.normal_(layer.weight, 0.0, 0.02), norms=norms)
 
 
 def initialise_uniform(network: nn.Module, bound: float | None) -> None:
@@ -136,10 +149,8 @@ def count_halvings(image_size: int) -> int:
 
     UnfitArgument if the size is not 4, 5, 6 or 7 times a power of two, 8 or more.
     """
-    size, count = image_size, 0
-    while size > 7 and size % 2 == 0:
-        size, count = size // 2, count + 1
-    if not (4 <= size <= 7 and count):
+    count = (image_size // 4).bit_length() - 1
+    if count < 1 or image_size % 2**count:
         fit = (size << level for size in (4, 5, 6, 7) for level in range(1, 9))
         near = min(fit, key=lambda size: abs(size - image_size))
         raise UnfitArgument(

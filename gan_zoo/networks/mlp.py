@@ -1,7 +1,8 @@
 """Fully connected networks: the survey's simple GAN, and those of the GAN and cGAN papers.
 
-Generators map noise (B, latent_dim) to images (B, C, H, W) in [-1, 1]; discriminators map images to
-logits (B, 1). The conditional ones also take class labels (B,) int64.
+``weight_range`` initialises weights from U(-weight_range, weight_range), and biases at 0, as the
+2014 networks do; None keeps torch's own initialisation. ``unit_range`` rescales pixels to [0, 1],
+as the 2014 papers have them: smaller inputs, and a dropped pixel becomes background, not grey.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import batch_normed, initialise_uniform
+from gan_zoo.networks.layers import Chain, batch_normed, initialise_uniform
 from gan_zoo.ranges import Count, Positive, Share, checked
 
 
@@ -21,8 +22,7 @@ def _layers(
 ) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in hidden:
-        layer = nn.Linear(features, width, bias=not norm)
-        layers += batch_normed(layer, activation) if norm else [layer, activation]
+        layers += batch_normed(nn.Linear(features, width, bias=not norm), activation, norm=norm)
         if dropout:
             layers.append(nn.Dropout(dropout))
         features = width
@@ -34,17 +34,12 @@ def _to_image(features: int, channels: int, image_size: int) -> list[nn.Module]:
     return [nn.Linear(features, channels * image_size**2), nn.Tanh(), nn.Unflatten(1, shape)]
 
 
-class MLPGenerator(nn.Module):
+class MLPGenerator(Chain):
     """The survey's simple generator: LeakyReLU layers that widen, tanh at the end.
 
         images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
 
-    Args:
-        hidden: widths of the hidden layers.
-        negative_slope: slope of the LeakyReLU; 0 makes it a ReLU.
-        norm: batch norm in the hidden layers; without it the generator tends to make few digits.
-        weight_range: initialises weights from U(-weight_range, weight_range), and biases at 0, as
-            the 2014 networks do; None keeps torch's own initialisation.
+    Without ``norm``, batch norm in the hidden layers, it tends to make few digits.
     """
 
     @checked
@@ -58,25 +53,19 @@ class MLPGenerator(nn.Module):
         norm: bool = True,
         weight_range: Positive | None = None,
     ) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
+        super().__init__(
             *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope), norm),
             *_to_image([latent_dim, *hidden][-1], channels, image_size),
         )
         initialise_uniform(self, weight_range)
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.net(noise)
 
-
-class MLPDiscriminator(nn.Module):
-    """The survey's simple discriminator: LeakyReLU layers that narrow, each followed by dropout.
+class MLPDiscriminator(Chain):
+    """The survey's simple discriminator.
 
         logits = MLPDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
-    Args:
-        hidden, negative_slope: as in MLPGenerator.
-        dropout: probability that a hidden unit is dropped in training.
+    LeakyReLU layers that narrow, each followed by dropout.
     """
 
     @checked
@@ -88,24 +77,20 @@ class MLPDiscriminator(nn.Module):
         negative_slope: float = 0.2,
         dropout: Share = 0.3,
     ) -> None:
-        super().__init__()
         features = channels * image_size**2
-        self.net = nn.Sequential(
+        super().__init__(
             nn.Flatten(),
             *_layers(features, hidden, nn.LeakyReLU(negative_slope), False, dropout),
             nn.Linear([features, *hidden][-1], 1),
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
-
 
 class Maxout(nn.Module):
-    """Goodfellow et al. 2013 (1302.4389), eq. 1: each unit is the maximum of several linear pieces.
+    """Goodfellow et al. 2013 (1302.4389), eq. 1.
 
         hidden = Maxout(784, units=240, pieces=5)(torch.rand(16, 784))  # (16, 240)
 
-    ``in_features`` and ``units`` are the lengths of the input and the output.
+    Each of the ``units`` is the maximum of several linear pieces.
     """
 
     @checked
@@ -118,20 +103,14 @@ class Maxout(nn.Module):
         return self.linear(x).unflatten(1, self.shape).amax(2)
 
 
-class MaxoutDiscriminator(nn.Module):
+class MaxoutDiscriminator(Chain):
     """The discriminator of the GAN paper's MNIST experiment.
-
-    1406.2661 says maxout with dropout; the sizes are in its authors' code: two layers of 240 units
-    of 5 pieces, dropout .2 on the image and .5 on both layers.
 
         logits = MaxoutDiscriminator(unit_range=True, weight_range=0.005)(torch.rand(16, 1, 28, 28))
 
-    Args:
-        units, pieces: of each maxout layer.
-        input_dropout, dropout: probabilities to drop a pixel, and a hidden unit.
-        unit_range: rescales pixels to [0, 1], as the paper has them: smaller inputs, and a dropped
-            pixel becomes background instead of grey.
-        weight_range: as in MLPGenerator; the authors' is .005.
+    1406.2661 says maxout with dropout; the sizes are in its authors' code: two layers of 240 units
+    of 5 pieces, dropout .2 on the image (``input_dropout``) and .5 on both layers, weights from
+    U(-.005, .005).
     """
 
     @checked
@@ -146,9 +125,7 @@ class MaxoutDiscriminator(nn.Module):
         unit_range: bool = False,
         weight_range: Positive | None = None,
     ) -> None:
-        super().__init__()
-        self.unit_range = unit_range
-        self.net = nn.Sequential(
+        super().__init__(
             nn.Flatten(),
             nn.Dropout(input_dropout),
             Maxout(channels * image_size**2, units, pieces),
@@ -157,6 +134,7 @@ class MaxoutDiscriminator(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(units, 1),
         )
+        self.unit_range = unit_range
         initialise_uniform(self, weight_range)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -172,12 +150,9 @@ class ConditionalMLPGenerator(nn.Module):
 
         digits = ConditionalMLPGenerator()(torch.rand(10, 100), torch.arange(10))  # (10, 1, 28, 28)
 
-    Args:
-        noise_units, label_units, joint_units: widths of the three hidden layers.
-        norm: batch norm in the noise's and the joint layer, so that noise and label start with
-            equal influence. The paper has none; without it, Adam leads to one image per class.
-        dropout: probability that a hidden unit is dropped in training (the paper: .5).
-        weight_range: as in MLPGenerator.
+    ``norm`` is batch norm in the noise's and the joint layer, so that noise and label start with
+    equal influence. The paper has none, but a dropout of .5; without it, Adam leads to one image
+    per class.
     """
 
     @checked
@@ -196,14 +171,14 @@ class ConditionalMLPGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.noise_branch = nn.Sequential(
-            *_layers(latent_dim, [noise_units], nn.ReLU(), norm, dropout)
-        )
-        self.label_branch = nn.Sequential(
-            *_layers(num_classes, [label_units], nn.ReLU(), False, dropout)
-        )
+
+        def layer(features: int, units: int, norm: bool) -> list[nn.Module]:
+            return _layers(features, [units], nn.ReLU(), norm, dropout)
+
+        self.noise_branch = nn.Sequential(*layer(latent_dim, noise_units, norm))
+        self.label_branch = nn.Sequential(*layer(num_classes, label_units, False))
         self.joint = nn.Sequential(
-            *_layers(noise_units + label_units, [joint_units], nn.ReLU(), norm, dropout),
+            *layer(noise_units + label_units, joint_units, norm),
             *_to_image(joint_units, channels, image_size),
         )
         initialise_uniform(self, weight_range)
@@ -217,15 +192,10 @@ class ConditionalMaxoutDiscriminator(nn.Module):
     """The discriminator of the conditional GAN paper (1411.1784, section 4.1).
 
     Image and one-hot label each pass through a maxout layer of their own (240 units of 5 pieces, 50
-    of 5); a maxout layer of 240 units of 4 pieces joins them, and a linear one makes the logit.
+    of 5); a maxout layer of 240 units of 4 pieces joins them, and a linear one makes the logit. The
+    paper's dropout is .5.
 
         logits = ConditionalMaxoutDiscriminator()(torch.rand(10, 1, 28, 28), torch.arange(10))
-
-    Args:
-        image_units, label_units, joint_units: widths of the maxout layers.
-        dropout: probability that a hidden unit is dropped in training (the paper: .5).
-        unit_range: as in MaxoutDiscriminator.
-        weight_range: as in MLPGenerator.
     """
 
     @checked

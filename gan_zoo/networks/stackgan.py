@@ -5,6 +5,8 @@ What they take and return is described in ``text_to_image``, where their discrim
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from gan_zoo.networks.layers import (
     batch_normed,
     coarse_size,
     count_halvings,
+    halving_blocks,
     initialise_normal,
     join_condition,
 )
@@ -41,20 +44,13 @@ def _residual(width: int) -> Residual:
 class StageOneGenerator(nn.Module):
     """StackGAN's Stage I: noise and condition -> a small map -> doubled to the coarse image.
 
-    A linear layer with batch norm, then nearest-neighbour doublings with 3x3 convolutions, batch
-    norm and ReLU, then a 3x3 convolution and tanh; as in the authors' code, there is a residual
-    block on the first map.
-
         noise, caption = torch.randn(16, 100 + 32), torch.randn(16, 64)
         (coarse,) = StageOneGenerator()(noise, caption).images  # (16, 3, 16, 16)
 
-    Args:
-        latent_dim: length of z; the noise is (B, latent_dim + condition_dim).
-        embedding_dim, condition_dim, augment: as ConditioningAugmentation's.
-        image_size: of the final images.
-        factor: how many times as large the final images are as these, a power of two.
-        base_channels: channels of the last hidden map; they double towards the first (the paper:
-            64, of 1024).
+    A linear layer with batch norm, then nearest-neighbour doublings with 3x3 convolutions, batch
+    norm and ReLU, then a 3x3 convolution and tanh; as in the authors' code, there is a residual
+    block on the first map. The noise is (B, latent_dim + condition_dim). The paper has 64
+    ``base_channels``, and 1024 in the first map.
     """
 
     @checked
@@ -96,20 +92,13 @@ class StageOneGenerator(nn.Module):
 class StageTwoGenerator(nn.Module):
     """StackGAN's Stage II: a coarse image and, again, its caption -> the fine image.
 
-    The image is halved to an inner map, which the condition joins; residual blocks follow, then
-    doublings as in Stage I. There is no noise but conditioning augmentation's.
-
         eps, caption = torch.randn(16, 32), torch.randn(16, 64)
         (fine,) = StageTwoGenerator()(coarse, eps, caption).images  # (16, 3, 32, 32)
 
-    Args:
-        embedding_dim, condition_dim, augment: as ConditioningAugmentation's.
-        image_size: of the fine images.
-        factor: how many times as large the fine images are as the coarse ones.
-        base_channels: channels of the last hidden map.
-        residual_blocks: how many (the paper: 4, or 2 for 128 pixels).
-        encoder_halvings: from the coarse image to the inner map; None for the paper's 2 from 64
-            coarse pixels on, and 1 below.
+    The image is halved ``encoder_halvings`` times (by default the paper's 2 from 64 coarse pixels
+    on, and 1 below) to an inner map, which the condition joins; residual blocks follow (the paper:
+    4, or 2 for 128 pixels), then doublings as in Stage I. There is no noise but conditioning
+    augmentation's.
     """
 
     @checked
@@ -130,16 +119,12 @@ class StageTwoGenerator(nn.Module):
         down = encoder_halvings or (2 if side >= 64 else 1)
         doublings = down + factor.bit_length() - 1
         self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment)
-        layers: list[nn.Module] = [nn.Conv2d(channels, base_channels, 3, 1, 1), nn.ReLU()]
-        width = base_channels
-        for _ in range(down):
-            layers += batch_normed(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.ReLU())
-            width *= 2
-        self.encode = nn.Sequential(*layers)
-        inner = base_channels << doublings
-        self.join = nn.Sequential(
-            *batch_normed(_convolution(width + condition_dim, inner), nn.ReLU())
-        )
+        n, inner = base_channels, base_channels << doublings
+        halved = halving_blocks(n, 2 * n, down, norm_first=True, activation=nn.ReLU)
+        first = [nn.Conv2d(channels, n, 3, 1, 1), nn.ReLU()]
+        self.encode = nn.Sequential(*first, *itertools.chain(*halved))
+        joined = _convolution((n << down) + condition_dim, inner)
+        self.join = nn.Sequential(*batch_normed(joined, nn.ReLU()))
         self.refine = nn.Sequential(
             *(_residual(inner) for _ in range(residual_blocks)),
             *(_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),

@@ -42,10 +42,6 @@ scale_discriminator = functools.partial(
 )
 
 
-def _image_head(width: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.Tanh())
-
-
 class TreeGenerator(nn.Module):
     """StackGAN++'s generator: one trunk of hidden maps that branches into an image at each scale.
 
@@ -55,15 +51,9 @@ class TreeGenerator(nn.Module):
         noise, caption = torch.randn(16, 100 + 32), torch.randn(16, 64)
         images = TreeGenerator()(noise, caption).images  # of 8, 16 and 32 pixels
 
-    Args:
-        latent_dim: length of z; with text the noise is (B, latent_dim + condition_dim).
-        embedding_dim: of the captions; None without text.
-        condition_dim, augment: as ConditioningAugmentation's.
-        image_size: of the finest images.
-        num_scales: 2 or more, each twice as large as the one before; the coarsest has 8 pixels or
-            more.
-        base_channels: channels of the finest hidden map; they double towards the coarser ones.
-        residual_blocks: between two scales (the authors': 2).
+    With text the noise is (B, latent_dim + condition_dim). There are 2 scales or more, each twice
+    as large as the one before; the coarsest has 8 pixels or more. ``residual_blocks`` lie between
+    two scales (the authors': 2).
     """
 
     @checked
@@ -80,36 +70,34 @@ class TreeGenerator(nn.Module):
         augment: bool = True,
     ) -> None:
         super().__init__()
-        coarsest = scale_sizes(image_size, num_scales)[0]
         doublings = count_halvings(image_size) - (num_scales - 1)
-        first = coarsest >> doublings
+        first = scale_sizes(image_size, num_scales)[0] >> doublings
         self.latent_dim = latent_dim
         self.condition = None
-        if embedding_dim is None:
-            condition_dim = 0
-        else:
-            self.condition = ConditioningAugmentation(
-                embedding_dim, condition_dim, augment, gated=True
-            )
-        width = base_channels << (num_scales - 1)
-        inner = width << doublings
+        if embedding_dim is not None:
+            self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment, True)
+        condition_dim = 0 if embedding_dim is None else condition_dim
+        widths = [base_channels << scale for scale in reversed(range(num_scales))]
+        inner = widths[0] << doublings
         to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
         root = nn.Sequential(
             *batch_normed(to_map, nn.GLU(1)),
             nn.Unflatten(1, (inner, first, first)),
             *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
         )
-        self.trunk = nn.ModuleList([root])
-        self.to_image = nn.ModuleList([_image_head(width, channels)])
-        for _ in range(num_scales - 1):
-            branch = nn.Sequential(
+        branches = (
+            nn.Sequential(
                 _gated(width + condition_dim, width),
                 *(_residual(width) for _ in range(residual_blocks)),
                 _gated_doubled(width, width // 2),
             )
-            self.trunk.append(branch)
-            width //= 2
-            self.to_image.append(_image_head(width, channels))
+            for width in widths[:-1]
+        )
+        self.trunk = nn.ModuleList([root, *branches])
+        self.to_image = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.Tanh())
+            for width in widths
+        )
         initialise_orthogonal(self)
         if self.condition is not None:
             self.condition.initialise()
@@ -117,10 +105,9 @@ class TreeGenerator(nn.Module):
     def forward(self, noise: Tensor, caption: Tensor | None = None) -> ScaleImages:
         mean = log_variance = condition = None
         if self.condition is not None:
-            assert caption is not None
-            eps = noise[:, self.latent_dim :]
+            latent, eps = noise[:, : self.latent_dim], noise[:, self.latent_dim :]
             condition, mean, log_variance = self.condition(caption, eps)
-            noise = torch.cat([condition, noise[:, : self.latent_dim]], 1)
+            noise = torch.cat([condition, latent], 1)
         hidden, images = noise, []
         for depth, (branch, to_image) in enumerate(zip(self.trunk, self.to_image, strict=True)):
             if depth and condition is not None:
@@ -136,9 +123,7 @@ class TreeDiscriminators(nn.ModuleList):
         fine = TreeDiscriminators()[-1]
         logits = fine.real(fine.features(torch.rand(16, 3, 32, 32)))  # (16, 1)
 
-    Args:
-        discriminator: image_size -> TextDiscriminator.
-        image_size, num_scales: as TreeGenerator's.
+    ``discriminator`` makes one of an ``image_size``.
     """
 
     @checked

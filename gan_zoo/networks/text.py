@@ -12,17 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_zoo.networks.layers import Chain
 from gan_zoo.ranges import Count, UnfitArgument, checked
 
-# Letters and digits of any script.
-_WORD = re.compile(r"\w+")
 _ABSENT = 0
-_IMAGE_SIDE = 32
 
 
 def words_of(caption: str) -> list[str]:
-    """A caption's words, in order and in lower case."""
-    return _WORD.findall(caption.lower())
+    """A caption's words, in order and in lower case: letters and digits of any script."""
+    return re.findall(r"\w+", caption.lower())
 
 
 class TextEncoder(nn.Module):
@@ -39,11 +37,8 @@ class TextEncoder(nn.Module):
         encoder.learn_vocabulary(["a thin red three", "a thick blue one"])
         embeddings = encoder.encode(["a thick red three"])    # (1, 64)
 
-    Args:
-        embedding_dim: length of an embedding.
-        max_words: size of the vocabulary; the most frequent words are kept.
-        word_dim: length of a word's vector.
-        hidden_dim: units of the GRU.
+    The vocabulary is the ``max_words`` most frequent words; a word's vector has ``word_dim`` values
+    and the GRU ``hidden_dim`` units.
     """
 
     @checked
@@ -85,18 +80,15 @@ class TextEncoder(nn.Module):
     def encode(self, captions: Sequence[str], chunk_size: int = 2000) -> Tensor:
         """Embeddings (N, embedding_dim) of captions, on the encoder's device.
 
-        Raises:
-            ValueError: for a caption without any known word.
+        ValueError for a caption without any known word.
         """
+        for caption in captions:
+            if not any(word in self.vocabulary for word in words_of(caption)):
+                raise ValueError(f"No word of the caption '{caption}' is known.")
         device = self.project.weight.device
-        parts = []
-        for start in range(0, len(captions), chunk_size):
-            tokens = self.tokens(captions[start : start + chunk_size])
-            if not tokens.numel() or not bool(tokens[:, 0].all()):
-                empty = int(tokens.any(1).logical_not().nonzero()[0]) if tokens.numel() else 0
-                raise ValueError(f"No word of the caption '{captions[start + empty]}' is known.")
-            parts.append(self(tokens.to(device)))
-        return torch.cat(parts)
+        starts = range(0, len(captions), chunk_size)
+        chunks = [self.tokens(captions[start : start + chunk_size]) for start in starts]
+        return torch.cat([self(tokens.to(device)) for tokens in chunks])
 
     def artifact(self) -> dict[str, Any]:
         """Plain data that ``text_encoder_from`` makes this encoder of again.
@@ -112,8 +104,8 @@ class TextEncoder(nn.Module):
             "hidden_dim": self.gru.hidden_size,
         }
         weights = {name: p.detach().cpu() for name, p in self.named_parameters()}
-        about = {"kind": "gru", "options": options, "vocabulary": list(self.vocabulary)}
-        return {**about, "weights": weights}
+        words = list(self.vocabulary)
+        return {"kind": "gru", "options": options, "vocabulary": words, "weights": weights}
 
     def get_extra_state(self) -> list[str]:
         return list(self.vocabulary)
@@ -130,13 +122,8 @@ class SentenceTransformerEncoder(nn.Module):
         encoder = SentenceTransformerEncoder("all-MiniLM-L6-v2", embedding_dim=384)
         embeddings = encoder.encode(["a thick red three"])    # (1, 384)
 
-    Args:
-        path: the model's folder.
-        embedding_dim: length of its embeddings.
-
-    Raises:
-        ValueError: if the package is missing.
-        UnfitArgument: if the folder is missing, or the embeddings have another length.
+    ValueError if the package or the folder ``path`` is missing, or the embeddings' length is
+    another than ``embedding_dim``.
     """
 
     @checked
@@ -154,10 +141,8 @@ class SentenceTransformerEncoder(nn.Module):
         model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
         length = len(model.encode("", show_progress_bar=False))
         if length != embedding_dim:
-            raise UnfitArgument(
-                "embedding_dim",
-                f"is {embedding_dim}; it has to be {length}, as in the model in '{path}'.",
-            )
+            problem = f"is {embedding_dim}; it has to be {length}, as in the model in '{path}'."
+            raise UnfitArgument("embedding_dim", problem)
         self.path = Path(path)
         self.embedding_dim = embedding_dim
         # In a list, so that it is no submodule: its weights stay out of checkpoints.
@@ -179,28 +164,23 @@ class SentenceTransformerEncoder(nn.Module):
 def text_encoder_from(artifact: Mapping[str, Any]) -> TextEncoder | SentenceTransformerEncoder:
     """The encoder that ``artifact()`` describes, frozen and on the CPU.
 
-    Builds the two kinds of this module and nothing else, whatever the artifact says.
-
-    Raises:
-        ValueError: for another kind, or data that is not an artifact's.
+    ValueError for a kind that is none of the two here, or data that is not an artifact's.
     """
-    kind = artifact.get("kind")
-    if kind not in ("gru", "sentence_transformers"):
-        raise ValueError(f"'{kind}' is not a kind of text encoder: gru or sentence_transformers.")
-    encoder: TextEncoder | SentenceTransformerEncoder
+    kinds = {"gru": TextEncoder, "sentence_transformers": SentenceTransformerEncoder}
+    kind = str(artifact.get("kind"))
+    if kind not in kinds:
+        raise ValueError(f"'{kind}' is not a kind of text encoder: {' or '.join(kinds)}.")
     try:
+        encoder = kinds[kind](**artifact["options"])
         if kind == "gru":
-            encoder = TextEncoder(**artifact["options"])
             words = {"_extra_state": artifact["vocabulary"]}
             encoder.load_state_dict({**artifact["weights"], **words})
-        else:
-            encoder = SentenceTransformerEncoder(**artifact["options"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"The text encoder is damaged ({error}).") from error
     return encoder.eval().requires_grad_(False)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Chain):
     """Images (B, C, H, W) of any size, resized to 32 pixels -> embeddings (B, embedding_dim).
 
     Trained together with the text encoder; three strided convolutions.
@@ -208,17 +188,13 @@ class ImageEncoder(nn.Module):
 
     @checked
     def __init__(self, channels: Count, embedding_dim: Count, base_channels: Count = 16) -> None:
-        super().__init__()
         n = base_channels
         layers: list[nn.Module] = []
         for width_in, width in ((channels, n), (n, 2 * n), (2 * n, 4 * n)):
             layers += [nn.Conv2d(width_in, width, 4, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
-        self.net = nn.Sequential(
-            *layers, nn.Flatten(), nn.Linear(4 * n * (_IMAGE_SIDE // 8) ** 2, embedding_dim)
-        )
+        super().__init__(*layers, nn.Flatten(), nn.Linear(4 * n * 4**2, embedding_dim))
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.shape[-1] != _IMAGE_SIDE:
-            side = (_IMAGE_SIDE, _IMAGE_SIDE)
-            image = F.interpolate(image, size=side, mode="bilinear", antialias=True)
+        if image.shape[-1] != 32:
+            image = F.interpolate(image, size=(32, 32), mode="bilinear", antialias=True)
         return self.net(image)

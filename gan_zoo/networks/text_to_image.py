@@ -2,7 +2,10 @@
 
 Generators take noise and caption embeddings (B, embedding_dim) and return ``ScaleImages``; images
 are (B, C, H, W) in [-1, 1]. The noise ends with the ``condition_dim`` standard normal values that
-conditioning augmentation adds, where it is on.
+conditioning augmentation adds, where it is on. ``embedding_dim``, ``condition_dim`` and ``augment``
+are ``ConditioningAugmentation``'s; an ``embedding_dim`` of None is for data without captions.
+``image_size`` is that of the final images, which are ``factor`` times, a power of two, as large as
+those that a network makes or judges.
 """
 
 from __future__ import annotations
@@ -27,12 +30,9 @@ from gan_zoo.ranges import Count, checked
 
 
 class ScaleImages(NamedTuple):
-    """What a generator makes of noise and captions.
+    """Images at each of a generator's scales, the coarsest first, and the conditions' distribution.
 
-    Attributes:
-        images: at each of its scales, the coarsest first.
-        mean, log_variance: (B, condition_dim) of the conditions' distribution; None without text
-            or conditioning augmentation.
+    mu and log sigma^2 are (B, condition_dim), or None without text or conditioning augmentation.
     """
 
     images: tuple[Tensor, ...]
@@ -45,11 +45,8 @@ class ConditioningAugmentation(nn.Module):
 
         condition, mean, log_variance = ConditioningAugmentation()(caption, eps)  # (B, 32) each
 
-    Args:
-        embedding_dim: of the captions.
-        condition_dim: of c.
-        augment: False for c = mu(phi).
-        gated: through a gated linear unit, as in StackGAN++'s code; else one linear layer.
+    ``embedding_dim`` and ``condition_dim`` are the lengths of phi and c. Without ``augment``, c =
+    mu(phi). ``gated`` is through a gated linear unit, as in StackGAN++'s code, not a linear layer.
     """
 
     @checked
@@ -74,15 +71,12 @@ class ConditioningAugmentation(nn.Module):
             nn.init.zeros_(self.linear.weight[self.condition_dim : 2 * self.condition_dim])
 
     def forward(self, caption: Tensor, eps: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """c, mu and log sigma^2, each (B, condition_dim), the last two None without augmentation.
+        """c, mu and log sigma^2, each (B, condition_dim) as eps; mu and log sigma^2 may be None.
 
-        Args:
-            caption: (B, embedding_dim).
-            eps: (B, condition_dim) standard normal; unused without augmentation.
+        Without augmentation these are None, and eps, standard normal values, is not used.
         """
         values = self.linear(caption)
-        if self.gated:
-            values = F.glu(values, 1)
+        values = F.glu(values, 1) if self.gated else values
         if not self.augment:
             return values, None, None
         mean, log_variance = values.chunk(2, 1)
@@ -98,28 +92,20 @@ def _keep_variance(linear: nn.Linear) -> None:
 class TextDiscriminator(nn.Module):
     """Says whether images are real, by themselves and together with their captions.
 
-    4x4 convolutions of stride 2 with LeakyReLU(.2), batch norm in all but the first, halve the
-    image to a small map; each logit is read from it after one more layer. The caption is reduced to
-    ``text_dim`` values, which join the map at every place. (The authors' later code joins the
-    generator's mu instead; the paper has this layer.)
-
         discriminator = TextDiscriminator()
         features = discriminator.features(torch.rand(16, 3, 32, 32))
         logits = discriminator.fits(features, torch.randn(16, 64))  # (16, 1)
 
+    4x4 convolutions of stride 2 with LeakyReLU(.2), batch norm in all but the first, halve the
+    image to a small map; each logit is read from it after one more layer. The caption is reduced to
+    ``text_dim`` values (N_d of the paper), which join the map at every place. (The authors' later
+    code joins the generator's mu instead; the paper has this layer.)
+
     Args:
-        image_size: of the final images.
-        embedding_dim: of the captions; None without text.
-        factor: how many times as large the final images are as those it judges.
-        base_channels: channels of the first hidden map; they double with each halving.
-        text_dim: N_d of the paper.
         joint_channels, joint_kernel_size: of the layer that joins image and caption (channels in
             the paper: 512; kernel size in StackGAN: 1, in StackGAN++: 3).
         unconditional: adds a logit for the image by itself; without text there always is one.
         orthogonal: StackGAN++'s initialisation instead of N(0, .02).
-
-    Attributes:
-        image_size: side of the images that it judges.
     """
 
     @checked
@@ -137,22 +123,20 @@ class TextDiscriminator(nn.Module):
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
+        # Side of the images that it judges.
         self.image_size = coarse_size(image_size, factor) if factor > 1 else image_size
         count = count_halvings(image_size) - (factor.bit_length() - 1)
         side, width = self.image_size >> count, base_channels << (count - 1)
         self.body = nn.Sequential(*itertools.chain(*halving_blocks(channels, base_channels, count)))
-        self.alone: nn.Module | None = None
+        alone = unconditional or embedding_dim is None
+        self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten()) if alone else None
         self.text: nn.Sequential | None = None
-        if unconditional or embedding_dim is None:
-            self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten())
         if embedding_dim is not None:
             self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), leaky_relu())
-            joint = nn.Conv2d(
-                width + text_dim, joint_channels, joint_kernel_size, padding="same", bias=False
-            )
-            self.joint = nn.Sequential(
-                *batch_normed(joint, leaky_relu()), nn.Conv2d(joint_channels, 1, side), nn.Flatten()
-            )
+            kernel = joint_kernel_size
+            joint = nn.Conv2d(width + text_dim, joint_channels, kernel, padding="same", bias=False)
+            to_logit = nn.Conv2d(joint_channels, 1, side)
+            self.joint = nn.Sequential(*batch_normed(joint, leaky_relu()), to_logit, nn.Flatten())
         (initialise_orthogonal if orthogonal else initialise_normal)(self)
         if self.text is not None:
             _keep_variance(cast(nn.Linear, self.text[0]))
