@@ -14,20 +14,14 @@ import torch
 
 from gan_zoo.data.base import Part, normalised
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
-from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side
+from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side, refuse_broken
 from gan_zoo.ranges import Count, Decay, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
 
 
 class CaptionedPicture(NamedTuple):
-    """A picture with captions.
-
-    Attributes:
-        name: path of its text file below the captions' folder, without the suffix.
-        picture: its file.
-        captions: one or more.
-    """
+    """A picture's file, its captions, and its text file's path below its folder, without suffix."""
 
     name: str
     picture: Path
@@ -82,8 +76,7 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
     ) -> None:
         options |= {"root": root, "batch_size": batch_size, "image_size": image_size, "name": name}
         super().__init__(**options)
-        self.image_folder = image_folder
-        self.caption_folder = caption_folder
+        self.folders = self.root / image_folder, self.root / caption_folder
         self.test_list = test_list
         self.test_share = test_share
         folders = {"image_folder": image_folder, "caption_folder": caption_folder}
@@ -93,8 +86,7 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
                 raise UnfitArgument(argument, problem)
 
     def load(self) -> None:
-        images, captions = self.root / self.image_folder, self.root / self.caption_folder
-        pictures = described(images, captions, self.when_broken)
+        pictures = described(*self.folders, self.when_broken)
         kinds = {kind: number for number, kind in enumerate(sorted({p.kind for p in pictures}))}
         order = torch.Generator().manual_seed(self.seed)
         test = self._test_names(pictures, list(kinds), order)
@@ -185,21 +177,16 @@ def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedP
             continue
         name = file.relative_to(captions).with_suffix("").as_posix()
         candidates = by_path.get(name) or by_name.get(file.stem, [])
-        problem, lines = "", []
         if not candidates:
             problem = f"describes no picture in '{images}'"
         elif len(candidates) > 1:
             problem = f"may describe '{candidates[0]}' or '{candidates[1]}'"
-        else:
-            lines = _lines(file)
-            problem = "" if lines else "holds no caption"
-        if not problem:
+        elif lines := _lines(file):
             found.append(CaptionedPicture(name, candidates[0], lines))
-        elif when_broken == "stop":
-            advice = f"Remove it, or leave out such files by {WHEN_BROKEN}=skip."
-            raise ValueError(f"'{file}' {problem}. {advice}")
+            continue
         else:
-            log.warning("Left out: '%s' %s.", file, problem)
+            problem = "holds no caption"
+        refuse_broken(f"'{file}' {problem}.", when_broken, WHEN_BROKEN)
     if not found:
         problem = f"has the name of a picture in '{images}'."
         raise ValueError(f"No text file (.txt) in '{captions}' {problem}")

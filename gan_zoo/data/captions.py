@@ -255,14 +255,7 @@ class CaptionDataModule(InMemoryDataModule):
                 return text_encoder_from(torch.load(file, weights_only=True))
         except (FileNotFoundError, NotADirectoryError):
             log.info("Training the text encoder on the captions (kept in '%s').", file)
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            OSError,
-            ValueError,
-            AttributeError,
-        ):
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
             log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
         train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
         try:

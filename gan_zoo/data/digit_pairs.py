@@ -19,7 +19,6 @@ from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.data.pairs import Domain, ImagePair, InMemoryPairs
 from gan_zoo.ranges import Range, Seed, UnfitArgument, checked
 
-_UNKNOWN = -1
 _ANGLE_RANGES = 6
 _CHUNK = 5000
 _Digit = Annotated[int, Range(0, 9)]
@@ -94,9 +93,10 @@ class TwoDomainsDataModule(DigitsDataModule):
         self._domains: dict[Part, Sequence[Domain]] = {}
 
     def load(self) -> None:
-        train, held_out = self.split()
-        self._domains = {"train": train, "val": held_out, "test": self.both(train=False)}
-        self.train = self.pairs(train, training=True)
+        (a, b), held_out = self.split()
+        self._domains = {"train": (a, b), "val": held_out, "test": self.both(train=False)}
+        unlabelled = b._replace(label=torch.full_like(b.label, -1))
+        self.train = self.pairs((a, unlabelled))
         self.val = self.pairs(held_out)
         self.test = self.pairs(self._domains["test"])
 
@@ -122,18 +122,10 @@ class TwoDomainsDataModule(DigitsDataModule):
         images, labels = self.originals(train)
         return Domain(images, labels, torch.arange(len(images)))
 
-    def pairs(self, domains: Sequence[Domain], training: bool = False) -> InMemoryPairs:
-        """The domains as a dataset; in training, without the labels of b."""
-        a, b = (d._replace(data=d.data.expand(-1, self.channels, -1, -1)) for d in domains)
-        if training:
-            b = b._replace(label=torch.full_like(b.label, _UNKNOWN))
-        return self.as_pairs((a, b))
-
-    def as_pairs(self, domains: Sequence[Domain]) -> InMemoryPairs:
-        """Domains of the module's channels, at its size."""
-        return InMemoryPairs(
-            domains, ImagePair, functools.partial(normalised, size=self.image_size)
-        )
+    def pairs(self, domains: Sequence[Domain]) -> InMemoryPairs:
+        """The domains as a dataset, of the module's channels and size."""
+        both = [d._replace(data=d.data.expand(-1, self.channels, -1, -1)) for d in domains]
+        return InMemoryPairs(both, ImagePair, functools.partial(normalised, size=self.image_size))
 
     def shuffled(self, count: int) -> Tensor:
         """The numbers below ``count`` in an order that the seed decides."""
@@ -191,13 +183,11 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
     def source(self, part: Literal["val", "test"] = "test") -> InMemoryPairs:
         pairs = super().source(part)
         assert isinstance(pairs, InMemoryPairs)
-        return self.as_pairs([domain.chosen(slice(0, None, 2)) for domain in (pairs.a, pairs.b)])
+        return self.pairs([domain.chosen(slice(0, None, 2)) for domain in (pairs.a, pairs.b)])
 
     def labelled(self, domain: str, part: Part) -> InMemoryImages:
         images = super().labelled(domain, part)
-        if part == "train":
-            return images
-        rows = slice(1, None, 2)
+        rows = slice(None) if part == "train" else slice(1, None, 2)
         return InMemoryImages(images.images[rows], images.labels[rows], images.image_size)
 
     def evaluator_name(self, domain: str) -> str:

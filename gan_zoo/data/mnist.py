@@ -168,6 +168,7 @@ class DigitsDataModule(InMemoryDataModule):
     """
 
     framed_from = 28
+    has_classes = True
 
     @checked
     def __init__(
@@ -196,10 +197,6 @@ class DigitsDataModule(InMemoryDataModule):
 
     def prepare_data(self) -> None:
         self.name = self.available(self.name, self.root, self.when_unavailable)
-
-    @property
-    def has_classes(self) -> bool:
-        return True
 
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
         """(N, 1, 28, 28) uint8 images and (N,) int64 labels of the classes that are kept."""

@@ -48,12 +48,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 class Paraphrase(NamedTuple):
-    """One way to write a caption.
-
-    Attributes:
-        text: with the attributes' names in braces.
-        words: words of attributes' values in place of those in ``ATTRIBUTES``.
-    """
+    """One way to write a caption: attributes in braces, and words in place of ``ATTRIBUTES``'s."""
 
     text: str
     words: Mapping[str, tuple[str, ...]] = {}
@@ -106,9 +101,8 @@ def stroke_thickness(images: Tensor) -> Tensor:
 def slant_and_size(images: Tensor) -> tuple[Tensor, Tensor]:
     """By second moments of the ink about its centre, of images (N, H, W) in [0, 1], each (N,).
 
-    Returns:
-        The slant, in pixels to the right per pixel of height; and the size, the root mean square
-        distance from the centre, in pixels.
+    The slant is in pixels to the right per pixel of height; the size is the root mean square
+    distance from the centre, in pixels.
     """
     ink = images / images.sum((1, 2), keepdim=True).clamp(min=1e-6)
     y, x = torch.meshgrid(*map(torch.arange, images.shape[1:]), indexing="ij")
@@ -165,19 +159,19 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         images, digits = self.originals(train=True)
         measures = _measured(images)
         bounds = _tercile_bounds(measures, digits)
-        originals = _Originals(images, digits, _thirds(measures, bounds[digits]))
+        originals = [images, digits, _thirds(measures, bounds[digits])]
         if self.train_size is not None:
             random = torch.Generator().manual_seed(self.seed)
-            order = torch.randperm(len(images), generator=random)
-            originals = originals.chosen(order[: self.train_size])
-        count = len(originals.images)
-        end = count - self.validation_size(count)
+            drawn = torch.randperm(len(images), generator=random)[: self.train_size]
+            originals = [tensor[drawn] for tensor in originals]
         self._all_originals = originals
-        self.train = self._part(originals.chosen(slice(end)), 0, training=True)
-        if end < count:
-            self.val = self._part(originals.chosen(slice(end, None)), 1)
+        size = self.validation_size(len(originals[0]))
+        end = len(originals[0]) - size
+        self.train = self._part([tensor[:end] for tensor in originals], 0, training=True)
+        if size:
+            self.val = self._part([tensor[end:] for tensor in originals], 1)
         images, digits = self.originals(train=False)
-        originals = _Originals(images, digits, _thirds(_measured(images), bounds[digits]))
+        originals = [images, digits, _thirds(_measured(images), bounds[digits])]
         self.test = self._part(originals, 2)
         self.held_out = self._part(originals, 3, held_out=True)
         self.caption_rows = self._rows()
@@ -192,8 +186,9 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         return WithoutCaptions(self._part(self._all_originals, 0))
 
     def _part(
-        self, originals: _Originals, number: int, training: bool = False, held_out: bool = False
+        self, originals: list[Tensor], number: int, training: bool = False, held_out: bool = False
     ) -> InMemoryCaptions:
+        """Grey images (N, 1, 28, 28) uint8, their digits (N,) and their ``_thirds``, coloured."""
         images, digits, thirds = originals
         random = torch.Generator().manual_seed(self.seed * 10 + number)
         n = len(images)
@@ -229,17 +224,6 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         return [digits, inks]
 
 
-class _Originals(NamedTuple):
-    """Grey images (N, 1, 28, 28) uint8, their digits (N,) int64, and their ``_thirds``."""
-
-    images: Tensor
-    digits: Tensor
-    thirds: Tensor
-
-    def chosen(self, which: Tensor | slice) -> _Originals:
-        return _Originals(*(field[which] for field in self))
-
-
 def _tercile_bounds(measures: Tensor, digits: Tensor) -> Tensor:
     """(digits, 3, 2) terciles of thickness and slant, (N, 3) measures; of the size by the digit."""
     thirds = torch.tensor([1 / 3, 2 / 3])
@@ -263,18 +247,12 @@ def _measured(images: Tensor) -> Tensor:
 
 
 def written(attributes: Tensor, ways: Tensor) -> Captions:
-    """The captions of images, each different text once.
-
-    Args:
-        attributes: (N, 6) int64 values of ``ATTRIBUTES``.
-        ways: (N, K) int64, which of ``PARAPHRASES``.
-    """
+    """Captions of (N, 6) values of ``ATTRIBUTES`` by (N, K) of ``PARAPHRASES``, int64 numbers."""
     speaks = torch.tensor([paraphrase.mentions for paraphrase in PARAPHRASES])
     # Captions that differ only in what they do not mention are the same.
     said = torch.where(speaks[ways], attributes[:, None], 0)
-    keys, rows = (
-        torch.cat([ways[..., None], said], 2).flatten(0, 1).unique(dim=0, return_inverse=True)
-    )
+    keys = torch.cat([ways[..., None], said], 2).flatten(0, 1)
+    keys, rows = keys.unique(dim=0, return_inverse=True)
     texts = [
         PARAPHRASES[way].of(dict(zip(ATTRIBUTES, values, strict=True)))
         for way, *values in keys.tolist()

@@ -79,13 +79,18 @@ def load_pictures(
             except ValueError as error:
                 if when_broken == "stop":
                     pool.shutdown(cancel_futures=True)
-                    advice = f"Remove it, or leave out such files by {option}=skip."
-                    raise ValueError(f"{error} {advice}") from error
-                log.warning("Left out: %s", error)
+                refuse_broken(str(error), when_broken, option)
     if not pictures:
         advice = "is a picture that Pillow can read: add some, such as PNG or JPEG."
         raise ValueError(f"No file in '{paths[0].parent}' {advice}")
     return read, torch.stack(pictures)
+
+
+def refuse_broken(problem: str, when_broken: str, option: str) -> None:
+    """Raises ValueError for a file under "stop"; warns under "skip". The option is its name."""
+    if when_broken == "stop":
+        raise ValueError(f"{problem} Remove it, or leave out such files by {option}=skip.")
+    log.warning("Left out: %s", problem)
 
 
 def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
@@ -232,6 +237,6 @@ class UnpairedFolderDataModule(PicturesDataModule):
         domains = []
         for of_domain in files:
             _, pixels = self.pictures(of_domain, training)
-            count = torch.arange(len(pixels))
-            domains.append(Domain(pixels, torch.full_like(count, -1), count))
+            origin = torch.arange(len(pixels))
+            domains.append(Domain(pixels, torch.full_like(origin, -1), origin))
         return InMemoryPairs(domains, ImagePair, self.prepare(training))
