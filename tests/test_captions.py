@@ -261,9 +261,7 @@ def test_the_vocabulary_is_the_commonest_words_and_travels_with_the_weights(
     encoder = TextEncoder(embedding_dim=4, max_words=2, word_dim=2, hidden_dim=2)
     encoder.learn_vocabulary(["b a", "a c c b a", "b"])
     assert set(encoder.vocabulary) == {"a", "b"}
-    torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
-    other = TextEncoder(embedding_dim=4, max_words=2, word_dim=2, hidden_dim=2)
-    other.load_state_dict(torch.load(tmp_path / "encoder.pt", weights_only=True))
+    other: Any = text_encoder_from(saved(encoder.artifact(), tmp_path))
     assert other.vocabulary == encoder.vocabulary
     assert torch.equal(other.encode(["b a"]), encoder.encode(["b a"]))
 

@@ -21,12 +21,7 @@ Part = Literal["train", "val", "test"]
 
 
 class ImageBatch(NamedTuple):
-    """A batch of labelled images.
-
-    Attributes:
-        image: (B, C, H, W) float32 in [-1, 1].
-        label: (B,) int64 in [0, number of classes).
-    """
+    """Images (B, C, H, W) float32 in [-1, 1], and their classes (B,) int64, counted from 0."""
 
     image: Tensor
     label: Tensor
@@ -40,11 +35,8 @@ def pass_through(batch: Any) -> Any:
 class BatchSource(Protocol):
     """What fetches whole batches: an InMemoryDataset, or torch's Subset of one."""
 
-    def __len__(self) -> int:
-        """Number of examples."""
-
-    def __getitems__(self, indices: Any) -> Any:
-        """The batch at these indices."""
+    def __len__(self) -> int: ...
+    def __getitems__(self, indices: Any) -> Any: ...
 
 
 class InMemoryDataset(Dataset[Any]):
@@ -67,13 +59,12 @@ class InMemoryDataset(Dataset[Any]):
 
 
 class LabelledDataset(InMemoryDataset):
-    """A dataset of ImageBatch whose labels are known without fetching the images.
-
-    Attributes:
-        labels: (N,) int64; -1 where classes are not known.
-    """
+    """ImageBatches whose labels (N,) int64, -1 where not known, need no fetching of images."""
 
     labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(eq=False, repr=False)
@@ -91,32 +82,26 @@ class InMemoryImages(LabelledDataset):
     labels: Tensor
     image_size: int | None = None
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
         chosen = torch.as_tensor(indices)
-        image = self.images.index_select(0, chosen)
-        image = resized(image, self.image_size or image.shape[-1])
-        return ImageBatch(normalised(image), self.labels.index_select(0, chosen))
+        image = normalised(self.pixels(chosen), self.image_size)
+        return ImageBatch(image, self.labels.index_select(0, chosen))
+
+    def pixels(self, chosen: Tensor) -> Tensor:
+        """(B, C, H, H) uint8 images of these indices."""
+        return self.images.index_select(0, chosen)
 
     def stored(self) -> Iterable[Tensor]:
         return self.images, self.labels
 
 
 class BatchPlan(NamedTuple):
-    """What decides a training batch.
-
-    Attributes:
-        indices: of its examples.
-        seed: of what is drawn for it at random, such as crops and captions.
-    """
+    """A training batch: its examples, and the seed of what is drawn for it, such as crops."""
 
     indices: list[int]
     seed: int
 
 
-@dataclass(eq=False, repr=False)
 class TrainingBatches(Sampler[BatchPlan]):
     """Plans the training batches: whole batches, in a new order each epoch.
 
@@ -127,37 +112,33 @@ class TrainingBatches(Sampler[BatchPlan]):
         count: number of examples.
         batch_size: examples in a batch, in each process.
         seed: decides the orders.
-        rank, world_size: of this process.
-        batches_per_epoch: batches after which the next order begins; None for all.
-        same_order: give every epoch the first one's order, to overfit to its first batches.
-        next_batch: number of the first batch of the next iteration, counted over all epochs.
-
-    Raises:
-        ValueError: for too few examples to give each process a batch.
+        trainer: iteration continues at its iteration, as after resuming; an epoch has as many
+            batches as it trains on. To overfit, every epoch has the first one's order.
     """
 
-    count: int
-    batch_size: int
-    seed: int
-    rank: int = 0
-    world_size: int = 1
-    batches_per_epoch: int | None = None
-    same_order: bool = False
-    next_batch: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, trainer: pl.Trainer | None = None
+    ) -> None:
+        self.count, self.batch_size, self.seed, self.trainer = count, batch_size, seed, trainer
+        self.rank = trainer.global_rank if trainer else 0
+        self.world_size = trainer.world_size if trainer else 1
+        self.same_order = bool(trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
         if not len(self):
             raise ValueError(
-                f"{self.count:,} training images are too few for {self.world_size} batches of "
-                f"dataset.batch_size={self.batch_size}, one for each process."
+                f"{count:,} training images are too few for {self.world_size} batches of "
+                f"dataset.batch_size={batch_size}, one for each process."
             )
+        limit = trainer.limit_train_batches if trainer else 1.0
+        limit = limit if isinstance(limit, int) else int(limit * len(self))
+        self.batches_per_epoch = max(1, min(len(self), limit))
+        self.next_batch = 0
 
     def __len__(self) -> int:
         return self.count // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        length = self.batches_per_epoch or len(self)
-        epoch, first = divmod(self.next_batch, length)
+        next_batch = self.trainer.global_step if self.trainer else self.next_batch
+        epoch, first = divmod(next_batch, self.batches_per_epoch)
         number = 0 if self.same_order else epoch
         random = torch.Generator().manual_seed(derived_seed("order", self.seed, number))
         order = torch.randperm(self.count, generator=random)
@@ -167,14 +148,14 @@ class TrainingBatches(Sampler[BatchPlan]):
                 order[start : start + self.batch_size].tolist(),
                 derived_seed("batch", self.seed, number, batch, self.rank),
             )
-        self.next_batch = (epoch + 1) * length
+        self.next_batch = (epoch + 1) * self.batches_per_epoch
 
 
+@dataclass(eq=False, repr=False)
 class _PlannedBatches(Dataset[Any]):
     """A dataset whose batches are fetched by their plans."""
 
-    def __init__(self, dataset: InMemoryDataset) -> None:
-        self.dataset = dataset
+    dataset: InMemoryDataset
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -185,26 +166,15 @@ class _PlannedBatches(Dataset[Any]):
             return self.dataset.__getitems__(plan.indices)
 
 
-class _TrainingLoader(DataLoader[Any]):
-    """A loader that continues at its trainer's iteration, as after resuming."""
-
-    trainer: pl.Trainer | None = None
-
-    def __iter__(self) -> Any:
-        if self.trainer is not None:
-            self.batch_sampler.next_batch = self.trainer.global_step  # type: ignore[union-attr]
-        return super().__iter__()
-
-
 class InMemoryDataModule(pl.LightningDataModule):
     """Loaders of datasets in memory.
 
     Subclasses set ``train``, ``val`` (None or empty without validation data) and ``test`` (None
-    where there is none) in ``setup``.
+    where there is none) in ``load``.
 
     Args:
         name: of the dataset; folders and runs are named by it.
-        batch_size: examples in a batch, in each process.
+        batch_size: examples (of each domain where there are two) in a batch, in each process.
         num_workers: loader processes; 0 is fastest for data in memory.
         val_size: training examples (of each domain where there are two) held out for validation;
             None for a twelfth, which is 5,000 of MNIST's, 0 for none.
@@ -252,37 +222,24 @@ class InMemoryDataModule(pl.LightningDataModule):
     def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
         """The name of the dataset that a data module with these arguments trains on.
 
-        Raises:
-            ValueError, RuntimeError: for data that is damaged, or that is neither on disk nor can
-                be downloaded.
+        ValueError for damaged data, RuntimeError if it is neither on disk nor can be downloaded.
         """
         return name
 
-    def prepare_data(self) -> None:
-        """Does nothing where data is made or read in ``setup``."""
-
     def setup(self, stage: str | None = None) -> None:
         """Makes the datasets; a second call changes nothing."""
+        if self.train is None:
+            self.load()
+
+    def load(self) -> None:
+        """Sets ``train``, ``val`` and ``test``."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
-        dataset, trainer = self._existing(self.train), self.trainer
-        batches = TrainingBatches(
-            len(dataset),
-            self.batch_size,
-            self.order_seed,
-            trainer.global_rank if trainer else 0,
-            trainer.world_size if trainer else 1,
-            same_order=bool(trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
-        )
-        if trainer:
-            limit = trainer.limit_train_batches
-            share = limit if isinstance(limit, int) else int(limit * len(batches))
-            batches.batches_per_epoch = max(1, min(len(batches), share))
+        dataset = self._existing(self.train)
+        batches = TrainingBatches(len(dataset), self.batch_size, self.order_seed, self.trainer)
         planned = _PlannedBatches(dataset)
-        loader = _TrainingLoader(planned, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
-        loader.trainer = trainer
-        return loader
+        return DataLoader(planned, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._in_order(self.val) if self.val else []
@@ -314,12 +271,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         return self._existing(dataset)
 
     def part(self, part: Part) -> InMemoryDataset:
-        """The training, validation or test set.
-
-        Raises:
-            ValueError: where there is no such part.
-            RuntimeError: before ``setup``.
-        """
+        """The training, validation or test set; ValueError where there is no such part."""
         self._existing(self.train)
         dataset: InMemoryDataset | None = getattr(self, part)
         if dataset:
@@ -335,17 +287,12 @@ class InMemoryDataModule(pl.LightningDataModule):
         """The images of a domain with their classes, -1 where these are not known.
 
         Generated images are measured against these. "train" are the images that are trained on,
-        without augmentation; "val" are held out of the training images.
-
-        Raises:
-            ValueError: where there are none.
+        without augmentation; "val" are held out of these. ValueError where there are none.
         """
         dataset = self.part(part)
         if not isinstance(dataset, LabelledDataset):
-            raise ValueError(
-                f"{self.name} has no images to measure generated ones against: choose a dataset of "
-                "images."
-            )
+            problem = "has no images to measure generated ones against: choose a dataset of images."
+            raise ValueError(f"{self.name} {problem}")
         return dataset
 
     def evaluator_images(self, domain: str, train: bool) -> LabelledDataset:
@@ -374,8 +321,7 @@ class InMemoryDataModule(pl.LightningDataModule):
     def validation_size(self, count: int, least: int | None = None) -> int:
         """How many of ``count`` training examples are held out for validation.
 
-        Raises:
-            ValueError: if fewer than ``least`` are left to train on, by default a batch.
+        ValueError if fewer than ``least`` are left to train on, by default a batch.
         """
         size = count // 12 if self.val_size is None else self.val_size
         least = self.batch_size if least is None else least
@@ -428,6 +374,7 @@ def resized(images: Tensor, size: int) -> Tensor:
     return scaled.clamp_(0, 255)
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Bytes, or floats in [0, 255], to [-1, 1]: (x - .5) / .5 of x = byte / 255."""
+def normalised(images: Tensor, size: int | None = None) -> Tensor:
+    """Bytes, or floats in [0, 255], to [-1, 1]: (x - .5) / .5 of x = byte / 255; resized first."""
+    images = images if size is None else resized(images, size)
     return (images - 127.5).div_(127.5)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from gan_zoo.data.base import Part
+from gan_zoo.data.base import Part, normalised
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
-from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side
+from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side, refuse_broken
 from gan_zoo.ranges import Count, Decay, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
 
 
 class CaptionedPicture(NamedTuple):
-    """A picture with captions.
-
-    Attributes:
-        name: path of its text file below the captions' folder, without the suffix.
-        picture: its file.
-        captions: one or more.
-    """
+    """A picture's file, its captions, and its text file's path below its folder, without suffix."""
 
     name: str
     picture: Path
@@ -51,21 +48,14 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         batch = data.examples()
 
     Args:
-        root: the folder that holds the two.
-        image_folder, caption_folder: their names.
+        image_folder, caption_folder: names of the folders in ``root``.
         test_list: a text file that names the test set, a class or a picture a line; looked for in
             ``root`` too. None to draw classes by the seed.
         test_share: share of the classes to draw.
-        image_size: side in pixels of what networks see.
-        batch_size: pictures in a batch, in each process.
-        name: of the dataset.
-        options: CaptionDataModule's and PicturesDataModule's; ``load_size`` is 76 / 64 of
-            image_size by default, as in StackGAN's authors' code, and ``when_broken`` also applies
-            to captions without a picture and pictures without a caption.
-
-    Raises:
-        ValueError: for an argument out of its range, a folder that is missing or empty, a list that
-            names what is not there, or a broken file under "stop".
+        root, image_size, batch_size, name, options: CaptionDataModule's and PicturesDataModule's;
+            ``load_size`` is 76 / 64 of image_size by default, as in StackGAN's authors' code, and
+            ``when_broken`` also applies to captions without a picture and pictures without a
+            caption.
     """
 
     load_ratio = 76 / 64
@@ -86,22 +76,17 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
     ) -> None:
         options |= {"root": root, "batch_size": batch_size, "image_size": image_size, "name": name}
         super().__init__(**options)
-        self.image_folder = image_folder
-        self.caption_folder = caption_folder
+        self.folders = self.root / image_folder, self.root / caption_folder
         self.test_list = test_list
         self.test_share = test_share
-        for argument in ("image_folder", "caption_folder"):
-            folder = getattr(self, argument)
+        folders = {"image_folder": image_folder, "caption_folder": caption_folder}
+        for argument, folder in folders.items():
             if not (self.root / folder).is_dir():
                 problem = f"is '{folder}'; there is no folder '{folder}' in '{root}'."
                 raise UnfitArgument(argument, problem)
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
-        pictures = described(
-            self.root / self.image_folder, self.root / self.caption_folder, self.when_broken
-        )
+    def load(self) -> None:
+        pictures = described(*self.folders, self.when_broken)
         kinds = {kind: number for number, kind in enumerate(sorted({p.kind for p in pictures}))}
         order = torch.Generator().manual_seed(self.seed)
         test = self._test_names(pictures, list(kinds), order)
@@ -114,7 +99,6 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
             self.val = self._part(train[end:], kinds)
         if test:
             self.test = self._part([p for p in pictures if p.name in test], kinds)
-        self.prepare_captions()
 
     @property
     def has_classes(self) -> bool:
@@ -126,7 +110,9 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
 
     def labelled(self, domain: str, part: Part) -> WithoutCaptions:
         # Without the augmentation of training pictures.
-        return WithoutCaptions(*super().labelled(domain, part).parts, prepare=self.scaled)
+        prepare = functools.partial(normalised, size=self.image_size)
+        (captioned,) = super().labelled(domain, part).parts
+        return WithoutCaptions(dataclasses.replace(captioned, prepare=prepare))
 
     def _test_names(
         self, pictures: Sequence[CaptionedPicture], kinds: list[str], order: torch.Generator
@@ -139,20 +125,17 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         file = file if file.is_file() else self.root / file
         if not file.is_file():
             raise ValueError(f"dataset.test_list='{self.test_list}' is not a file.")
-        lines = _lines(file)
-        by_line: dict[str, set[str]] = {}
+        by_line: defaultdict[str, set[str]] = defaultdict(set)
         for p in pictures:
             for said in (p.kind, p.name, p.name.rpartition("/")[2]):
-                by_line.setdefault(said, set()).add(p.name)
+                by_line[said].add(p.name)
         names: set[str] = set()
-        for line in lines:
-            stem = line.rpartition(".")[0] if line not in by_line else line
-            if stem not in by_line:
-                raise ValueError(
-                    f"dataset.test_list='{file}' names '{line}', which is neither a class nor a "
-                    "picture here."
-                )
-            names |= by_line[stem]
+        for line in _lines(file):
+            found = by_line.get(line) or by_line.get(line.rpartition(".")[0])
+            if not found:
+                problem = f"names '{line}', which is neither a class nor a picture here."
+                raise ValueError(f"dataset.test_list='{file}' {problem}")
+            names |= found
         if len(names) == len(pictures):
             raise ValueError(f"dataset.test_list='{file}' leaves no picture to train on.")
         return names
@@ -169,66 +152,46 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         most = max(len(p.captions) for p in pictures)
         # Shorter lists of captions are repeated.
         of_image = [[row[p.captions[i % len(p.captions)]] for i in range(most)] for p in pictures]
-        captions = Captions(
-            texts, torch.ones(len(texts), 1, dtype=torch.bool), torch.tensor(of_image)
-        )
-        return InMemoryCaptions(
-            (pixels,),
-            self.prepare(training),
-            labels,
-            labels[:, None],
-            captions,
-            self.captions_averaged,
-            training,
-        )
+        mentions = torch.ones(len(texts), 1, dtype=torch.bool)
+        captions = Captions(texts, mentions, torch.tensor(of_image))
+        source = ((pixels,), self.prepare(training), labels, labels[:, None], captions)
+        return InMemoryCaptions(*source, self.captions_averaged, training)
 
 
-def described(images: Path, captions: Path, when_broken: str = "stop") -> list[CaptionedPicture]:
+def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedPicture]:
     """The pictures that text files describe, in the order of the text files' names.
 
     Args:
         images, captions: the folders of the pictures and of the text files.
-        when_broken: what to do about a text file that does not fit: "stop" or "skip".
-
-    Raises:
-        ValueError: where there is none; under "stop" for a text file that belongs to no picture or
-            to several, or that is empty.
+        when_broken: what to do about a text file that is empty, or belongs to no picture or to
+            several: "stop", with ValueError, or "skip", with a warning.
     """
-    by_path: dict[str, list[Path]] = {}
-    by_name: dict[str, list[Path]] = {}
+    by_path: defaultdict[str, list[Path]] = defaultdict(list)
+    by_name: defaultdict[str, list[Path]] = defaultdict(list)
     for file in _files_below(images):
-        path = file.relative_to(images).with_suffix("").as_posix()
-        by_path.setdefault(path, []).append(file)
-        by_name.setdefault(file.stem, []).append(file)
+        by_path[file.relative_to(images).with_suffix("").as_posix()].append(file)
+        by_name[file.stem].append(file)
     found, count = [], sum(map(len, by_path.values()))
     for file in _files_below(captions):
         if file.suffix != ".txt":
             continue
         name = file.relative_to(captions).with_suffix("").as_posix()
         candidates = by_path.get(name) or by_name.get(file.stem, [])
-        problem, lines = "", []
         if not candidates:
             problem = f"describes no picture in '{images}'"
         elif len(candidates) > 1:
             problem = f"may describe '{candidates[0]}' or '{candidates[1]}'"
-        else:
-            lines = _lines(file)
-            problem = "" if lines else "holds no caption"
-        if not problem:
+        elif lines := _lines(file):
             found.append(CaptionedPicture(name, candidates[0], lines))
-        elif when_broken == "stop":
-            raise ValueError(
-                f"'{file}' {problem}. Remove it, or leave out such files by {WHEN_BROKEN}=skip."
-            )
+            continue
         else:
-            log.warning("Left out: '%s' %s.", file, problem)
+            problem = "holds no caption"
+        refuse_broken(f"'{file}' {problem}.", when_broken, WHEN_BROKEN)
     if not found:
-        raise ValueError(
-            f"No text file (.txt) in '{captions}' has the name of a picture in '{images}'."
-        )
-    if count > len(found):
-        log.warning("%d pictures in '%s' have no captions and are left out.",
-                    count - len(found), images)  # fmt: skip
+        problem = f"has the name of a picture in '{images}'."
+        raise ValueError(f"No text file (.txt) in '{captions}' {problem}")
+    if left_out := count - len(found):
+        log.warning("%d pictures in '%s' have no captions and are left out.", left_out, images)
     return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import itertools
 import logging
 import pickle
 from collections.abc import Callable, Iterable, Sequence
@@ -18,24 +18,20 @@ from torch.utils.data import DataLoader
 from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryDataset, LabelledDataset, Part
 from gan_zoo.files import atomic_write
 from gan_zoo.losses import joint_embedding
-from gan_zoo.networks.text import ImageEncoder, TextEncoder
+from gan_zoo.networks.text import ImageEncoder, TextEncoder, text_encoder_from
 from gan_zoo.ranges import Count, Range, Seed, checked
 
 log = logging.getLogger(__name__)
 
-# Part of a cached encoder's name: raise it with any change to how encoders are trained.
-_TRAINING = 1
+# Part of a cached encoder's name: raise it with any change to how encoders are trained or kept.
+_TRAINING = 2
 _ENCODER_BATCH = 100
 
 
 class CaptionBatch(NamedTuple):
-    """A batch of images with the embeddings of captions.
+    """Images (B, C, H, W) float32 in [-1, 1], and their classes (B,) int64.
 
-    Attributes:
-        image: (B, C, H, W) float32 in [-1, 1].
-        label: (B,) int64 class; a caption of one class is wrong for an image of another.
-        caption: (B, E) float32 embedding of a caption of the image.
-        wrong_caption: (B, E) embedding of a caption of an image of another class.
+    Captions are embeddings (B, E) float32: of the image's own, and of one of another class's image.
     """
 
     image: Tensor
@@ -75,10 +71,6 @@ class InMemoryCaptions(InMemoryDataset):
         averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
         embeddings: (M, E) of the captions, as ``embed`` sets them.
-
-    Raises:
-        ValueError: if an image has fewer captions than are to be averaged, or if all training
-            images have one label, so that no caption is wrong.
     """
 
     images: Sequence[Tensor]
@@ -101,9 +93,9 @@ class InMemoryCaptions(InMemoryDataset):
         self._count = self.labels.bincount()
         self._start = self._count.cumsum(0) - self._count
         if self.training and int(self._count.max()) == len(self.labels):
+            advice = "text-to-image models need captions of two classes or more."
             raise ValueError(
-                "All images are of one class, so that no caption is wrong for any: text-to-image "
-                "models need captions of two classes or more."
+                f"All images are of one class, so that no caption is wrong for any: {advice}"
             )
 
     def __len__(self) -> int:
@@ -114,12 +106,9 @@ class InMemoryCaptions(InMemoryDataset):
             raise RuntimeError("Call embed() before asking for batches with captions.")
         chosen = torch.as_tensor(indices)
         label = self.labels.index_select(0, chosen)
-        return CaptionBatch(
-            self.image(chosen),
-            label,
-            self._embedding(chosen),
-            self._embedding(self.of_other_label(label)),
-        )
+        image, caption = self.image(chosen), self._embedding(chosen, self.embeddings)
+        wrong = self._embedding(self.of_other_label(label), self.embeddings)
+        return CaptionBatch(image, label, caption, wrong)
 
     def image(self, chosen: Tensor) -> Tensor:
         """The images at these indices, as batches hold them."""
@@ -145,53 +134,33 @@ class InMemoryCaptions(InMemoryDataset):
         self.embeddings = encoder.encode(self.captions.texts).cpu()
 
     def stored(self) -> Iterable[Tensor]:
+        texts = bytearray("\n".join(self.captions.texts).encode())
         yield from (*self.images, self.labels, self.attributes, *self.captions[1:])
-        yield torch.frombuffer(
-            bytearray("\n".join(self.captions.texts).encode()), dtype=torch.uint8
-        )
+        yield torch.frombuffer(texts, dtype=torch.uint8)
 
-    def _embedding(self, chosen: Tensor) -> Tensor:
-        assert self.embeddings is not None
+    def _embedding(self, chosen: Tensor, embeddings: Tensor) -> Tensor:
         rows = self.captions.of_image.index_select(0, chosen)
         if self.training:
-            order = torch.rand(rows.shape).topk(self.averaged, 1).indices
-            rows = rows.gather(1, order)
-        else:
-            rows = rows[:, : self.averaged]
-        return self.embeddings[rows].mean(1)
+            rows = rows.gather(1, torch.rand(rows.shape).topk(self.averaged, 1).indices)
+        return embeddings[rows[:, : self.averaged]].mean(1)
 
 
 class WithoutCaptions(LabelledDataset):
-    """The images and labels of captioned datasets, one after the other.
+    """The images and labels of captioned datasets, one after the other."""
 
-    Args:
-        parts: the datasets.
-        prepare: in place of the datasets' own.
-    """
-
-    def __init__(
-        self, *parts: InMemoryCaptions, prepare: Callable[..., Tensor] | None = None
-    ) -> None:
-        self.parts = [copy.copy(part) for part in parts]
-        for part in self.parts:
-            part.prepare = prepare or part.prepare
+    def __init__(self, *parts: InMemoryCaptions) -> None:
+        self.parts = parts
         self.labels = torch.cat([part.labels for part in parts])
-        self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        self._part = torch.cat([torch.full_like(p.labels, n) for n, p in enumerate(parts)])
+        self._row = torch.cat([torch.arange(len(part)) for part in parts])
 
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
         chosen = torch.as_tensor(indices)
-        which = torch.bucketize(chosen, self._ends, right=True)
-        images, places = [], []
-        for number, part in enumerate(self.parts):
-            here = (which == number).nonzero()[:, 0]
-            if len(here):
-                images.append(part.image(chosen[here] - (self._ends[number] - len(part))))
-                places.append(here)
-        order = torch.cat(places).argsort()
-        return ImageBatch(torch.cat(images)[order], self.labels[chosen])
+        which, rows = self._part[chosen], self._row[chosen]
+        images = torch.cat([p.image(rows[which == n]) for n, p in enumerate(self.parts)])
+        # Where each image, here in the order of the parts, has its place.
+        places = which.argsort(stable=True).argsort()
+        return ImageBatch(images[places], self.labels[chosen])
 
     def stored(self) -> Iterable[Tensor]:
         for part in self.parts:
@@ -203,7 +172,7 @@ class CaptionDataModule(InMemoryDataModule):
 
     A ``TextEncoder`` is trained on the training images and captions in ``setup``, with the
     joint-embedding loss that StackGAN's authors trained theirs with. It is then frozen, and its
-    weights are kept in ``cache_dir`` under a hash of everything that decides them.
+    ``artifact()`` is kept in ``cache_dir`` under a hash of everything that decides it.
 
     A model takes the encoder of these captions, ``text_encoder``, when fitting starts, and its
     checkpoints carry ``text_encoder.artifact()``. A model that is resumed or evaluated brings that
@@ -251,6 +220,11 @@ class CaptionDataModule(InMemoryDataModule):
         assert isinstance(dataset, InMemoryCaptions)
         return [dataset.texts(i)[0] for i in range(min(self.num_examples, len(dataset)))]
 
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is None:
+            super().setup(stage)
+            self.embed_with(self._trained(self.text_encoder).eval().requires_grad_(False))
+
     def parts(self) -> list[InMemoryCaptions]:
         """All datasets of this module."""
         return [d for d in (self.train, self.val, self.test) if isinstance(d, InMemoryCaptions)]
@@ -266,23 +240,30 @@ class CaptionDataModule(InMemoryDataModule):
         for part in self.parts():
             part.embed(encoder)
 
-    def prepare_captions(self) -> None:
-        """Trains an untrained encoder, or restores it from the cache, and encodes all captions."""
-        encoder = self.text_encoder
-        if isinstance(encoder, TextEncoder) and not encoder.vocabulary:
-            assert isinstance(self.train, InMemoryCaptions)
-            file = self.cache_dir / f"text-encoder-{self._encoder_hash(encoder)}.pt"
-            if not _restored(encoder, file):
-                log.info("Training the text encoder on the captions (kept in '%s').", file)
-                train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
-                _keep(encoder, file)
-        self.embed_with(encoder.eval().requires_grad_(False))
-
-    def _encoder_hash(self, encoder: TextEncoder) -> str:
+    def _trained(self, encoder: nn.Module) -> nn.Module:
+        """An untrained TextEncoder trained, or restored from the cache; others as they are."""
+        if not isinstance(encoder, TextEncoder) or encoder.vocabulary:
+            return encoder
+        assert isinstance(self.train, InMemoryCaptions)
         shapes = [tuple(weight.shape) for weight in encoder.parameters()]
         kind = type(encoder).__qualname__
         about = (self.checksum(), kind, shapes, self.encoder_steps, self.seed, _TRAINING)
-        return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        file = self.cache_dir / f"text-encoder-{digest}.pt"
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return text_encoder_from(torch.load(file, weights_only=True))
+        except (FileNotFoundError, NotADirectoryError):
+            log.info("Training the text encoder on the captions (kept in '%s').", file)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+            log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
+        train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
+        try:
+            with atomic_write(file) as aside:
+                torch.save(encoder.artifact(), aside)
+        except OSError as error:
+            log.warning("The text encoder could not be kept for the next run: %s", error)
+        return encoder
 
 
 def train_text_encoder(
@@ -319,42 +300,18 @@ def train_text_encoder(
             collate_fn=torch.as_tensor,
         )
         encoder.train()
-        done = 0
-        while done < steps:
-            for chosen in order:
-                column = torch.randint(captions.of_image.shape[1], (size,))
-                row = captions.of_image[chosen, column]
-                attributes = dataset.attributes[chosen]
-                agrees = attributes[:, None] == attributes[None]
-                describes = (agrees | ~captions.mentions[row][None]).all(2)
-                known = tokens[row]
-                known = known[:, : int(known.ne(0).sum(1).max())]
-                optimizer.zero_grad()
-                loss = joint_embedding(images(dataset.image(chosen)), encoder(known), describes)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                if done == steps:
-                    break
+        epochs = itertools.chain.from_iterable(itertools.repeat(order))
+        for chosen in itertools.islice(epochs, steps):
+            column = torch.randint(captions.of_image.shape[1], (size,))
+            row = captions.of_image[chosen, column]
+            attributes = dataset.attributes[chosen]
+            agrees = attributes[:, None] == attributes[None]
+            describes = (agrees | ~captions.mentions[row][None]).all(2)
+            known = tokens[row]
+            known = known[:, : int(known.ne(0).sum(1).max())]
+            optimizer.zero_grad()
+            loss = joint_embedding(images(dataset.image(chosen)), encoder(known), describes)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     log.info("The text encoder's joint-embedding loss came to %.3f.", loss.item())
-
-
-def _restored(encoder: TextEncoder, file: Path) -> bool:
-    """Loads the encoder's weights from the file; whether that worked."""
-    if not file.is_file():
-        return False
-    try:
-        encoder.load_state_dict(torch.load(file, weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
-        log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
-        return False
-    return True
-
-
-def _keep(encoder: TextEncoder, file: Path) -> None:
-    try:
-        with atomic_write(file) as aside:
-            torch.save(encoder.state_dict(), aside)
-    except OSError as error:
-        log.warning("The text encoder could not be kept for the next run: %s", error)

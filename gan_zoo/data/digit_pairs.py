@@ -6,6 +6,7 @@ only, so that no true pair is trained on; validation and test images come with t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,23 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_zoo.data.base import InMemoryImages, Part, framed, normalised, resized
+from gan_zoo.data.base import InMemoryImages, Part, framed, normalised
 from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.data.pairs import Domain, ImagePair, InMemoryPairs
 from gan_zoo.ranges import Range, Seed, UnfitArgument, checked
 
-_UNKNOWN = -1
 _ANGLE_RANGES = 6
 _CHUNK = 5000
 _Digit = Annotated[int, Range(0, 9)]
 
 
 def edges(images: Tensor) -> Tensor:
-    """CoGAN's edge rule (1606.07536, its authors' code): 3x3 dilation minus the image.
-
-    Args:
-        images: (N, 1, H, W) uint8.
-    """
+    """CoGAN's edge rule (1606.07536, its authors' code): 3x3 dilation minus (N, 1, H, W) uint8."""
     # The CPU has no max pooling of uint8.
     chunks = [F.max_pool2d(x.float(), 3, 1, 1).to(torch.uint8) - x for x in images.split(_CHUNK)]
     return torch.cat(chunks)
@@ -45,14 +41,11 @@ def colored(images: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
 
     Args:
         images: (N, 1 or 3, H, W) uint8, grey.
-        palette: two or more colours (red, green, blue) in 0..255, evenly spaced.
+        palette: two or more colours (red, green, blue) in 0..255, evenly spaced, that give no two
+            grey values the same colour, so that the map has an inverse.
 
     Returns:
         (N, 3, H, W) uint8.
-
-    Raises:
-        ValueError: for a palette of another shape, or one that gives two grey values the same
-            colour, so that the map has no inverse.
     """
     colours = torch.as_tensor(palette, dtype=torch.float32)
     if colours.dim() != 2 or colours.shape[1] != 3 or len(colours) < 2:
@@ -60,9 +53,8 @@ def colored(images: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
     table = F.interpolate(colours.T[None], size=256, mode="linear", align_corners=True)[0].T
     table = table.round().clamp(0, 255).to(torch.uint8)
     if len(table.unique(dim=0)) < 256:
-        raise ValueError(
-            "The palette gives several grey values one colour: choose colours further apart."
-        )
+        problem = "gives several grey values one colour: choose colours further apart."
+        raise ValueError(f"The palette {problem}")
     return torch.cat([table[x[:, 0].long()].permute(0, 3, 1, 2) for x in images.split(_CHUNK)])
 
 
@@ -87,7 +79,6 @@ class TwoDomainsDataModule(DigitsDataModule):
     """What the data modules of two domains of digits share.
 
     Args:
-        task: second part of the dataset's title; "edges" makes ``mnist_edges``.
         seed: decides which original feeds which domain.
         options: DigitsDataModule's.
     """
@@ -96,18 +87,16 @@ class TwoDomainsDataModule(DigitsDataModule):
     domains = ("a", "b")
 
     @checked
-    def __init__(self, *, task: str, seed: Seed = 0, **options: Any) -> None:
+    def __init__(self, *, seed: Seed = 0, **options: Any) -> None:
         super().__init__(**options)
-        self.task = task
         self.seed = seed
         self._domains: dict[Part, Sequence[Domain]] = {}
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
-        train, held_out = self.split()
-        self._domains = {"train": train, "val": held_out, "test": self.both(train=False)}
-        self.train = self.pairs(train, training=True)
+    def load(self) -> None:
+        (a, b), held_out = self.split()
+        self._domains = {"train": (a, b), "val": held_out, "test": self.both(train=False)}
+        unlabelled = b._replace(label=torch.full_like(b.label, -1))
+        self.train = self.pairs((a, unlabelled))
         self.val = self.pairs(held_out)
         self.test = self.pairs(self._domains["test"])
 
@@ -121,36 +110,30 @@ class TwoDomainsDataModule(DigitsDataModule):
 
     def labelled(self, domain: str, part: Part) -> InMemoryImages:
         self.part(part)
-        return self.images(self._domains[part]["ab".index(domain)])
+        return self._images(self._domains[part], domain)
 
     def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
         if not train:
             return self.labelled(domain, "test")
-        return self.images(self.both(train=True)["ab".index(domain)])
+        return self._images(self.both(train=True), domain)
 
     def digits(self, train: bool) -> Domain:
         """The digits of the classes that are kept, (N, 1, 28, 28)."""
         images, labels = self.originals(train)
         return Domain(images, labels, torch.arange(len(images)))
 
-    def pairs(self, domains: Sequence[Domain], training: bool = False) -> InMemoryPairs:
-        """The domains as a dataset; in training, without the labels of b."""
-        a, b = (d._replace(data=d.data.expand(-1, self.channels, -1, -1)) for d in domains)
-        if training:
-            b = b._replace(label=torch.full_like(b.label, _UNKNOWN))
-        return InMemoryPairs((a, b), ImagePair, self._prepared)
-
-    def images(self, domain: Domain) -> InMemoryImages:
-        """A domain's images, as they are in pairs, with their classes."""
-        pixels = domain.data.expand(-1, self.channels, -1, -1)
-        return InMemoryImages(pixels, domain.label, self.image_size)
+    def pairs(self, domains: Sequence[Domain]) -> InMemoryPairs:
+        """The domains as a dataset, of the module's channels and size."""
+        both = [d._replace(data=d.data.expand(-1, self.channels, -1, -1)) for d in domains]
+        return InMemoryPairs(both, ImagePair, functools.partial(normalised, size=self.image_size))
 
     def shuffled(self, count: int) -> Tensor:
         """The numbers below ``count`` in an order that the seed decides."""
         return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        return normalised(resized(images, self.image_size))
+    def _images(self, domains: Sequence[Domain], domain: str) -> InMemoryImages:
+        images, labels, _ = domains["ab".index(domain)]
+        return self.as_dataset(images, labels)
 
 
 class MappedDigitsDataModule(TwoDomainsDataModule):
@@ -165,27 +148,23 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
         data.prepare_data()
         data.setup()
 
-    Attributes:
-        aligned: whether validation and test images correspond.
-
     Args:
         counterpart: the map, (N, 1, 28, 28) uint8 -> (N, 1 or 3, 28, 28) uint8.
         options: TwoDomainsDataModule's.
 
-    Raises:
-        UnfitArgument: if the map makes colours and channels is 1.
+    Attributes:
+        aligned: whether validation and test images correspond.
     """
 
     aligned = True
+    task = "mapped"
 
     @checked
     def __init__(self, *, counterpart: Callable[[Tensor], Tensor], **options: Any) -> None:
         super().__init__(**options)
         self.counterpart = counterpart
         if counterpart(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).shape[1] > self.channels:
-            problem = (
-                f"is {self.channels}; it has to be 3, as the map of this dataset makes colours."
-            )
+            problem = "is 1; it has to be 3, as the map of this dataset makes colours."
             raise UnfitArgument("channels", problem)
 
     def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
@@ -204,14 +183,11 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
     def source(self, part: Literal["val", "test"] = "test") -> InMemoryPairs:
         pairs = super().source(part)
         assert isinstance(pairs, InMemoryPairs)
-        translated = [domain.chosen(slice(0, None, 2)) for domain in (pairs.a, pairs.b)]
-        return InMemoryPairs(translated, ImagePair, self._prepared)
+        return self.pairs([domain.chosen(slice(0, None, 2)) for domain in (pairs.a, pairs.b)])
 
     def labelled(self, domain: str, part: Part) -> InMemoryImages:
         images = super().labelled(domain, part)
-        if part == "train":
-            return images
-        rows = slice(1, None, 2)
+        rows = slice(None) if part == "train" else slice(1, None, 2)
         return InMemoryImages(images.images[rows], images.labels[rows], images.image_size)
 
     def evaluator_name(self, domain: str) -> str:
@@ -235,25 +211,22 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         data.setup()
 
     Args:
-        task: second part of the dataset's title.
-        digits: the classes of a and b.
+        digits: the classes of a and b, different ones.
         max_angle: in degrees.
         options: TwoDomainsDataModule's.
-
-    Raises:
-        UnfitArgument: for equal digits.
     """
+
+    task = "rotated"
 
     @checked
     def __init__(
         self,
         *,
-        task: str = "rotated",
         digits: tuple[_Digit, _Digit] = (3, 5),
         max_angle: Annotated[float, Range(0, 180, above=True)] = 75.0,
         **options: Any,
     ) -> None:
-        super().__init__(task=task, **options)
+        super().__init__(**options)
         if digits[0] == digits[1]:
             raise UnfitArgument("digits", f"is {list(digits)}; they have to be different ones.")
         self.classes = tuple(digits)
@@ -267,10 +240,10 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
     def both(self, train: bool) -> Sequence[Domain]:
         return [self._domain(digit, train) for digit in self.classes]
 
-    def images(self, domain: Domain) -> InMemoryImages:
-        share = (domain.label / self.max_angle + 1) / 2
+    def as_dataset(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        share = (labels / self.max_angle + 1) / 2
         ranges = (share * _ANGLE_RANGES).long().clamp(0, _ANGLE_RANGES - 1)
-        return super().images(domain._replace(label=ranges))
+        return super().as_dataset(images, ranges)
 
     def _domain(self, digit: int, train: bool) -> Domain:
         digits = self.digits(train)

@@ -27,9 +27,8 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         radius_a, radius_b: of the circles.
         std: standard deviation of each mode.
         num_points: training points of each domain; there are as many test points.
-        batch_size, val_size, name: as InMemoryDataModule's.
         seed: decides the points.
-        options: InMemoryDataModule's.
+        batch_size, val_size, name, options: InMemoryDataModule's.
     """
 
     batch_type = PointPair
@@ -58,9 +57,7 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         self.num_points = num_points
         self.seed = seed
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def load(self) -> None:
         size = self.validation_size(self.num_points)
         random = torch.Generator().manual_seed(self.seed)
         centres = (self.centres_a, self.centres_b)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import logging
 import os
-import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,68 +57,68 @@ def available_dataset(
         name: of the dataset; "digits" needs no files.
         root: torchvision's data folder, which holds ``MNIST/raw`` and the like.
         when_unavailable: if neither disk nor network has the dataset, "digits" falls back on the
-            stand-in with a warning, and "error" raises.
+            stand-in with a warning, and "error" raises RuntimeError.
 
     Returns:
         The name of the dataset to train on: ``name``, or "digits".
 
     Raises:
-        ValueError: for an unknown name, or for files that are not the dataset's.
-        RuntimeError: if the dataset is unavailable and ``when_unavailable`` is "error".
+        ValueError: for files that are not the dataset's.
     """
     if name == STAND_IN:
         return name
     raw = _raw_folder(name, root)
-    if all((raw / file).exists() for file in _FILES):
-        _verify(name, raw)
-        return name
-    try:
-        with fetched(raw, Path(root)) as aside:
-            TORCHVISION_DATASETS[name](str(aside), download=True)
-            _verify(name, _raw_folder(name, aside))
-    except (OSError, RuntimeError) as error:
-        return stood_in(name, raw, when_unavailable, error)
+    files = [raw / file for file in _FILES]
+    download = functools.partial(TORCHVISION_DATASETS[name], download=True)  # type: ignore[misc]
+    if downloaded(name, Path(root), files, download, when_unavailable) == STAND_IN:
+        return STAND_IN
+    _verify(name, raw)
     return name
 
 
-def stood_in(name: str, folder: Path, when_unavailable: str, error: Exception) -> str:
-    """Falls back on the stand-in, with a warning, and returns its name.
+def downloaded(
+    name: str,
+    root: Path,
+    files: Sequence[Path],
+    download: Callable[[str], object],
+    when_unavailable: str,
+) -> str:
+    """Downloads a dataset if files are missing; see ``available_dataset``.
 
-    Raises:
-        RuntimeError: if ``when_unavailable`` is "error".
+    Args:
+        files: in one folder below ``root``, to which they move once all are complete.
+        download: to the folder that it is given.
     """
-    reason = (
-        f"{name} is not in '{folder}' and could not be downloaded there "
-        f"({' '.join(str(error).split()) or type(error).__name__})."
-    )
-    if when_unavailable == "error":
-        raise RuntimeError(
-            f"{reason} Put its files there, or name the data folder by GAN_ZOO_DATA_DIR."
-        ) from error
-    log.warning(
-        "%s\nTRAINING ON THE STAND-IN 'digits' INSTEAD: scikit-learn's 1,797 small digits. "
-        "dataset.when_unavailable=error stops here instead.",
-        reason,
-    )
-    return STAND_IN
-
-
-@contextmanager
-def fetched(folder: Path, root: Path) -> Iterator[Path]:
-    """A temporary folder to download to; its files move to ``folder`` once all are complete."""
-    root.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+    folder = files[0].parent
+    if all(file.exists() for file in files):
+        return name
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
     try:
-        yield aside
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in aside.rglob("*"):
-            if file.is_file():
-                os.replace(file, folder / file.name)
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=root) as aside:
+            download(aside)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in Path(aside).rglob("*"):
+                if file.is_file():
+                    os.replace(file, folder / file.name)
+    except (OSError, RuntimeError) as error:
+        reason = (
+            f"{name} is not in '{folder}' and could not be downloaded there "
+            f"({' '.join(str(error).split()) or type(error).__name__})."
+        )
+        if when_unavailable == "error":
+            advice = "Put its files there, or name the data folder by GAN_ZOO_DATA_DIR."
+            raise RuntimeError(f"{reason} {advice}") from error
+        log.warning(
+            "%s\nTRAINING ON THE STAND-IN 'digits' INSTEAD: scikit-learn's 1,797 small digits. "
+            "dataset.when_unavailable=error stops here instead.",
+            reason,
+        )
+        return STAND_IN
     finally:
         socket.setdefaulttimeout(before)
-        shutil.rmtree(aside, ignore_errors=True)
+    return name
 
 
 def _raw_folder(name: str, root: str | Path) -> Path:
@@ -131,22 +130,19 @@ def _verify(name: str, raw: Path) -> None:
         path = raw / file
         header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
         expected = len(header) + torch.Size(shape).numel()
-        problem = ""
-        if path.stat().st_size != expected:
-            problem = f"has {path.stat().st_size:,} bytes instead of {expected:,}"
+        content = path.read_bytes()
+        if len(content) != expected:
+            problem = f"has {len(content):,} bytes instead of {expected:,}"
+        elif not content.startswith(header):
+            problem = "does not begin with the header of its kind"
+        elif name == "mnist" and hashlib.md5(content).hexdigest() != md5:
+            problem = "has another checksum than the original"
+        elif name != "mnist" and not _matches_archive(name, content, path):
+            problem = "differs from the compressed original beside it"
         else:
-            content = path.read_bytes()
-            if not content.startswith(header):
-                problem = "does not begin with the header of its kind"
-            elif name == "mnist" and hashlib.md5(content).hexdigest() != md5:
-                problem = "has another checksum than the original"
-            elif name != "mnist" and not _matches_archive(name, content, path):
-                problem = "differs from the compressed original beside it"
-        if problem:
-            raise ValueError(
-                f"The {name} file '{path}' {problem}. Delete it and its neighbours to have them "
-                "downloaded again."
-            )
+            continue
+        advice = "Delete it and its neighbours to have them downloaded again."
+        raise ValueError(f"The {name} file '{path}' {problem}. {advice}")
 
 
 def _matches_archive(name: str, content: bytes, path: Path) -> bool:
@@ -160,18 +156,19 @@ class DigitsDataModule(InMemoryDataModule):
     """What the data modules of MNIST and similar datasets share: the images.
 
     Args:
-        name: of the dataset.
         root: data folder in torchvision's layout; missing files are downloaded there.
-        batch_size: images in a batch (of each domain where there are two), in each process.
         image_size: side in pixels. 28 is native, up to 32 is padded with background, all others
             are resized (antialiased bilinear).
         channels: 1 for grey, 3 to repeat the grey.
         num_classes: keep only the images with labels below this.
         when_unavailable: see available_dataset.
-        options: InMemoryDataModule's.
+        task: second part of the dataset's title; "edges" makes ``mnist_edges``. None for the
+            class's own.
+        name, batch_size, options: InMemoryDataModule's.
     """
 
     framed_from = 28
+    has_classes = True
 
     @checked
     def __init__(
@@ -183,6 +180,7 @@ class DigitsDataModule(InMemoryDataModule):
         channels: Literal[1, 3] = 1,
         num_classes: Annotated[int, Range(1, 10)] = 10,
         when_unavailable: WhenUnavailable = STAND_IN,
+        task: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(name, batch_size, **options)
@@ -191,23 +189,23 @@ class DigitsDataModule(InMemoryDataModule):
         self.channels = channels
         self.num_classes = num_classes
         self.when_unavailable = when_unavailable
+        self.task = type(self).task if task is None else task
 
     @classmethod
     def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
         return available_dataset(name, root, when_unavailable)  # type: ignore[arg-type]
 
     def prepare_data(self) -> None:
-        """Downloads what is missing; raises available_dataset's errors."""
         self.name = self.available(self.name, self.root, self.when_unavailable)
-
-    @property
-    def has_classes(self) -> bool:
-        return True
 
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
         """(N, 1, 28, 28) uint8 images and (N,) int64 labels of the classes that are kept."""
         images, labels = load_images(self.name, self.root, train)
         return of_classes(images[:, None], labels, self.num_classes)
+
+    def as_dataset(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        """Images (N, 1 or 3, H, H) uint8, of the module's channels and size."""
+        return InMemoryImages(images.expand(-1, self.channels, -1, -1), labels, self.image_size)
 
 
 class MNISTDataModule(DigitsDataModule):
@@ -220,32 +218,24 @@ class MNISTDataModule(DigitsDataModule):
         data = MNISTDataModule(name="mnist", root="data")
         pl.Trainer(max_steps=1000).fit(model, datamodule=data)
 
-    Args and errors: DigitsDataModule's.
+    Arguments are DigitsDataModule's.
     """
 
     batch_type = ImageBatch
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def load(self) -> None:
         images, labels = self.originals(train=True)
         end = len(images) - self.validation_size(len(images))
-        self.train = self._part(images[:end], labels[:end])
-        self.val = self._part(images[end:], labels[end:])
-        self.test = self._part(*self.originals(train=False))
+        self.train = self.as_dataset(images[:end], labels[:end])
+        self.val = self.as_dataset(images[end:], labels[end:])
+        self.test = self.as_dataset(*self.originals(train=False))
 
     def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
-        return self._part(*self.originals(train))
-
-    def _part(self, images: Tensor, labels: Tensor) -> InMemoryImages:
-        repeated = images.expand(-1, self.channels, -1, -1)
-        return InMemoryImages(repeated, labels, self.image_size)
+        return self.as_dataset(*self.originals(train))
 
 
 def of_classes(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The images and labels whose label is below ``num_classes``, of 10."""
-    if num_classes == 10:
-        return images, labels
+    """The images and labels whose label is below ``num_classes``."""
     kept = labels < num_classes
     return images[kept], labels[kept]
 

@@ -48,12 +48,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 class Paraphrase(NamedTuple):
-    """One way to write a caption.
-
-    Attributes:
-        text: with the attributes' names in braces.
-        words: words of attributes' values in place of those in ``ATTRIBUTES``.
-    """
+    """One way to write a caption: attributes in braces, and words in place of ``ATTRIBUTES``'s."""
 
     text: str
     words: Mapping[str, tuple[str, ...]] = {}
@@ -106,9 +101,8 @@ def stroke_thickness(images: Tensor) -> Tensor:
 def slant_and_size(images: Tensor) -> tuple[Tensor, Tensor]:
     """By second moments of the ink about its centre, of images (N, H, W) in [0, 1], each (N,).
 
-    Returns:
-        The slant, in pixels to the right per pixel of height; and the size, the root mean square
-        distance from the centre, in pixels.
+    The slant is in pixels to the right per pixel of height; the size is the root mean square
+    distance from the centre, in pixels.
     """
     ink = images / images.sum((1, 2), keepdim=True).clamp(min=1e-6)
     y, x = torch.meshgrid(*map(torch.arange, images.shape[1:]), indexing="ij")
@@ -134,29 +128,26 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         data.setup()    # trains the encoder
 
     Args:
-        task: second part of the dataset's title.
-        name: of the digits.
         train_size: number of training digits to use, drawn by the seed; None for all.
-        channels: of the images, which are in colour.
-        options: CaptionDataModule's and DigitsDataModule's.
+        name, channels, options: CaptionDataModule's and DigitsDataModule's.
 
     Attributes:
         held_out_inks: (10,) the ink that each digit lacks.
         held_out: the test digits in those inks.
     """
 
+    task = "captions"
+
     @checked
     def __init__(
         self,
         *,
-        task: str = "captions",
         name: Literal["mnist", "digits"] = "mnist",
         train_size: Annotated[int, Range(1, 60000)] | None = None,
         channels: Literal[3] = 3,
         **options: Any,
     ) -> None:
         super().__init__(name=name, channels=channels, **options)
-        self.task = task
         self.train_size = train_size
         self.held_out: InMemoryCaptions | None = None
         random = torch.Generator().manual_seed(self.seed)
@@ -164,28 +155,25 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         inks = [torch.randperm(len(INKS), generator=random) for _ in range(2)]
         self.held_out_inks = torch.cat(inks)[:10]
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def load(self) -> None:
         images, digits = self.originals(train=True)
         measures = _measured(images)
-        thirds = _Thirds(measures, digits)
-        originals = _Originals(images, digits, thirds(measures, digits))
+        bounds = _tercile_bounds(measures, digits)
+        originals = [images, digits, _thirds(measures, bounds[digits])]
         if self.train_size is not None:
             random = torch.Generator().manual_seed(self.seed)
-            order = torch.randperm(len(images), generator=random)
-            originals = originals.chosen(order[: self.train_size])
-        count = len(originals.images)
-        end = count - self.validation_size(count)
+            drawn = torch.randperm(len(images), generator=random)[: self.train_size]
+            originals = [tensor[drawn] for tensor in originals]
         self._all_originals = originals
-        self.train = self._part(originals.chosen(slice(end)), 0, training=True)
-        if end < count:
-            self.val = self._part(originals.chosen(slice(end, None)), 1)
+        size = self.validation_size(len(originals[0]))
+        end = len(originals[0]) - size
+        self.train = self._part([tensor[:end] for tensor in originals], 0, training=True)
+        if size:
+            self.val = self._part([tensor[end:] for tensor in originals], 1)
         images, digits = self.originals(train=False)
-        originals = _Originals(images, digits, thirds(_measured(images), digits))
+        originals = [images, digits, _thirds(_measured(images), bounds[digits])]
         self.test = self._part(originals, 2)
         self.held_out = self._part(originals, 3, held_out=True)
-        self.prepare_captions()
         self.caption_rows = self._rows()
 
     def parts(self) -> list[InMemoryCaptions]:
@@ -198,8 +186,9 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         return WithoutCaptions(self._part(self._all_originals, 0))
 
     def _part(
-        self, originals: _Originals, number: int, training: bool = False, held_out: bool = False
+        self, originals: list[Tensor], number: int, training: bool = False, held_out: bool = False
     ) -> InMemoryCaptions:
+        """Grey images (N, 1, 28, 28) uint8, their digits (N,) and their ``_thirds``, coloured."""
         images, digits, thirds = originals
         random = torch.Generator().manual_seed(self.seed * 10 + number)
         n = len(images)
@@ -217,15 +206,9 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             spread = torch.rand(n, 3, generator=random) * 2 - 1
             named = torch.tensor(list(palette.values()), dtype=torch.float32)[which]
             colours.append((named + COLOUR_SPREAD * spread).clamp(0, 255))
-        return InMemoryCaptions(
-            (images, *colours),
-            self._coloured,
-            digits * len(INKS) + ink,
-            attributes,
-            written(attributes, ways.topk(_CAPTIONS_PER_IMAGE, 1).indices),
-            self.captions_averaged,
-            training,
-        )
+        captions = written(attributes, ways.topk(_CAPTIONS_PER_IMAGE, 1).indices)
+        source = ((images, *colours), self._coloured, digits * len(INKS) + ink, attributes)
+        return InMemoryCaptions(*source, captions, self.captions_averaged, training)
 
     def _coloured(self, images: Tensor, ink: Tensor, ground: Tensor) -> Tensor:
         share = resized(images, self.image_size) / 255
@@ -241,51 +224,17 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         return [digits, inks]
 
 
-class _Originals(NamedTuple):
-    """Grey digits with what captions mention.
-
-    Attributes:
-        images: (N, 1, 28, 28) uint8.
-        digits: (N,) int64.
-        thirds: (N, 3) int64 terciles of thickness, slant and size, from 0 to 2.
-    """
-
-    images: Tensor
-    digits: Tensor
-    thirds: Tensor
-
-    def chosen(self, which: Tensor | slice) -> _Originals:
-        """Those of these rows."""
-        return _Originals(*(field[which] for field in self))
+def _tercile_bounds(measures: Tensor, digits: Tensor) -> Tensor:
+    """(digits, 3, 2) terciles of thickness and slant, (N, 3) measures; of the size by the digit."""
+    thirds = torch.tensor([1 / 3, 2 / 3])
+    thickness, slant = (measure.quantile(thirds) for measure in measures[:, :2].unbind(1))
+    sizes = [measures[digits == d, 2].quantile(thirds) for d in range(int(digits.max()) + 1)]
+    return torch.stack([torch.stack([thickness, slant, size]) for size in sizes])
 
 
-class _Thirds:
-    """Thickness, slant and size as 0, 1 or 2, by terciles of some images.
-
-    Args:
-        measures: (N, 3) of these images, as ``_measured`` gives them.
-        digits: (N,) int64.
-    """
-
-    def __init__(self, measures: Tensor, digits: Tensor) -> None:
-        thickness, slant, size = measures.unbind(1)
-        thirds = torch.tensor([1 / 3, 2 / 3])
-        self.thickness = thickness.quantile(thirds)
-        self.slant = slant.quantile(thirds)
-        kept = range(int(digits.max()) + 1)
-        self.size = torch.stack([size[digits == digit].quantile(thirds) for digit in kept])
-
-    def __call__(self, measures: Tensor, digits: Tensor) -> Tensor:
-        """(N, 3) int64 of images with these measures."""
-        thickness, slant, size = measures.T.contiguous()
-        return torch.stack(
-            [
-                torch.bucketize(thickness, self.thickness),
-                torch.bucketize(slant, self.slant),
-                (size[:, None] > self.size[digits]).sum(1),
-            ],
-            1,
-        )
+def _thirds(measures: Tensor, bounds: Tensor) -> Tensor:
+    """(N, 3) int64, from 0 to 2: measures (N, 3) by their bounds (N, 3, 2)."""
+    return (measures[..., None] > bounds).sum(2)
 
 
 def _measured(images: Tensor) -> Tensor:
@@ -298,18 +247,12 @@ def _measured(images: Tensor) -> Tensor:
 
 
 def written(attributes: Tensor, ways: Tensor) -> Captions:
-    """The captions of images, each different text once.
-
-    Args:
-        attributes: (N, 6) int64 values of ``ATTRIBUTES``.
-        ways: (N, K) int64, which of ``PARAPHRASES``.
-    """
+    """Captions of (N, 6) values of ``ATTRIBUTES`` by (N, K) of ``PARAPHRASES``, int64 numbers."""
     speaks = torch.tensor([paraphrase.mentions for paraphrase in PARAPHRASES])
     # Captions that differ only in what they do not mention are the same.
     said = torch.where(speaks[ways], attributes[:, None], 0)
-    keys, rows = (
-        torch.cat([ways[..., None], said], 2).flatten(0, 1).unique(dim=0, return_inverse=True)
-    )
+    keys = torch.cat([ways[..., None], said], 2).flatten(0, 1)
+    keys, rows = keys.unique(dim=0, return_inverse=True)
     texts = [
         PARAPHRASES[way].of(dict(zip(ATTRIBUTES, values, strict=True)))
         for way, *values in keys.tolist()

@@ -14,7 +14,7 @@ from torchvision.datasets import USPS
 
 from gan_zoo.data.base import resized
 from gan_zoo.data.digit_pairs import TwoDomainsDataModule
-from gan_zoo.data.mnist import STAND_IN, fetched, of_classes, stood_in
+from gan_zoo.data.mnist import STAND_IN, downloaded, of_classes
 from gan_zoo.data.pairs import Domain
 from gan_zoo.ranges import Count, checked
 
@@ -33,24 +33,24 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
         data.setup()
 
     Args:
-        task: second part of the dataset's title.
         swap: USPS is domain a and MNIST b.
         size_a, size_b: number of training images of each, drawn by the seed; None for all. CoGAN's
             protocol has 2,000 of MNIST and 1,800 of USPS.
         options: TwoDomainsDataModule's.
     """
 
+    task = "usps"
+
     @checked
     def __init__(
         self,
         *,
-        task: str = "usps",
         swap: bool = False,
         size_a: Count | None = None,
         size_b: Count | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(task=task, **options)
+        super().__init__(**options)
         self.swap = swap
         self.sizes = (size_a, size_b)
 
@@ -92,36 +92,30 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
 def available_usps(root: str | Path, when_unavailable: str = STAND_IN) -> str:
     """Verifies USPS's files in ``root``/USPS, and downloads them if they are missing.
 
-    Returns:
-        "usps"; "digits" where it is unavailable and ``when_unavailable`` allows the stand-in.
-
-    Raises:
-        ValueError: for files that are not USPS.
-        RuntimeError: if it is unavailable and ``when_unavailable`` is "error".
+    Returns "usps", or "digits"; see ``available_dataset``.
     """
+
+    def download(aside: str) -> None:
+        for train in (True, False):
+            USPS(aside, train=train, download=True)
+
     root = Path(root)
-    folder = root / "USPS"
-    files = [folder / USPS.split_list[split][1] for split in ("train", "test")]
-    if not all(file.exists() for file in files):
-        try:
-            with fetched(folder, root) as aside:
-                for train in (True, False):
-                    USPS(str(aside), train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            return stood_in("usps", folder, when_unavailable, error)
+    files = [_file(root, train) for train in (True, False)]
+    if downloaded("usps", root, files, download, when_unavailable) == STAND_IN:
+        return STAND_IN
     for train in (True, False):
         load_usps(root, train)
     return "usps"
 
 
+def _file(root: Path, train: bool) -> Path:
+    return root / "USPS" / USPS.split_list["train" if train else "test"][1]
+
+
 @functools.cache
 def load_usps(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """(N, 1, 16, 16) uint8 images and (N,) int64 labels; N is 7,291 in training, 2,007 in the test.
-
-    Raises:
-        ValueError: for a file that is not USPS's.
-    """
-    file = root / "USPS" / USPS.split_list["train" if train else "test"][1]
+    """(N, 1, 16, 16) uint8 images and (N,) int64 labels; ValueError for another file's."""
+    file = _file(root, train)
     try:
         data = USPS(str(file.parent), train=train)
     except (OSError, ValueError, IndexError, EOFError) as error:

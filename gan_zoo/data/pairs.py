@@ -13,12 +13,10 @@ from gan_zoo.data.base import InMemoryDataset
 
 
 class ImagePair(NamedTuple):
-    """A batch of images of two domains; whether they correspond depends on the dataset.
+    """Images of two domains, (B, C, H, W) float32 in [-1, 1]; some datasets' correspond.
 
-    Attributes:
-        a, b: (B, C, H, W) float32 in [-1, 1].
-        label_a, label_b: (B,) int64 classes; -1 where they are not known, as of b in training. Of
-            rotated digits the float32 angles in degrees.
+    Labels are (B,) int64 classes; -1 where they are not known, as of b in training. Of rotated
+    digits they are the float32 angles in degrees.
     """
 
     a: Tensor
@@ -28,12 +26,7 @@ class ImagePair(NamedTuple):
 
 
 class PointPair(NamedTuple):
-    """A batch of points of two domains.
-
-    Attributes:
-        a, b: (B, 2) float32.
-        label_a, label_b: (B,) int64 modes that the points come from.
-    """
+    """Points of two domains, (B, 2) float32, and the (B,) int64 modes that they come from."""
 
     a: Tensor
     b: Tensor

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
-from gan_zoo.data.base import InMemoryDataModule, InMemoryImages, Part, normalised, resized
+from gan_zoo.data.base import InMemoryDataModule, InMemoryImages, Part, normalised
 from gan_zoo.data.pairs import Domain, ImagePair, InMemoryPairs
 from gan_zoo.ranges import Count, Range, UnfitArgument, checked, refuse_unfit
 
@@ -30,10 +31,7 @@ def load_picture(path: Path, size: int, channels: int) -> Tensor:
     """A picture's middle square, scaled to the size: (C, size, size) uint8.
 
     Converted to grey or RGB by ``channels``; transparency becomes white, 16-bit grey is scaled to
-    8 bits, and the EXIF orientation is applied.
-
-    Raises:
-        ValueError: for a file that is not a picture, or is a damaged one.
+    8 bits, and the EXIF orientation is applied. ValueError for what is no picture, or is damaged.
     """
     try:
         with Image.open(path) as file:
@@ -45,13 +43,11 @@ def load_picture(path: Path, size: int, channels: int) -> Tensor:
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture)
             picture = picture.convert("L" if channels == 1 else "RGB")
-            picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.array(picture))
+            return pil_to_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, (PermissionError, FileNotFoundError)):
             raise
         raise ValueError(f"'{path}' is not a picture that Pillow can read.") from error
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
 def load_pictures(
@@ -70,37 +66,31 @@ def load_pictures(
         option: the user's name of ``when_broken``.
 
     Raises:
-        ValueError: for an unknown ``when_broken``, for a broken file under "stop", or if no file
-            could be read.
+        ValueError: for a broken file under "stop", or if no file could be read.
     """
     refuse_unfit(option, when_broken, WhenBroken)
-    load = functools.partial(_picture_or_error, size=size, channels=channels)
     read, pictures = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, result in zip(paths, pool.map(load, paths), strict=True):
-            if isinstance(result, Tensor):
+        results = [pool.submit(load_picture, path, size, channels) for path in paths]
+        for path, result in zip(paths, results, strict=True):
+            try:
+                pictures.append(result.result())
                 read.append(path)
-                pictures.append(result)
-            elif when_broken == "stop":
-                pool.shutdown(cancel_futures=True)
-                raise ValueError(
-                    f"{result} Remove it, or leave out such files by {option}=skip."
-                ) from result
-            else:
-                log.warning("Left out: %s", result)
+            except ValueError as error:
+                if when_broken == "stop":
+                    pool.shutdown(cancel_futures=True)
+                refuse_broken(str(error), when_broken, option)
     if not pictures:
-        raise ValueError(
-            f"No file in '{paths[0].parent}' is a picture that Pillow can read: add some, such as "
-            "PNG or JPEG."
-        )
+        advice = "is a picture that Pillow can read: add some, such as PNG or JPEG."
+        raise ValueError(f"No file in '{paths[0].parent}' {advice}")
     return read, torch.stack(pictures)
 
 
-def _picture_or_error(path: Path, size: int, channels: int) -> Tensor | ValueError:
-    try:
-        return load_picture(path, size, channels)
-    except ValueError as error:
-        return error
+def refuse_broken(problem: str, when_broken: str, option: str) -> None:
+    """Raises ValueError for a file under "stop"; warns under "skip". The option is its name."""
+    if when_broken == "stop":
+        raise ValueError(f"{problem} Remove it, or leave out such files by {option}=skip.")
+    log.warning("Left out: %s", problem)
 
 
 def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
@@ -125,16 +115,14 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
 def files_in(folder: Path, option: str = "dataset.root") -> list[Path]:
     """A folder's files in alphabetical order, without hidden ones.
 
-    Raises:
-        ValueError: if there is no such folder, or it holds no file; names the option that gives it.
+    Without folder or files ValueError names the option that gives the folder.
     """
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}': {option} has to name one with pictures.")
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     if not files:
-        raise ValueError(
-            f"The folder '{folder}' holds no pictures: put some there, or give another {option}."
-        )
+        advice = f"put some there, or give another {option}."
+        raise ValueError(f"The folder '{folder}' holds no pictures: {advice}")
     return files
 
 
@@ -169,23 +157,18 @@ class PicturesDataModule(InMemoryDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        load_size = round(image_size * self.load_ratio) if load_size is None else load_size
-        refuse_unfit("load_size", load_size, Annotated[int, Range(image_size, 8192)])
+        self.load_size = round(image_size * self.load_ratio) if load_size is None else load_size
+        refuse_unfit("load_size", self.load_size, Annotated[int, Range(image_size, 8192)])
         self.root = Path(root)
         self.image_size = image_size
-        self.load_size = load_size
         self.channels = channels
         self.flip = flip
         self.when_broken = when_broken
 
     def pictures(self, files: Sequence[Path], training: bool) -> tuple[list[Path], Tensor]:
-        """The files that could be read, and their pixels; errors as load_pictures'."""
+        """The files that could be read, and their pixels."""
         size = self.load_size if training else self.image_size
         return load_pictures(files, size, self.channels, self.when_broken, WHEN_BROKEN)
-
-    def scaled(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, C, H, H) uint8 as networks see them, without augmentation."""
-        return normalised(resized(pictures, self.image_size))
 
     def prepare(self, training: bool) -> Callable[[Tensor], Tensor]:
         """The function that makes a batch's images of such pixels."""
@@ -205,17 +188,8 @@ class UnpairedFolderDataModule(PicturesDataModule):
         data.setup()
         batch = data.examples()    # an ImagePair
 
-    Args:
-        root: the folder that holds the four.
-        batch_size: pictures of each domain in a batch, in each process.
-        image_size: side in pixels of what networks see.
-        name: of the dataset.
-        options: PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as in
-            CycleGAN's authors' code.
-
-    Raises:
-        ValueError: for an argument out of its range, a folder that is missing or empty, or a broken
-            picture under "stop".
+    Arguments are PicturesDataModule's; ``load_size`` is 286 / 256 of image_size by default, as in
+    CycleGAN's authors' code.
     """
 
     batch_type = ImagePair
@@ -238,9 +212,7 @@ class UnpairedFolderDataModule(PicturesDataModule):
                 wanted = "it has to hold trainA and trainB, and may hold testA and testB."
                 raise UnfitArgument("root", f"is '{root}', which has no folder {part}; {wanted}")
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def load(self) -> None:
         files = [files_in(self.root / folder) for folder in ("trainA", "trainB")]
         self.validation_size(max(map(len, files)))
         sizes = [self.validation_size(len(f), least=1) for f in files]
@@ -248,8 +220,9 @@ class UnpairedFolderDataModule(PicturesDataModule):
             self.val = self._pairs([f[-n:] for f, n in zip(files, sizes, strict=True)])
             files = [f[:-n] for f, n in zip(files, sizes, strict=True)]
         self.train = self._pairs(files, training=True)
-        if all((self.root / folder).is_dir() for folder in ("testA", "testB")):
-            self.test = self._pairs([files_in(self.root / folder) for folder in ("testA", "testB")])
+        tests = [self.root / folder for folder in ("testA", "testB")]
+        if all(folder.is_dir() for folder in tests):
+            self.test = self._pairs([files_in(folder) for folder in tests])
 
     def labelled(self, domain: str, part: Part) -> InMemoryImages:
         if part == "test" and self.train and not self.test:
@@ -257,14 +230,13 @@ class UnpairedFolderDataModule(PicturesDataModule):
                 f"{self.name} has no test pictures to measure generated ones against: put some in "
                 f"testA and testB in '{self.root}'."
             )
-        pairs = self.part(part)
-        pictures: Domain = getattr(pairs, domain)
+        pictures: Domain = getattr(self.part(part), domain)
         return InMemoryImages(pictures.data, pictures.label, self.image_size)
 
     def _pairs(self, files: Sequence[Sequence[Path]], training: bool = False) -> InMemoryPairs:
         domains = []
         for of_domain in files:
             _, pixels = self.pictures(of_domain, training)
-            count = torch.arange(len(pixels))
-            domains.append(Domain(pixels, torch.full_like(count, -1), count))
+            origin = torch.arange(len(pixels))
+            domains.append(Domain(pixels, torch.full_like(origin, -1), origin))
         return InMemoryPairs(domains, ImagePair, self.prepare(training))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from gan_zoo.data.base import ImageBatch, InMemoryImages, LabelledDataset, normalised, resized
+from gan_zoo.data.base import ImageBatch, InMemoryImages
 from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.ranges import Range, Seed, UnfitArgument, checked
 
@@ -16,35 +17,21 @@ _CHANNELS = 3
 _Size = Annotated[int, Range(1, 10**7)]
 
 
-class StackedImages(LabelledDataset):
-    """Images of three digits each, put together as batches are fetched.
+@dataclass(eq=False, repr=False, kw_only=True)
+class StackedImages(InMemoryImages):
+    """Images of three of the digits ``images`` each, put together as batches are fetched.
 
     Args:
-        digits: (M, 1, H, H) uint8.
-        classes: (M,) int64.
         stacks: (N, 3) int64, which digits are an image's red, green and blue.
-        base: number of classes; a label is the three classes as the digits of a number to it.
-        image_size: side to pad or resize to, in pixels.
     """
 
-    def __init__(
-        self, digits: Tensor, classes: Tensor, stacks: Tensor, base: int, image_size: int
-    ) -> None:
-        self.digits = digits
-        self.stacks = stacks
-        self.labels = (classes[stacks] * torch.tensor([base**2, base, 1])).sum(1)
-        self.image_size = image_size
+    stacks: Tensor
 
-    def __len__(self) -> int:
-        return len(self.stacks)
-
-    def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
-        chosen = torch.as_tensor(indices)
-        images = self.digits[:, 0][self.stacks[chosen]]
-        return ImageBatch(normalised(resized(images, self.image_size)), self.labels[chosen])
+    def pixels(self, chosen: Tensor) -> Tensor:
+        return self.images[:, 0][self.stacks[chosen]]
 
     def stored(self) -> Iterable[Tensor]:
-        return self.digits, self.stacks, self.labels
+        return self.images, self.stacks, self.labels
 
 
 class StackedMNISTDataModule(DigitsDataModule):
@@ -62,17 +49,14 @@ class StackedMNISTDataModule(DigitsDataModule):
         data.setup()
 
     Args:
-        task: second part of the dataset's title.
         num_classes: of the images, a cube: 1000 for all digits, 8 for zeros and ones.
         train_size, test_size: number of images; training images include the validation set.
         seed: decides which digits are stacked.
         options: DigitsDataModule's.
-
-    Raises:
-        UnfitArgument: as DigitsDataModule, or for a number of classes that is no cube.
     """
 
     batch_type = ImageBatch
+    task = "stacked"
     measured_images = 26_000
     per_channel = True
 
@@ -80,7 +64,6 @@ class StackedMNISTDataModule(DigitsDataModule):
     def __init__(
         self,
         *,
-        task: str = "stacked",
         num_classes: Annotated[int, Range(1, 1000)] = 1000,
         train_size: _Size = 128_000,
         test_size: _Size = 26_000,
@@ -93,14 +76,11 @@ class StackedMNISTDataModule(DigitsDataModule):
             cubes = "it has to be a cube: 1000 for all digits, 8 for zeros and ones."
             raise UnfitArgument("num_classes", f"is {num_classes}; {cubes}")
         super().__init__(num_classes=base, channels=channels, **options)
-        self.task = task
         self.train_size = train_size
         self.test_size = test_size
         self.seed = seed
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:
-            return
+    def load(self) -> None:
         size = self.validation_size(self.train_size)
         digits, classes = self.originals(train=True)
         # The same share of the digits as of the stacks, rounded up.
@@ -123,4 +103,7 @@ class StackedMNISTDataModule(DigitsDataModule):
         self, digits: Tensor, classes: Tensor, count: int, random: torch.Generator
     ) -> StackedImages:
         stacks = torch.randint(len(digits), (count, _CHANNELS), generator=random)
-        return StackedImages(digits, classes, stacks, self.num_classes, self.image_size)
+        # The three classes are the digits of a number to this base.
+        base = self.num_classes
+        labels = (classes[stacks] * torch.tensor([base**2, base, 1])).sum(1)
+        return StackedImages(digits, labels, self.image_size, stacks=stacks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import Chain
 from gan_zoo.ranges import Count, UnfitArgument, checked
 
 _ABSENT = 0
+_IMAGE_SIDE = 32
+_CHUNK = 2000
 
 
 def words_of(caption: str) -> list[str]:
-    """A caption's words, in order and in lower case: letters and digits of any script."""
+    """A caption's words, of letters and digits of any script, in order and in lower case."""
     return re.findall(r"\w+", caption.lower())
 
 
@@ -37,8 +38,11 @@ class TextEncoder(nn.Module):
         encoder.learn_vocabulary(["a thin red three", "a thick blue one"])
         embeddings = encoder.encode(["a thick red three"])    # (1, 64)
 
-    The vocabulary is the ``max_words`` most frequent words; a word's vector has ``word_dim`` values
-    and the GRU ``hidden_dim`` units.
+    Args:
+        embedding_dim: length of an embedding.
+        max_words: size of the vocabulary; the most frequent words are kept.
+        word_dim: length of a word's vector.
+        hidden_dim: units of the GRU.
     """
 
     @checked
@@ -50,6 +54,12 @@ class TextEncoder(nn.Module):
         hidden_dim: Count = 128,
     ) -> None:
         super().__init__()
+        self.options = {
+            "embedding_dim": embedding_dim,
+            "max_words": max_words,
+            "word_dim": word_dim,
+            "hidden_dim": hidden_dim,
+        }
         self.embedding_dim = embedding_dim
         self.vocabulary: dict[str, int] = {}
         self.words = nn.Embedding(max_words + 1, word_dim, padding_idx=_ABSENT)
@@ -59,8 +69,11 @@ class TextEncoder(nn.Module):
     def learn_vocabulary(self, captions: Sequence[str]) -> None:
         """Makes the captions' most frequent words the vocabulary."""
         counts = Counter(word for caption in captions for word in words_of(caption))
-        known = counts.most_common(self.words.num_embeddings - 1)
-        self.vocabulary = {word: row for row, (word, _) in enumerate(known, _ABSENT + 1)}
+        self.know(word for word, _ in counts.most_common(self.options["max_words"]))
+
+    def know(self, words: Iterable[str]) -> None:
+        """Makes these words the vocabulary, in the order of their rows in the table."""
+        self.vocabulary = {word: row for row, word in enumerate(words, _ABSENT + 1)}
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """(N, length of the longest) int64: the known words' rows, then 0."""
@@ -77,18 +90,16 @@ class TextEncoder(nn.Module):
         return F.layer_norm(self.project(mean), (self.embedding_dim,))
 
     @torch.no_grad()
-    def encode(self, captions: Sequence[str], chunk_size: int = 2000) -> Tensor:
-        """Embeddings (N, embedding_dim) of captions, on the encoder's device.
-
-        ValueError for a caption without any known word.
-        """
-        for caption in captions:
-            if not any(word in self.vocabulary for word in words_of(caption)):
-                raise ValueError(f"No word of the caption '{caption}' is known.")
-        device = self.project.weight.device
-        starts = range(0, len(captions), chunk_size)
-        chunks = [self.tokens(captions[start : start + chunk_size]) for start in starts]
-        return torch.cat([self(tokens.to(device)) for tokens in chunks])
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """Embeddings (N, embedding_dim) of captions; ValueError for one without any known word."""
+        parts = []
+        for start in range(0, len(captions), _CHUNK):
+            chunk = captions[start : start + _CHUNK]
+            for caption in chunk:
+                if self.vocabulary.keys().isdisjoint(words_of(caption)):
+                    raise ValueError(f"No word of the caption '{caption}' is known.")
+            parts.append(self(self.tokens(chunk).to(self.project.weight.device)))
+        return torch.cat(parts)
 
     def artifact(self) -> dict[str, Any]:
         """Plain data that ``text_encoder_from`` makes this encoder of again.
@@ -97,21 +108,12 @@ class TextEncoder(nn.Module):
         the words, in the order of their rows in the table, the first of which is row 1;
         ``weights`` are the tensors of the state by name, on the CPU.
         """
-        options = {
-            "embedding_dim": self.embedding_dim,
-            "max_words": self.words.num_embeddings - 1,
-            "word_dim": self.words.embedding_dim,
-            "hidden_dim": self.gru.hidden_size,
+        return {
+            "kind": "gru",
+            "options": dict(self.options),
+            "vocabulary": list(self.vocabulary),
+            "weights": {name: weight.cpu() for name, weight in self.state_dict().items()},
         }
-        weights = {name: p.detach().cpu() for name, p in self.named_parameters()}
-        words = list(self.vocabulary)
-        return {"kind": "gru", "options": options, "vocabulary": words, "weights": weights}
-
-    def get_extra_state(self) -> list[str]:
-        return list(self.vocabulary)
-
-    def set_extra_state(self, state: list[str]) -> None:
-        self.vocabulary = {word: row for row, word in enumerate(state, _ABSENT + 1)}
 
 
 class SentenceTransformerEncoder(nn.Module):
@@ -122,8 +124,9 @@ class SentenceTransformerEncoder(nn.Module):
         encoder = SentenceTransformerEncoder("all-MiniLM-L6-v2", embedding_dim=384)
         embeddings = encoder.encode(["a thick red three"])    # (1, 384)
 
-    ValueError if the package or the folder ``path`` is missing, or the embeddings' length is
-    another than ``embedding_dim``.
+    Args:
+        path: the model's folder.
+        embedding_dim: length of its embeddings.
     """
 
     @checked
@@ -164,37 +167,39 @@ class SentenceTransformerEncoder(nn.Module):
 def text_encoder_from(artifact: Mapping[str, Any]) -> TextEncoder | SentenceTransformerEncoder:
     """The encoder that ``artifact()`` describes, frozen and on the CPU.
 
-    ValueError for a kind that is none of the two here, or data that is not an artifact's.
+    Builds the two kinds of this module and nothing else, whatever the artifact says; raises
+    ValueError for another kind, or data that is not an artifact's.
     """
     kinds = {"gru": TextEncoder, "sentence_transformers": SentenceTransformerEncoder}
-    kind = str(artifact.get("kind"))
+    kind = artifact.get("kind")
     if kind not in kinds:
         raise ValueError(f"'{kind}' is not a kind of text encoder: {' or '.join(kinds)}.")
     try:
         encoder = kinds[kind](**artifact["options"])
-        if kind == "gru":
-            words = {"_extra_state": artifact["vocabulary"]}
-            encoder.load_state_dict({**artifact["weights"], **words})
+        if isinstance(encoder, TextEncoder):
+            encoder.know(artifact["vocabulary"])
+            encoder.load_state_dict(artifact["weights"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"The text encoder is damaged ({error}).") from error
     return encoder.eval().requires_grad_(False)
 
 
-class ImageEncoder(Chain):
+class ImageEncoder(nn.Module):
     """Images (B, C, H, W) of any size, resized to 32 pixels -> embeddings (B, embedding_dim).
 
     Trained together with the text encoder; three strided convolutions.
     """
 
     @checked
-    def __init__(self, channels: Count, embedding_dim: Count, base_channels: Count = 16) -> None:
-        n = base_channels
+    def __init__(self, channels: Count, embedding_dim: Count) -> None:
+        super().__init__()
         layers: list[nn.Module] = []
-        for width_in, width in ((channels, n), (n, 2 * n), (2 * n, 4 * n)):
+        for width_in, width in ((channels, 16), (16, 32), (32, 64)):
             layers += [nn.Conv2d(width_in, width, 4, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
-        super().__init__(*layers, nn.Flatten(), nn.Linear(4 * n * 4**2, embedding_dim))
+        side = _IMAGE_SIDE // 2**3
+        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * side**2, embedding_dim))
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.shape[-1] != 32:
-            image = F.interpolate(image, size=(32, 32), mode="bilinear", antialias=True)
+        if image.shape[-1] != _IMAGE_SIDE:
+            image = F.interpolate(image, size=[_IMAGE_SIDE] * 2, mode="bilinear", antialias=True)
         return self.net(image)
