@@ -18,11 +18,14 @@ from torch import Tensor
 from gan_zoo.callbacks import Health, TrainingProgress
 from gan_zoo.cli import main
 from gan_zoo.data import ImageBatch, MNISTDataModule
+from gan_zoo.evaluate import refuse_unfit_values
 from gan_zoo.models import CGAN, DCGAN, GAN
 from gan_zoo.models.noise_to_image import ImageGAN
-from gan_zoo.ranges import Range, Seed, refuse_unfit
+from gan_zoo.ranges import Count, Range, Seed
 from gan_zoo.run.configuration import dataset_name
 from gan_zoo.run.options import refuse_unfit_options
+
+_KINDS = {"block": Count, "rounds": Annotated[int, Range(3, 10**6)], "seed": Seed}
 
 
 class _Alternating(pl.Callback):
@@ -42,21 +45,21 @@ class _Alternating(pl.Callback):
     ) -> None:
         if trainer.global_step % self.block:
             return
-        _wait(pl_module.device)
-        self.framework_ms.append(1000 * (time.perf_counter() - self._begun) / self.block)
-        begun = time.perf_counter()
+        self.framework_ms.append(self._ended(pl_module.device))
         for _ in range(self.block):
             self.bare.iterate()
-        _wait(pl_module.device)
-        self.bare_ms.append(1000 * (time.perf_counter() - begun) / self.block)
-        self._begun = time.perf_counter()
+        self.bare_ms.append(self._ended(pl_module.device))
+
+    def _ended(self, device: torch.device) -> float:
+        """Milliseconds an iteration of the block that ends now; the next one begins."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begun, self._begun = self._begun, time.perf_counter()
+        return 1000 * (self._begun - begun) / self.block
 
 
 class _BareLoop:
-    """The model's algorithm in a plain loop over one batch in memory.
-
-    It has the same networks, losses and optimizers, and the same moving average of the generator.
-    """
+    """The model's algorithm, moving average included, in a plain loop over one batch in memory."""
 
     def __init__(self, model: ImageGAN, batch: ImageBatch, device: torch.device) -> None:
         self.model = copy.deepcopy(model).to(device)
@@ -100,15 +103,9 @@ def benchmark(config: DictConfig) -> None:
     the progress bar and watches the run's health as a training run does; the bare side does none of
     this.
 
-    Args:
-        config: conf/benchmark.yaml, composed.
-
-    Raises:
-        ValueError: for too few iterations to compare.
+    The options are conf/benchmark.yaml's.
     """
-    refuse_unfit("block", config.block, Annotated[int, Range(1, 10**6)])
-    refuse_unfit("rounds", config.rounds, Annotated[int, Range(3, 10**6)])
-    refuse_unfit("seed", config.seed, Seed)
+    refuse_unfit_values(config, _KINDS)
     refuse_unfit_options(config)
     config.dataset.name = dataset_name(config.dataset)
     pl.seed_everything(config.seed, verbose=False)
@@ -151,11 +148,6 @@ def benchmark(config: DictConfig) -> None:
         f"framework / bare {statistics.median(ratios):.3f} "
         f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f})"
     )
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def command() -> int:

@@ -29,7 +29,7 @@ from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
-from gan_zoo.metrics.measures import MEASURES, Figure, floor_of
+from gan_zoo.metrics.measures import MEASURES, Figure, available, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.plotting import image_grid, interleaved, save_png
@@ -57,13 +57,7 @@ _TRAINING_KINDS: dict[str, Any] = {"epochs": Count, "seed": Seed, "output": str 
 
 
 class Row(NamedTuple):
-    """A line of the table.
-
-    Attributes:
-        figure: of the generated images.
-        floor: the same figure of real images; None where there is none.
-        paper: what the paper reports; empty if nothing.
-    """
+    """A line of the table: a figure, the same one of real images, and the paper's, if there are."""
 
     figure: Figure
     floor: Figure | None
@@ -71,29 +65,23 @@ class Row(NamedTuple):
 
 
 def evaluate(config: DictConfig) -> None:
-    """Measures as configured, prints a table and writes the figures into the run's folder.
+    """Measures as conf/evaluate.yaml says, prints a table and writes figures into the run's folder.
 
     Images are measured against the test set. ``metrics.json`` gets, under ``evaluation`` and the
     checkpoint's name, each figure with its floor: the same measure of real training images. For
     ``memorisation`` a picture of generated images over their nearest training and test images is
     written into the same folder.
 
-    Args:
-        config: conf/evaluate.yaml, composed.
-
     Raises:
         ValueError: for an unfit checkpoint, option or metric, or data other than the run's; nothing
             is written then.
     """
-    refuse_unfit_values(config, _KINDS)
-    asked = _asked(config.metrics)
-    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
-    model = model_of(checkpoint, names_in(config.trust))
+    path, checkpoint, model = opened(config, _KINDS)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
+    names = _names(config.metrics, model, data, data.has_classes or bool(config.evaluator))
     n = config.num_samples or data.measured_images
-    cache_dir = Path(config.cache_dir).expanduser()
     weights = "moving average" if config.ema and model.ema else "raw"
     random = torch.Generator().manual_seed(config.seed)
     step = checkpoint["global_step"]
@@ -102,15 +90,14 @@ def evaluate(config: DictConfig) -> None:
     pictures: dict[str, Tensor] = {}
     with _progress() as stage:
         if isinstance(data, GaussianMixtureDataModule):
-            rows = _of_points(model, data, n, random, config.ema, asked)
+            rows = _of_points(model, data, n, random, config.ema)
         else:
-            names = _applicable(asked, model, data, data.has_classes or bool(config.evaluator))
             references = {
                 domain: reference_for(
                     data,
                     domain,
                     "test",
-                    cache_dir,
+                    Path(config.cache_dir).expanduser(),
                     stage(in_domain("evaluator", domain)),
                     evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None,
                 )
@@ -152,14 +139,7 @@ def evaluate(config: DictConfig) -> None:
 
 
 def train_evaluator(config: DictConfig) -> None:
-    """Trains an evaluator as configured and writes it.
-
-    Args:
-        config: conf/train_evaluator.yaml, composed.
-
-    Raises:
-        ValueError: for an unfit option, or a dataset without classes.
-    """
+    """Trains an evaluator as conf/train_evaluator.yaml says, and writes it."""
     refuse_unfit_values(config, _TRAINING_KINDS)
     refuse_unfit_options(config)
     data: InMemoryDataModule = instantiate(config.dataset)
@@ -204,15 +184,18 @@ def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
         refuse_unfit(option, plain, kind)
 
 
+def opened(config: DictConfig, kinds: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Any]:
+    """A command's checkpoint: its path, its content and its model. Checks the options first."""
+    refuse_unfit_values(config, kinds)
+    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
+    return path, checkpoint, model_of(checkpoint, names_in(config.trust))
+
+
 def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     """The data that a checkpoint's model was trained on, set up.
 
     Args:
-        model: with its run's configuration.
         root: the data folder, if it is not the run's.
-
-    Raises:
-        ValueError, RuntimeError: if the data is not available, or not what it should be.
     """
     options = dict(model.config["dataset"])
     kind = get_class(options["_target_"])
@@ -228,75 +211,48 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     return data
 
 
-def _asked(metrics: Any) -> list[str] | None:
-    if metrics is None:
-        return None
-    asked = [metrics] if isinstance(metrics, str) else list(metrics)
-    for name in asked:
-        if name not in MEASURES:
-            raise UnfitArgument(
-                "metrics", f"has no metric '{name}'. There are: {', '.join(MEASURES)}."
-            )
-    if not asked:
-        raise UnfitArgument("metrics", "is an empty list; null measures all that apply.")
-    return asked
-
-
-def _applicable(
-    asked: list[str] | None, model: Sampled, data: InMemoryDataModule, judged: bool
-) -> list[str]:
+def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -> list[str]:
     """The metrics to measure: those asked for, or all that this model and its data allow.
 
     Raises:
         ValueError: if one that was asked for is not allowed.
     """
-    has = {"pixels", "features"} if judged else {"pixels"}
-    real = model.real_images(data.source().__getitems__([0]))
-    if all(images.label is not None for images in real.values()):
-        has.add("labels")
-    for name in asked or ():
+    names = [asked] if isinstance(asked, str) else list(MEASURES if asked is None else asked)
+    if not names:
+        raise UnfitArgument("metrics", "is an empty list; null measures all that apply.")
+    for name in names:
+        if name not in MEASURES:
+            known = ", ".join(MEASURES)
+            raise UnfitArgument("metrics", f"has no metric '{name}'. There are: {known}.")
+    has = available(model.real_images(data.source().__getitems__([0])), judged)
+    for name in names if asked is not None else ():
+        if isinstance(data, GaussianMixtureDataModule) and name != "modes":
+            raise ValueError(f"{name} is measured of images; of points, modes is.")
         lacking = MEASURES[name].needs - has
+        what = f"the classes of the images, and {data.name} has none"
         if "labels" in lacking:
-            raise ValueError(
-                f"{name} needs a model that is asked for a class, and this {type(model).__name__} "
-                "is not: leave it out."
-            )
+            what = f"a model that is asked for a class, and this {type(model).__name__} is not"
         if lacking:
-            raise ValueError(
-                f"{name} needs the classes of the images, and {data.name} has none: leave it out."
-            )
-    return asked or [name for name, measure in MEASURES.items() if measure.needs <= has]
+            raise ValueError(f"{name} needs {what}: leave it out.")
+    return [name for name in names if MEASURES[name].needs <= has]
 
 
 def _of_points(
-    model: Sampled,
-    data: GaussianMixtureDataModule,
-    n: int,
-    random: torch.Generator,
-    ema: bool,
-    asked: list[str] | None,
+    model: Sampled, data: GaussianMixtureDataModule, n: int, random: torch.Generator, ema: bool
 ) -> dict[str, Row]:
     """The only measure of points: which modes of the mixture they cover."""
-    for name in asked or ():
-        if name != "modes":
-            raise ValueError(f"{name} is measured of images; of points, modes is.")
     parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
-    rows = {}
+    rows: dict[str, Row] = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
         fake = torch.cat([part[domain].image.cpu() for part in parts])
-        real = getattr(data.test, domain).data
-        (count, near), (real_count, real_near) = (
-            covered_modes(points, centres, data.std) for points in (fake, real)
-        )
-        detail = f"of {len(centres)}, 1 % of the points or more"
-        rows[f"modes_{domain}"] = Row(
-            Figure(count, None, len(fake), 0, detail),
-            Figure(real_count, None, len(real), 0, detail),
-        )
-        rows[f"near_a_mode_{domain}"] = Row(
-            Figure(near, None, len(fake), 0, "share within 3 deviations"),
-            Figure(real_near, None, len(real), 0, "share within 3 deviations"),
-        )
+        modes, near = [], []
+        for points in (fake, getattr(data.test, domain).data):
+            count, share = covered_modes(points, centres, data.std)
+            detail = f"of {len(centres)}, 1 % of the points or more"
+            modes.append(Figure(count, None, len(points), 0, detail))
+            near.append(Figure(share, None, len(points), 0, "share within 3 deviations"))
+        rows[f"modes_{domain}"] = Row(modes[0], modes[1])
+        rows[f"near_a_mode_{domain}"] = Row(near[0], near[1])
     return rows
 
 

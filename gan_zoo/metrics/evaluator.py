@@ -8,7 +8,6 @@ of two evaluators can't be compared.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -41,12 +40,7 @@ _CHUNK = 500
 
 
 class Judged(NamedTuple):
-    """What the evaluator sees in images.
-
-    Attributes:
-        features: (N, D) float32, standardised.
-        log_probabilities: (N, K) float32 of the classes.
-    """
+    """What the evaluator sees: standardised features (N, D), log-probabilities (N, K)."""
 
     features: Tensor
     log_probabilities: Tensor
@@ -63,20 +57,16 @@ class Judged(NamedTuple):
 
 
 class LabelledImages(Protocol):
-    """A dataset that fetches batches whose first two fields are images and labels.
-
-    Attributes:
-        labels: (N,) int64 classes; -1 where unknown.
-    """
+    """A dataset of images and classes."""
 
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """(N,) int64 classes; -1 where unknown."""
 
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     def __getitems__(self, indices: Any) -> Any:
-        """(B, C, H, W) float32 in [-1, 1], and (B,) int64."""
+        """A batch, whose first fields are (B, C, H, W) float32 in [-1, 1], and (B,) int64."""
 
     def stored(self) -> Iterable[Tensor]:
         """The tensors that hold the data, for a hash."""
@@ -89,40 +79,32 @@ class Evaluator(nn.Module):
         judged = evaluator(torch.rand(64, 1, 28, 28) * 2 - 1)
         judged.features, judged.classes    # (64, 128), (64,)
 
-    Images are brought to 28 pixels by ``as_seen``. An evaluator of grey images sees the mean of the
-    channels.
+    An evaluator of grey images sees the mean of the channels.
 
     Args:
         network: trained.
         name: of the data it was trained on.
         accuracy: its share of correct answers on the test images.
+
+    Attributes:
         per_channel: judge each channel as an image, for Stacked MNIST; features are concatenated,
             and a class is a combination of the channels' classes, the first one most significant.
-        framed_from: see ``as_seen``.
+        framed_from: see ``as_seen``, which brings the images to 28 pixels.
     """
 
     @checked
-    def __init__(
-        self,
-        network: EvaluatorNetwork,
-        name: str,
-        accuracy: Share,
-        per_channel: bool = False,
-        framed_from: Count | None = None,
-    ) -> None:
+    def __init__(self, network: EvaluatorNetwork, name: str, accuracy: Share) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.name = name
         self.accuracy = accuracy
-        self.per_channel = per_channel
-        self.framed_from = framed_from
-        self.channels = network.channels
-        self.num_classes = network.num_classes
+        self.per_channel = False
+        self.framed_from: int | None = None
 
     @property
     def classes(self) -> int:
         """How many classes it tells apart; with ``per_channel``, combinations of three."""
-        return self.num_classes**3 if self.per_channel else self.num_classes
+        return self.network.num_classes ** (3 if self.per_channel else 1)
 
     @property
     def hash(self) -> str:
@@ -147,7 +129,7 @@ class Evaluator(nn.Module):
             for other in logits[1:]:
                 joint = (joint[:, :, None] + other.log_softmax(1)[:, None]).flatten(1)
             return Judged(torch.cat(features, 1), joint)
-        if self.channels == 1:
+        if self.network.channels == 1:
             images = images.mean(1, keepdim=True)
         features, logits = self.network(images)
         return Judged(features, logits.log_softmax(1))
@@ -160,21 +142,24 @@ def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
         framed_from: the side of the originals that the data pads by 1 or 2 pixels on each side, as
             28 -> 32 is usual for MNIST: such a frame is cut off. None for other images.
     """
-    border = images.shape[-1] - (framed_from or images.shape[-1])
-    if border in (2, 4):
-        frame = border // 2
+    frame = _frame(images.shape[-1], framed_from)
+    if frame:
         images = images[..., frame:-frame, frame:-frame]
     if images.shape[-1] == SIDE:
         return images
     return F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", antialias=True)
 
 
+def _frame(size: int, framed_from: int | None) -> int:
+    border = size - framed_from if framed_from else 0
+    return border // 2 if border in (2, 4) else 0
+
+
 def resize_rule(size: int, framed_from: int | None = None) -> str:
     """What ``as_seen`` does to images of that size, in words."""
-    if size == SIDE:
-        return "none"
-    if framed_from and size - framed_from in (2, 4):
-        return f"frame of {(size - framed_from) // 2} cut off"
+    frame = _frame(size, framed_from)
+    if frame or size == SIDE:
+        return f"frame of {frame} cut off" if frame else "none"
     return f"{size} to {SIDE} pixels, bilinear, antialiased"
 
 
@@ -186,27 +171,23 @@ class Judgements(Metric):
     """
 
     full_state_update = False
-    features: list[Tensor]
-    log_probabilities: list[Tensor]
-    labels: list[Tensor]
+    states = (*Judged._fields, "labels")
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("features", "log_probabilities", "labels"):
+        for name in self.states:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, judged: Judged, labels: Tensor | None = None) -> None:
         """Adds a batch."""
         if labels is None:
             labels = torch.full((len(judged.features),), -1)
-        self.features.append(judged.features.to(self.device))
-        self.log_probabilities.append(judged.log_probabilities.to(self.device))
-        self.labels.append(labels.to(self.device))
+        for name, values in {**judged._asdict(), "labels": labels}.items():
+            getattr(self, name).append(values.to(self.device))
 
     def compute(self) -> tuple[Judged, Tensor]:
-        states = (self.features, self.log_probabilities, self.labels)
-        features, log_probabilities, labels = (dim_zero_cat(state).cpu() for state in states)
-        return Judged(features, log_probabilities), labels
+        *seen, labels = (dim_zero_cat(getattr(self, name)).cpu() for name in self.states)
+        return Judged(*seen), labels
 
 
 @checked
@@ -226,10 +207,8 @@ def train_evaluator(
 
     Args:
         train, test: to train on, and to measure the accuracy on.
-        name: of the data.
         epochs: passes over the training images.
         seed: decides weights, order and augmentation.
-        framed_from: see ``as_seen``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -250,7 +229,8 @@ def train_evaluator(
             optimizer.step()
             schedule.step()
             report((step + 1) / steps)
-    evaluator = Evaluator(network, name, 0.0, framed_from=framed_from)
+    evaluator = Evaluator(network, name, 0.0)
+    evaluator.framed_from = framed_from
     features = judged(evaluator, images_of(train)).features
     network.feature_mean.copy_(features.mean(0))
     # The features of a unit that never changes stay at 0.
@@ -286,8 +266,8 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
     about = {
         "name": evaluator.name,
         "accuracy": str(evaluator.accuracy),
-        "channels": str(evaluator.channels),
-        "num_classes": str(evaluator.num_classes),
+        "channels": str(evaluator.network.channels),
+        "num_classes": str(evaluator.network.num_classes),
         "hash": evaluator.hash,
     }
     with atomic_write(file) as aside:
@@ -295,11 +275,7 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
 
 
 def load_evaluator(file: Path) -> Evaluator:
-    """Reads what ``save_evaluator`` wrote.
-
-    Raises:
-        ValueError: for a file that is no evaluator, or whose weights do not match its hash.
-    """
+    """Reads what ``save_evaluator`` wrote; raises ValueError for any other file."""
     if not file.is_file():
         raise ValueError(f"There is no evaluator '{file}': train_evaluator.py writes such files.")
     try:
@@ -338,10 +314,8 @@ def evaluator_for(
     """The evaluator of a dataset: the package's, or one that is trained once and then cached.
 
     Args:
-        name: of the dataset.
         images: gives the training images for True and the test images for False, as needed.
         cache_dir: folder of trained ones.
-        framed_from: see ``as_seen``.
     """
     evaluator = packaged_evaluator(name)
     if evaluator is not None:
@@ -366,22 +340,6 @@ def evaluator_for(
     except OSError as error:
         log.warning("The evaluator could not be cached: %s", error)
     return evaluator
-
-
-def cached(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Computes plain data once and reads it from the file from then on."""
-    if file.is_file():
-        try:
-            return dict(json.loads(file.read_text()))
-        except ValueError:
-            log.warning("'%s' is damaged and is computed again.", file)
-    figures = compute()
-    try:
-        with atomic_write(file) as aside:
-            aside.write_text(json.dumps(figures))
-    except OSError as error:
-        log.warning("'%s' could not be cached: %s", file, error)
-    return figures
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:
