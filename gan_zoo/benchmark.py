@@ -28,49 +28,43 @@ from gan_zoo.run.options import refuse_unfit_options
 _KINDS = {"block": Count, "rounds": Annotated[int, Range(3, 10**6)], "seed": Seed}
 
 
-class _Alternating(pl.Callback):
-    """Runs a block of the bare loop after each block of training iterations, timing both."""
+class _BareLoop(pl.Callback):
+    """The model's algorithm, moving average included, in a plain loop over one batch in memory.
 
-    def __init__(self, bare: _BareLoop, block: int) -> None:
-        self.bare = bare
+    A block of its iterations follows each block of training iterations, and both are timed.
+    """
+
+    def __init__(
+        self, model: ImageGAN, batch: ImageBatch, block: int, device: torch.device
+    ) -> None:
+        self.model = copy.deepcopy(model).to(device)
+        self.batch = ImageBatch(batch.image.to(device), batch.label.to(device))
         self.block = block
         self.framework_ms: list[float] = []
         self.bare_ms: list[float] = []
+        optimizer_d, optimizer_g = self.model.optimizer_factories.values()
+        self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
+        self.optimizer_g = optimizer_g(self.model.generator.parameters())
+        self.weights: list[Tensor] = list(self.model.generator.parameters())
+        self.averages: list[list[Tensor]] = [list(n.parameters()) for n in self.model.ema.values()]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
         if trainer.global_step % self.block:
             return
-        self.framework_ms.append(self._ended(pl_module.device))
+        self.framework_ms.append(self._ended())
         for _ in range(self.block):
-            self.bare.iterate()
-        self.bare_ms.append(self._ended(pl_module.device))
+            self.iterate()
+        self.bare_ms.append(self._ended())
 
-    def _ended(self, device: torch.device) -> float:
+    def _ended(self) -> float:
         """Milliseconds an iteration of the block that ends now; the next one begins."""
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if self.batch.image.is_cuda:
+            torch.cuda.synchronize(self.batch.image.device)
         begun, self._begun = self._begun, time.perf_counter()
         return 1000 * (self._begun - begun) / self.block
-
-
-class _BareLoop:
-    """The model's algorithm, moving average included, in a plain loop over one batch in memory."""
-
-    def __init__(self, model: ImageGAN, batch: ImageBatch, device: torch.device) -> None:
-        self.model = copy.deepcopy(model).to(device)
-        self.batch = ImageBatch(batch.image.to(device), batch.label.to(device))
-        optimizer_d, optimizer_g = self.model.optimizer_factories.values()
-        self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
-        self.optimizer_g = optimizer_g(self.model.generator.parameters())
-        self.averages: list[list[Tensor]] = [
-            list(network.parameters()) for network in self.model.ema.values()
-        ]
-        self.weights: list[Tensor] = list(self.model.generator.parameters())
 
     def _network(self, network: torch.nn.Module, x: Tensor) -> Tensor:
         return network(x) if self.model.num_classes is None else network(x, self.batch.label)
@@ -101,9 +95,7 @@ def benchmark(config: DictConfig) -> None:
     Both run in one process by turns of ``config.block`` iterations, so that what else the machine
     does meets both. The framework's side draws batches from the loader, logs to TensorBoard, moves
     the progress bar and watches the run's health as a training run does; the bare side does none of
-    this.
-
-    The options are conf/benchmark.yaml's.
+    this. The options are conf/benchmark.yaml's.
     """
     refuse_unfit_values(config, _KINDS)
     refuse_unfit_options(config)
@@ -134,7 +126,7 @@ def benchmark(config: DictConfig) -> None:
             callbacks=[TrainingProgress(), Health()],
             _convert_="all",
         )
-        turns = _Alternating(_BareLoop(model, batch, trainer.strategy.root_device), config.block)
+        turns = _BareLoop(model, batch, config.block, trainer.strategy.root_device)
         trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         trainer.fit(model, datamodule)
     # The first round warms both up.

@@ -17,7 +17,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
@@ -92,30 +92,19 @@ def evaluate(config: DictConfig) -> None:
         if isinstance(data, GaussianMixtureDataModule):
             rows = _of_points(model, data, n, random, config.ema)
         else:
-            references = {
-                domain: reference_for(
-                    data,
-                    domain,
-                    "test",
-                    Path(config.cache_dir).expanduser(),
-                    stage(in_domain("evaluator", domain)),
-                    evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None,
-                )
-                for domain in data.domains
-            }
-            about["resize"] = next(iter(references.values())).resize
-            about["evaluators"] = {
-                domain: {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
-                for domain, r in references.items()
-                if (e := r.evaluator) is not None
-            }
-            sets = image_sets(
-                model.generated_images(n, data.source(), random, config.ema, _CHUNK),
-                references,
-                n,
-                any("pixels" in MEASURES[name].needs for name in names),
-                stage("drawing images"),
-            )
+            given = evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None
+            cache_dir = Path(config.cache_dir).expanduser()
+            references, judges = {}, {}
+            for domain in data.domains:
+                report = stage(in_domain("evaluator", domain))
+                reference = reference_for(data, domain, "test", cache_dir, report, given)
+                references[domain] = reference
+                if e := reference.evaluator:
+                    judges[domain] = {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
+            about |= {"resize": reference.resize, "evaluators": judges}
+            chunks = model.generated_images(n, data.source(), random, config.ema, _CHUNK)
+            pixels = any("pixels" in MEASURES[name].needs for name in names)
+            sets = image_sets(chunks, references, n, pixels, stage("drawing images"))
             for domain, generated in sets.items():
                 reference = references[domain]
                 for name in names:
@@ -160,14 +149,9 @@ def train_evaluator(config: DictConfig) -> None:
     if int(train.labels.min()) < 0:
         raise ValueError(f"{name} has no classes for an evaluator to learn.")
     with _progress() as stage:
+        report = stage(f"training the evaluator of {name}")
         evaluator = evaluators.train_evaluator(
-            train,
-            test,
-            name,
-            config.epochs,
-            config.seed,
-            data.framed_from,
-            stage(f"training the evaluator of {name}"),
+            train, test, name, config.epochs, config.seed, data.framed_from, report
         )
     evaluators.save_evaluator(evaluator, output)
     print(
@@ -306,20 +290,15 @@ def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None
         pad_edge=False,
     )
     papers = any(row.paper for row in rows.values())
-    for column in ("figure", "value", "floor", *(["paper"] if papers else []), "of", "detail"):
-        right = column in ("value", "floor", "of")
-        table.add_column(
-            column, justify="right" if right else "left", no_wrap=column not in ("paper", "detail")
-        )
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "floor", *(["paper"] if papers else []), "of"):
+        is_text = column == "paper"
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+    table.add_column("detail")
     for name, (figure, floor, paper) in rows.items():
-        table.add_row(
-            name,
-            _number(figure),
-            _number(floor) if floor else "",
-            *([paper] if papers else []),
-            f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else ""),
-            figure.detail,
-        )
+        numbers = _number(figure), _number(floor) if floor else "", *([paper] if papers else [])
+        of = f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else "")
+        table.add_row(name, *numbers, of, figure.detail)
     # In a file or a pipe, lines are not to be cut to a terminal's width.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
@@ -336,15 +315,7 @@ def _number(figure: Figure) -> str:
 def _progress() -> Iterator[Callable[[str], Report]]:
     """Progress bars where the output is a terminal: a stage's name -> its Report."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def stage(name: str) -> Report:
             task = bar.add_task(name, total=1.0, visible=False)

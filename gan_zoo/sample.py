@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -109,9 +108,9 @@ def _translate(model: Translator, config: DictConfig) -> str:
     shape = dataset["image_size"], dataset["channels"]
     read, pixels = load_pictures(files, *shape, config.when_broken)
     names = [f"{path.stem}.png" for path in read]
-    ((most, times),) = Counter(names).most_common(1)
-    if times > 1:
-        raise ValueError(f"Several pictures would become '{output / most}': rename them.")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Several pictures would become '{output / name}': rename them.")
     direction = config.direction or DIRECTIONS[0]
     images = model.sample(len(read), source=normalised(pixels), direction=direction, ema=config.ema)
 

@@ -62,9 +62,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.signal_handler(trainer))
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         # By now the iteration before is complete, its validation included.
         step = trainer.global_step
         ended_by, is_time = self._agreed(trainer)

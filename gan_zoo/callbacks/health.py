@@ -37,7 +37,7 @@ class Trouble(NamedTuple):
     text: str
 
 
-class SampledAndWatched(Sampled, Watched, Protocol):
+class Examined(Sampled, Watched, Protocol):
     """A model whose images and logged terms can both be examined."""
 
 
@@ -95,14 +95,7 @@ class Health(pl.Callback):
         for name in _STATE:
             setattr(self, name, state_dict[name])
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: SampledAndWatched,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Examined, *_: Any) -> None:  # type: ignore[override]
         step = trainer.global_step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         logged = bool(every) and step % every == 0

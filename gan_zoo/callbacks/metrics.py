@@ -121,14 +121,7 @@ class Metrics(pl.Callback):
                 self._prepare(trainer, pl_module)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Sampled,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Sampled, *_: Any) -> None:  # type: ignore[override]
         step = trainer.global_step
         due = step % self.every_n_steps == 0 and step - self._measured_at >= self._interval
         if due and self._references:

@@ -63,14 +63,7 @@ class TrainingProgress(ProgressBar):
             )
             self._bar.start()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Watched,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Watched, *_: Any) -> None:  # type: ignore[override]
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not self._enabled or not every or step % every:
             return

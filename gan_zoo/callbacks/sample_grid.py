@@ -45,14 +45,7 @@ class SampleGrid(pl.Callback):
             self._show(trainer, pl_module.real_grid(examples), "real", "real.png")
             self._draw(trainer, pl_module)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Sampled,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Sampled, *_: Any) -> None:  # type: ignore[override]
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 

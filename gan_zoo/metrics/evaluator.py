@@ -30,12 +30,9 @@ log = logging.getLogger(__name__)
 
 # Part of a cached evaluator's file name: raise it with any change to how they are trained.
 _TRAINING = 2
-_BATCH = 128
 _LEAST_STEPS = 300
 # Few, as a run or a command waits for it.
 _EPOCHS_ON_FIRST_USE = 2
-# Augmentation: the largest shift in pixels, and the largest change of scale.
-_SHIFT, _SCALE = 2.0, 0.1
 _CHUNK = 500
 
 
@@ -113,26 +110,18 @@ class Evaluator(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Judged:
-        device = self.network.feature_mean.device
-        return Judged.joined(
-            Judged(*(field.cpu() for field in self._judge(chunk.to(device))))
-            for chunk in images.split(_CHUNK)
-        )
+        return Judged.joined(map(self._judge, images.split(_CHUNK)))
 
     def _judge(self, images: Tensor) -> Judged:
-        images = as_seen(images, self.framed_from)
-        if self.per_channel:
-            features, logits = zip(
-                *(self.network(images[:, [c]]) for c in range(images.shape[1])), strict=True
-            )
-            joint = logits[0].log_softmax(1)
-            for other in logits[1:]:
-                joint = (joint[:, :, None] + other.log_softmax(1)[:, None]).flatten(1)
-            return Judged(torch.cat(features, 1), joint)
-        if self.network.channels == 1:
+        images = as_seen(images.to(self.network.feature_mean.device), self.framed_from)
+        if self.network.channels == 1 and not self.per_channel:
             images = images.mean(1, keepdim=True)
-        features, logits = self.network(images)
-        return Judged(features, logits.log_softmax(1))
+        views = images.split(self.network.channels, 1)
+        features, logits = zip(*map(self.network, views), strict=True)
+        joint = logits[0].log_softmax(1)
+        for other in logits[1:]:
+            joint = (joint[:, :, None] + other.log_softmax(1)[:, None]).flatten(1)
+        return Judged(torch.cat(features, 1).cpu(), joint.cpu())
 
 
 def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
@@ -202,20 +191,18 @@ def train_evaluator(
 ) -> Evaluator:
     """Trains an evaluator; the state of torch's global random generator is restored.
 
-    AdamW with a one-cycle schedule up to 3e-3, batches of 128, images shifted by up to 2 pixels and
-    scaled by up to a tenth; at least 300 iterations, however few images there are.
+    AdamW with a one-cycle schedule up to 3e-3, batches of 128, images augmented; at least 300
+    iterations, however few images there are. The seed decides weights, order and augmentation.
 
     Args:
         train, test: to train on, and to measure the accuracy on.
-        epochs: passes over the training images.
-        seed: decides weights, order and augmentation.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         network = EvaluatorNetwork(train.__getitems__([0])[0].shape[1], classes)
         optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
-        batch = min(_BATCH, len(train))
+        batch = min(128, len(train))
         steps = max(_LEAST_STEPS, epochs * (len(train) // batch))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         order = torch.randperm(0)
@@ -241,11 +228,12 @@ def train_evaluator(
 
 
 def _augmented(images: Tensor) -> Tensor:
+    """Images scaled by up to a tenth, and shifted by up to 2 pixels; the grid's side is 2."""
     n = len(images)
     move = torch.zeros(n, 2, 3)
-    scale = 1 + _SCALE * (2 * torch.rand(n) - 1)
+    scale = 1 + 0.1 * (2 * torch.rand(n) - 1)
     move[:, 0, 0] = move[:, 1, 1] = scale
-    move[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * _SHIFT / images.shape[-1]
+    move[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * 2.0 / images.shape[-1]
     grid = F.affine_grid(move, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 

@@ -164,10 +164,10 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def available(real: Mapping[str, tuple[Tensor, Tensor | None]], judged: bool) -> Set[str]:
-    """What measures can use of a model's images (see Measure), by real ones in the same form.
+    """What of Measure.needs a model's images have.
 
     Args:
-        real: domain -> images and, if the model is asked for classes, these.
+        real: domain -> real images in the model's form, and labels if it is asked for classes.
         judged: whether there is an evaluator.
     """
     asked = all(labels is not None for _, labels in real.values())

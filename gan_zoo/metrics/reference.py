@@ -70,14 +70,9 @@ class ImageSet:
         assert self._pixels is not None
         return self._pixels() if callable(self._pixels) else self._pixels
 
-    @property
-    def labelled(self) -> bool:
-        """Whether all classes are known."""
-        return bool((self.labels >= 0).all())
-
     def classes(self) -> Tensor:
         """The labels where all are known, else the classes that the evaluator sees."""
-        if self.labelled or self._judged is None:
+        if self._judged is None or (self.labels >= 0).all():
             return self.labels
         return self.judged.classes
 
@@ -182,11 +177,7 @@ class Reference:
 
     def training_pixels(self, rows: Tensor) -> Iterable[Tensor]:
         """The training images at these rows, in parts, as measures see them."""
-        return (self.seen(part) for part in images_of(self.train, rows))
-
-    def seen(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, H) of the data's size as measures see them."""
-        return as_seen(images, self.framed_from)
+        return (as_seen(part, self.framed_from) for part in images_of(self.train, rows))
 
     def of_halves(self) -> tuple[ImageSet, Reference]:
         """One half of the real images, and a reference whose real images are the other half."""
@@ -201,7 +192,7 @@ class Reference:
         return ImageSet(
             dataset.labels[rows],
             None if evaluator is None else lambda: judged(evaluator, images_of(dataset, rows)),
-            lambda: torch.cat([self.seen(x) for x in images_of(dataset, rows)]),
+            lambda: torch.cat([as_seen(x, self.framed_from) for x in images_of(dataset, rows)]),
         )
 
 
@@ -274,7 +265,8 @@ def image_sets(
                 judgements = collected.setdefault(domain, Judgements().to(device))
                 judgements.update(evaluator.to(device)(images), labels)
             if pixels:
-                kept_pixels[domain].append(references[domain].seen(images.cpu()))
+                framed_from = references[domain].framed_from
+                kept_pixels[domain].append(as_seen(images.cpu(), framed_from))
         done += len(images)
         report(done / max(count, done))
     sets = {}
