@@ -38,7 +38,8 @@ class _BareLoop(pl.Callback):
         self, model: ImageGAN, batch: ImageBatch, block: int, device: torch.device
     ) -> None:
         self.model = copy.deepcopy(model).to(device)
-        self.batch = ImageBatch(batch.image.to(device), batch.label.to(device))
+        self.real = batch.image.to(device)
+        self.labels = () if model.num_classes is None else (batch.label.to(device),)
         self.block = block
         self.framework_ms: list[float] = []
         self.bare_ms: list[float] = []
@@ -61,27 +62,23 @@ class _BareLoop(pl.Callback):
 
     def _ended(self) -> float:
         """Milliseconds an iteration of the block that ends now; the next one begins."""
-        if self.batch.image.is_cuda:
-            torch.cuda.synchronize(self.batch.image.device)
+        if self.real.is_cuda:
+            torch.cuda.synchronize(self.real.device)
         begun, self._begun = self._begun, time.perf_counter()
         return 1000 * (self._begun - begun) / self.block
 
-    def _network(self, network: torch.nn.Module, x: Tensor) -> Tensor:
-        return network(x) if self.model.num_classes is None else network(x, self.batch.label)
-
     def iterate(self) -> None:
         generator, discriminator = self.model.generator, self.model.discriminator
-        real, loss = self.batch.image, self.model.adversarial
+        real, labels, loss = self.real, self.labels, self.model.adversarial
         noise = torch.empty(len(real), self.model.latent_dim, device=real.device)
-        fake = self._network(generator, self.model.noise(noise))
+        fake = generator(self.model.noise(noise), *labels)
         self.optimizer_d.zero_grad()
-        loss.discriminator(
-            self._network(discriminator, real), self._network(discriminator, fake.detach())
-        ).backward()
+        d_real, d_fake = discriminator(real, *labels), discriminator(fake.detach(), *labels)
+        loss.discriminator(d_real, d_fake).backward()
         self.optimizer_d.step()
         self.optimizer_g.zero_grad()
         discriminator.requires_grad_(False)
-        loss.generator(self._network(discriminator, fake)).backward()
+        loss.generator(discriminator(fake, *labels)).backward()
         discriminator.requires_grad_(True)
         self.optimizer_g.step()
         with torch.no_grad():

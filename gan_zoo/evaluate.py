@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from errno import EISDIR
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -40,7 +39,6 @@ from gan_zoo.run.options import refuse_unfit_options
 from gan_zoo.training.checkpoints import model_of
 
 METRICS_FILE = "metrics.json"
-_CHUNK = 500
 # Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
 _KINDS: dict[str, Any] = {
@@ -70,11 +68,8 @@ def evaluate(config: DictConfig) -> None:
     Images are measured against the test set. ``metrics.json`` gets, under ``evaluation`` and the
     checkpoint's name, each figure with its floor: the same measure of real training images. For
     ``memorisation`` a picture of generated images over their nearest training and test images is
-    written into the same folder.
-
-    Raises:
-        ValueError: for an unfit checkpoint, option or metric, or data other than the run's; nothing
-            is written then.
+    written into the same folder. After an error (an unfit checkpoint, option or metric, or data
+    other than the run's) nothing is written.
     """
     path, checkpoint, model = opened(config, _KINDS)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,7 +97,7 @@ def evaluate(config: DictConfig) -> None:
                 if e := reference.evaluator:
                     judges[domain] = {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
             about |= {"resize": reference.resize, "evaluators": judges}
-            chunks = model.generated_images(n, data.source(), random, config.ema, _CHUNK)
+            chunks = model.generated_images(n, data.source(), random, config.ema)
             pixels = any("pixels" in MEASURES[name].needs for name in names)
             sets = image_sets(chunks, references, n, pixels, stage("drawing images"))
             for domain, generated in sets.items():
@@ -143,8 +138,6 @@ def train_evaluator(config: DictConfig) -> None:
         raise ValueError(f"output={output} has to end in .safetensors.")
     # Before time is spent on what can't be written.
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
-        raise IsADirectoryError(EISDIR, "Is a directory", str(output))
     train, test = (data.evaluator_images(config.domain, part) for part in (True, False))
     if int(train.labels.min()) < 0:
         raise ValueError(f"{name} has no classes for an evaluator to learn.")
@@ -196,20 +189,15 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
 
 
 def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -> list[str]:
-    """The metrics to measure: those asked for, or all that this model and its data allow.
-
-    Raises:
-        ValueError: if one that was asked for is not allowed.
-    """
+    """The metrics to measure: those asked for, or all that this model and its data allow."""
     names = [asked] if isinstance(asked, str) else list(MEASURES if asked is None else asked)
     if not names:
         raise UnfitArgument("metrics", "is an empty list; null measures all that apply.")
-    for name in names:
+    has = available(model.real_images(data.source().__getitems__([0])), judged)
+    for name in names if asked is not None else ():
         if name not in MEASURES:
             known = ", ".join(MEASURES)
             raise UnfitArgument("metrics", f"has no metric '{name}'. There are: {known}.")
-    has = available(model.real_images(data.source().__getitems__([0])), judged)
-    for name in names if asked is not None else ():
         if isinstance(data, GaussianMixtureDataModule) and name != "modes":
             raise ValueError(f"{name} is measured of images; of points, modes is.")
         lacking = MEASURES[name].needs - has
@@ -225,7 +213,7 @@ def _of_points(
     model: Sampled, data: GaussianMixtureDataModule, n: int, random: torch.Generator, ema: bool
 ) -> dict[str, Row]:
     """The only measure of points: which modes of the mixture they cover."""
-    parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
+    parts = list(model.generated_images(n, data.source(), random, ema))
     rows: dict[str, Row] = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
         fake = torch.cat([part[domain].image.cpu() for part in parts])

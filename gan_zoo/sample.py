@@ -45,11 +45,8 @@ def sample(config: DictConfig) -> None:
     same seed gives the same images.
 
     Models that translate take ``config.input``, a picture or a folder of pictures, and write a PNG
-    of the same name for each into the folder ``config.output``.
-
-    Raises:
-        ValueError: for an unfit checkpoint, option, condition, input or output; nothing is written
-            then.
+    of the same name for each into the folder ``config.output``. After an error (an unfit
+    checkpoint, option, condition, input or output) nothing is written.
     """
     path, _, model = opened(config, _KINDS)
     weights = "moving average" if config.ema else "raw"

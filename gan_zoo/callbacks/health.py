@@ -6,7 +6,7 @@ import logging
 import math
 import statistics
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -30,11 +30,8 @@ _GRID = 64
 _STATE = ("warned", "_strikes", "_norms")
 
 
-class Trouble(NamedTuple):
-    """A kind of trouble, which is warned of once, and what goes wrong and may help, in words."""
-
-    kind: str
-    text: str
+# A kind of trouble, which is warned of once, and what goes wrong and may help, in words.
+Trouble = tuple[str, str]
 
 
 class Examined(Sampled, Watched, Protocol):
@@ -92,8 +89,7 @@ class Health(pl.Callback):
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, name, state_dict[name])
+        vars(self).update(state_dict)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Examined, *_: Any) -> None:  # type: ignore[override]
         step = trainer.global_step
@@ -208,7 +204,7 @@ class Health(pl.Callback):
     ) -> Iterator[Trouble]:
         self._strikes[kind] = self._strikes.get(kind, 0) + 1 if seen else 0
         if self._strikes[kind] == patience:
-            yield Trouble(kind, text)
+            yield kind, text
 
 
 def mean_distance(images: Tensor, labels: Tensor | None = None) -> float:

@@ -16,14 +16,7 @@ from torch.utils.data import Subset
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics import silent
 from gan_zoo.metrics.measures import MEASURES, available, floor_of
-from gan_zoo.metrics.reference import (
-    ImageSet,
-    Part,
-    Reference,
-    image_sets,
-    in_domain,
-    reference_for,
-)
+from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.ranges import PositiveShare, Range, Seed, Steps, UnfitArgument, checked
 from gan_zoo.training.reporting import report_figures
@@ -46,8 +39,8 @@ class Metrics(pl.Callback):
     final evaluation; where nothing is held out, against the training images. Figures are logged as
     ``metrics/<figure>``, with two domains as ``metrics/<figure>_a`` and ``_b`` and their mean under
     the name alone; the floors, measured on as many training images, once as
-    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint
-    with the best monitored figure, which the table of runs shows as ``best/<figure>``.
+    ``metrics_floor/<figure>``. The seed's noise is the same each time. ``best.ckpt`` is the
+    checkpoint with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
     Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
 
@@ -62,7 +55,6 @@ class Metrics(pl.Callback):
         max_share: the largest share of the training time that measuring may take, without what is
             computed once and cached. If it takes more, the interval grows, and a log line says so.
             None for no bound: the steps are then the same on any machine.
-        seed: of the noise.
 
     Attributes:
         measured: tag -> value of the latest measurement.
@@ -137,8 +129,7 @@ class Metrics(pl.Callback):
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, name, state_dict[name])
+        vars(self).update(state_dict)
 
     def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
@@ -160,16 +151,16 @@ class Metrics(pl.Callback):
         self._source = data.source("val" if held_out else "test")
         if not held_out and trainer.is_global_zero:
             log.info(
-                "Fewer than %s images are held out (dataset.val_size): metrics compare with the "
-                "training images, and best.ckpt may be one that has memorised them.",
-                _LEAST_HELD_OUT,
+                f"Fewer than {_LEAST_HELD_OUT} images are held out (dataset.val_size): metrics "
+                "compare with the training images; best.ckpt may be one that has memorised them."
             )
         # The other processes find what rank 0 has trained and cached.
         if not trainer.is_global_zero:
             trainer.strategy.barrier()
         for domain in data.domains:
-            part: Part = "val" if held_out else "train"
-            self._references[domain] = reference_for(data, domain, part, self.cache_dir)
+            self._references[domain] = reference_for(
+                data, domain, "val" if held_out else "train", self.cache_dir
+            )
         if trainer.is_global_zero:
             trainer.strategy.barrier()
         # Now, so that the first measurement's time is that of any other.
@@ -205,19 +196,15 @@ class Metrics(pl.Callback):
 
     def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:
         """The figures of each domain, and with two domains their mean."""
-        found: dict[str, dict[str, float]] = {}
+        found: dict[str, list[float]] = {}
         for domain, generated in images.items():
             for name in self._names:
                 reference = self._references[domain]
                 figures = MEASURES[name].function(generated, reference, self.seed, silent)
                 for key, figure in figures.items():
-                    found.setdefault(key, {})[domain] = float(figure.value)
-        values = {}
-        for key, by_domain in found.items():
-            values[key] = sum(by_domain.values()) / len(by_domain)
-            if len(by_domain) > 1:
-                values |= {in_domain(key, domain): value for domain, value in by_domain.items()}
-        return values
+                    for tag in dict.fromkeys((key, in_domain(key, domain))):
+                        found.setdefault(tag, []).append(float(figure.value))
+        return {tag: sum(values) / len(values) for tag, values in found.items()}
 
     def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
         value = found[self.monitor]
@@ -237,9 +224,6 @@ class Metrics(pl.Callback):
             self._interval = interval
             if trainer.is_global_zero:
                 log.info(
-                    "Measuring takes %.1f s. It is now done every %s iterations, to take at most "
-                    "%g %% of the time (callbacks.metrics.max_share).",
-                    cost,
-                    f"{interval:,}",
-                    100 * self.max_share,
+                    f"Measuring takes {cost:.1f} s. It is now done every {interval:,} steps: at "
+                    f"most {100 * self.max_share:g} % of the time (callbacks.metrics.max_share)."
                 )

@@ -38,9 +38,6 @@ class TrainingProgress(ProgressBar):
     def disable(self) -> None:
         self._enabled = False
 
-    def enable(self) -> None:
-        self._enabled = True
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = self._drawn = self._printed = time.monotonic()
         self._first_step = self._drawn_step = trainer.global_step
@@ -87,15 +84,10 @@ class TrainingProgress(ProgressBar):
                 left = f"  {pace * (self._total - step) / 60:.1f} min left"
             print(f"step {step:,}  {numbers}{left}", flush=True)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop(trainer)
+    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.on_train_end(trainer)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._stop(trainer)
-
-    def _stop(self, trainer: pl.Trainer) -> None:
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, refresh=True)
             self._bar.stop()

@@ -305,8 +305,7 @@ def evaluator_for(
         images: gives the training images for True and the test images for False, as needed.
         cache_dir: folder of trained ones.
     """
-    evaluator = packaged_evaluator(name)
-    if evaluator is not None:
+    if evaluator := packaged_evaluator(name):
         return evaluator
     train = images(True)
     shape = train.__getitems__([0])[0].shape

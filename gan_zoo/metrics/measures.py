@@ -39,7 +39,7 @@ class Figure(NamedTuple):
     detail: str = ""
 
 
-Function = Callable[[ImageSet, Reference, int, Report], dict[str, Figure]]
+Figures = dict[str, Figure]
 
 
 class Measure(NamedTuple):
@@ -53,7 +53,7 @@ class Measure(NamedTuple):
             generated ones' place, and their reference.
     """
 
-    function: Function
+    function: Callable[[ImageSet, Reference, int, Report], Figures]
     needs: Set[str]
     figures: Mapping[str, bool | None]
     real_pair: Callable[[Reference, int, int], tuple[ImageSet, Reference]] = (
@@ -61,30 +61,30 @@ class Measure(NamedTuple):
     )
 
 
-def _fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     a, b = fake.judged.features, reference.real.judged.features
     return {"fid": Figure(distances.frechet_distance(a, b), None, len(a), len(b))}
 
 
-def _kid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _kid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     a, b = fake.judged.features, reference.real.judged.features
     value = distances.kernel_distance(a, b, seed=seed)
     return {"kid": Figure(*value, len(a), len(b), "spread: 100 subsets")}
 
 
-def _score(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _score(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     value = diversity.classifier_score(fake.judged.log_probabilities)
     return {"score": Figure(*value, len(fake), 0, "spread: 10 splits")}
 
 
-def _prdc(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _prdc(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     n = min(len(fake), len(reference.real))
     real, generated = (x.judged.features[some_rows(len(x), n)] for x in (reference.real, fake))
     values = distances.fidelity_and_diversity(real, generated)
     return {key: Figure(value, None, n, n, "k=5") for key, value in values._asdict().items()}
 
 
-def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     counts = reference.class_counts
     many = len(counts) >= MANY_CLASSES
     least = 0.0 if many else _LEAST_SHARE
@@ -96,12 +96,12 @@ def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> d
     }
 
 
-def _accuracy(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _accuracy(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     right = fake.judged.classes.eq(fake.labels).double().mean().item()
     return {"accuracy": Figure(right, None, len(fake), 0, "shown as asked for")}
 
 
-def _ms_ssim(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _ms_ssim(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     values = diversity.structural_similarity(fake.pixels, fake.classes(), seed=seed)
     return {
         f"ms_ssim_{key}": Figure(value, None, len(fake), 0, "1,000 pairs")
@@ -110,7 +110,7 @@ def _ms_ssim(fake: ImageSet, reference: Reference, seed: int, report: Report) ->
     }
 
 
-def _parzen(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _parzen(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     validation = torch.cat(list(reference.training_pixels(reference.sigma_rows)))
     pixels = (fake.pixels, reference.real.pixels, validation)
     samples, real, validation = ((x + 1) / 2 for x in pixels)
@@ -119,15 +119,13 @@ def _parzen(fake: ImageSet, reference: Reference, seed: int, report: Report) -> 
     return {"parzen": Figure(*fit.log_likelihood, len(fake), len(real), detail)}
 
 
-def _one_nn(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _one_nn(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     real = reference.real
     error = neighbours.one_nn_error(fake.pixels, fake.labels, real.pixels, real.labels, report)
     return {"one_nn": Figure(error, None, len(fake), len(real), "error on real images")}
 
 
-def _memorisation(
-    fake: ImageSet, reference: Reference, seed: int, report: Report
-) -> dict[str, Figure]:
+def _memorisation(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     rows, found = fake.nearest_real(reference, seed, report)
     n, m = len(rows), len(reference.real)
     return {

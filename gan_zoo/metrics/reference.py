@@ -203,9 +203,7 @@ class MeasuredData(Protocol):
     framed_from: ClassVar[int | None]
 
     def labelled(self, domain: str, part: Part) -> LabelledImages: ...
-
     def evaluator_images(self, domain: str, train: bool) -> LabelledImages: ...
-
     def evaluator_name(self, domain: str) -> str: ...
 
 
@@ -217,10 +215,10 @@ def reference_for(
     report: Report = silent,
     evaluator: Evaluator | None = None,
 ) -> Reference:
-    """The real images of a data module's domain, and their evaluator if they have classes.
+    """The real images of a domain, and their evaluator if they have classes.
 
     Args:
-        data: set up.
+        data: a data module that is set up.
         part: which of its images to measure against.
         cache_dir: folder of trained evaluators and floors.
         evaluator: to be used instead of the data's own.
@@ -259,14 +257,12 @@ def image_sets(
     done = 0
     for chunk in chunks:
         for domain, (images, labels) in chunk.items():
-            evaluator = references[domain].evaluator
-            if evaluator is not None:
-                device = images.device
+            reference, device = references[domain], images.device
+            if reference.evaluator is not None:
                 judgements = collected.setdefault(domain, Judgements().to(device))
-                judgements.update(evaluator.to(device)(images), labels)
+                judgements.update(reference.evaluator.to(device)(images), labels)
             if pixels:
-                framed_from = references[domain].framed_from
-                kept_pixels[domain].append(as_seen(images.cpu(), framed_from))
+                kept_pixels[domain].append(as_seen(images.cpu(), reference.framed_from))
         done += len(images)
         report(done / max(count, done))
     sets = {}
