@@ -18,73 +18,67 @@ from torch import Tensor
 from gan_zoo.callbacks import Health, TrainingProgress
 from gan_zoo.cli import main
 from gan_zoo.data import ImageBatch, MNISTDataModule
+from gan_zoo.evaluate import refuse_unfit_values
 from gan_zoo.models import CGAN, DCGAN, GAN
 from gan_zoo.models.noise_to_image import ImageGAN
-from gan_zoo.ranges import Range, Seed, refuse_unfit
+from gan_zoo.ranges import Count, Range, Seed
 from gan_zoo.run.configuration import dataset_name
 from gan_zoo.run.options import refuse_unfit_options
 
+_KINDS = {"block": Count, "rounds": Annotated[int, Range(3, 10**6)], "seed": Seed}
 
-class _Alternating(pl.Callback):
-    """Runs a block of the bare loop after each block of training iterations, timing both."""
 
-    def __init__(self, bare: _BareLoop, block: int) -> None:
-        self.bare = bare
+class _BareLoop(pl.Callback):
+    """The model's algorithm, moving average included, in a plain loop over one batch in memory.
+
+    A block of its iterations follows each block of training iterations, and both are timed.
+    """
+
+    def __init__(
+        self, model: ImageGAN, batch: ImageBatch, block: int, device: torch.device
+    ) -> None:
+        self.model = copy.deepcopy(model).to(device)
+        self.real = batch.image.to(device)
+        self.labels = () if model.num_classes is None else (batch.label.to(device),)
         self.block = block
         self.framework_ms: list[float] = []
         self.bare_ms: list[float] = []
+        optimizer_d, optimizer_g = self.model.optimizer_factories.values()
+        self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
+        self.optimizer_g = optimizer_g(self.model.generator.parameters())
+        self.weights: list[Tensor] = list(self.model.generator.parameters())
+        self.averages: list[list[Tensor]] = [list(n.parameters()) for n in self.model.ema.values()]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
         if trainer.global_step % self.block:
             return
-        _wait(pl_module.device)
-        self.framework_ms.append(1000 * (time.perf_counter() - self._begun) / self.block)
-        begun = time.perf_counter()
+        self.framework_ms.append(self._ended())
         for _ in range(self.block):
-            self.bare.iterate()
-        _wait(pl_module.device)
-        self.bare_ms.append(1000 * (time.perf_counter() - begun) / self.block)
-        self._begun = time.perf_counter()
+            self.iterate()
+        self.bare_ms.append(self._ended())
 
-
-class _BareLoop:
-    """The model's algorithm in a plain loop over one batch in memory.
-
-    It has the same networks, losses and optimizers, and the same moving average of the generator.
-    """
-
-    def __init__(self, model: ImageGAN, batch: ImageBatch, device: torch.device) -> None:
-        self.model = copy.deepcopy(model).to(device)
-        self.batch = ImageBatch(batch.image.to(device), batch.label.to(device))
-        optimizer_d, optimizer_g = self.model.optimizer_factories.values()
-        self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
-        self.optimizer_g = optimizer_g(self.model.generator.parameters())
-        self.averages: list[list[Tensor]] = [
-            list(network.parameters()) for network in self.model.ema.values()
-        ]
-        self.weights: list[Tensor] = list(self.model.generator.parameters())
-
-    def _network(self, network: torch.nn.Module, x: Tensor) -> Tensor:
-        return network(x) if self.model.num_classes is None else network(x, self.batch.label)
+    def _ended(self) -> float:
+        """Milliseconds an iteration of the block that ends now; the next one begins."""
+        if self.real.is_cuda:
+            torch.cuda.synchronize(self.real.device)
+        begun, self._begun = self._begun, time.perf_counter()
+        return 1000 * (self._begun - begun) / self.block
 
     def iterate(self) -> None:
         generator, discriminator = self.model.generator, self.model.discriminator
-        real, loss = self.batch.image, self.model.adversarial
+        real, labels, loss = self.real, self.labels, self.model.adversarial
         noise = torch.empty(len(real), self.model.latent_dim, device=real.device)
-        fake = self._network(generator, self.model.noise(noise))
+        fake = generator(self.model.noise(noise), *labels)
         self.optimizer_d.zero_grad()
-        loss.discriminator(
-            self._network(discriminator, real), self._network(discriminator, fake.detach())
-        ).backward()
+        d_real, d_fake = discriminator(real, *labels), discriminator(fake.detach(), *labels)
+        loss.discriminator(d_real, d_fake).backward()
         self.optimizer_d.step()
         self.optimizer_g.zero_grad()
         discriminator.requires_grad_(False)
-        loss.generator(self._network(discriminator, fake)).backward()
+        loss.generator(discriminator(fake, *labels)).backward()
         discriminator.requires_grad_(True)
         self.optimizer_g.step()
         with torch.no_grad():
@@ -98,17 +92,9 @@ def benchmark(config: DictConfig) -> None:
     Both run in one process by turns of ``config.block`` iterations, so that what else the machine
     does meets both. The framework's side draws batches from the loader, logs to TensorBoard, moves
     the progress bar and watches the run's health as a training run does; the bare side does none of
-    this.
-
-    Args:
-        config: conf/benchmark.yaml, composed.
-
-    Raises:
-        ValueError: for too few iterations to compare.
+    this. The options are conf/benchmark.yaml's.
     """
-    refuse_unfit("block", config.block, Annotated[int, Range(1, 10**6)])
-    refuse_unfit("rounds", config.rounds, Annotated[int, Range(3, 10**6)])
-    refuse_unfit("seed", config.seed, Seed)
+    refuse_unfit_values(config, _KINDS)
     refuse_unfit_options(config)
     config.dataset.name = dataset_name(config.dataset)
     pl.seed_everything(config.seed, verbose=False)
@@ -137,7 +123,7 @@ def benchmark(config: DictConfig) -> None:
             callbacks=[TrainingProgress(), Health()],
             _convert_="all",
         )
-        turns = _Alternating(_BareLoop(model, batch, trainer.strategy.root_device), config.block)
+        turns = _BareLoop(model, batch, config.block, trainer.strategy.root_device)
         trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         trainer.fit(model, datamodule)
     # The first round warms both up.
@@ -151,11 +137,6 @@ def benchmark(config: DictConfig) -> None:
         f"framework / bare {statistics.median(ratios):.3f} "
         f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f})"
     )
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def command() -> int:

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from errno import EISDIR
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,7 +16,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
-from gan_zoo.metrics.measures import MEASURES, Figure, floor_of
+from gan_zoo.metrics.measures import MEASURES, Figure, available, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.plotting import image_grid, interleaved, save_png
@@ -40,7 +39,6 @@ from gan_zoo.run.options import refuse_unfit_options
 from gan_zoo.training.checkpoints import model_of
 
 METRICS_FILE = "metrics.json"
-_CHUNK = 500
 # Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
 _KINDS: dict[str, Any] = {
@@ -57,13 +55,7 @@ _TRAINING_KINDS: dict[str, Any] = {"epochs": Count, "seed": Seed, "output": str 
 
 
 class Row(NamedTuple):
-    """A line of the table.
-
-    Attributes:
-        figure: of the generated images.
-        floor: the same figure of real images; None where there is none.
-        paper: what the paper reports; empty if nothing.
-    """
+    """A line of the table: a figure, the same one of real images, and the paper's, if there are."""
 
     figure: Figure
     floor: Figure | None
@@ -71,29 +63,20 @@ class Row(NamedTuple):
 
 
 def evaluate(config: DictConfig) -> None:
-    """Measures as configured, prints a table and writes the figures into the run's folder.
+    """Measures as conf/evaluate.yaml says, prints a table and writes figures into the run's folder.
 
     Images are measured against the test set. ``metrics.json`` gets, under ``evaluation`` and the
     checkpoint's name, each figure with its floor: the same measure of real training images. For
     ``memorisation`` a picture of generated images over their nearest training and test images is
-    written into the same folder.
-
-    Args:
-        config: conf/evaluate.yaml, composed.
-
-    Raises:
-        ValueError: for an unfit checkpoint, option or metric, or data other than the run's; nothing
-            is written then.
+    written into the same folder. After an error (an unfit checkpoint, option or metric, or data
+    other than the run's) nothing is written.
     """
-    refuse_unfit_values(config, _KINDS)
-    asked = _asked(config.metrics)
-    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
-    model = model_of(checkpoint, names_in(config.trust))
+    path, checkpoint, model = opened(config, _KINDS)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
+    names = _names(config.metrics, model, data, data.has_classes or bool(config.evaluator))
     n = config.num_samples or data.measured_images
-    cache_dir = Path(config.cache_dir).expanduser()
     weights = "moving average" if config.ema and model.ema else "raw"
     random = torch.Generator().manual_seed(config.seed)
     step = checkpoint["global_step"]
@@ -102,33 +85,21 @@ def evaluate(config: DictConfig) -> None:
     pictures: dict[str, Tensor] = {}
     with _progress() as stage:
         if isinstance(data, GaussianMixtureDataModule):
-            rows = _of_points(model, data, n, random, config.ema, asked)
+            rows = _of_points(model, data, n, random, config.ema)
         else:
-            names = _applicable(asked, model, data, data.has_classes or bool(config.evaluator))
-            references = {
-                domain: reference_for(
-                    data,
-                    domain,
-                    "test",
-                    cache_dir,
-                    stage(in_domain("evaluator", domain)),
-                    evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None,
-                )
-                for domain in data.domains
-            }
-            about["resize"] = next(iter(references.values())).resize
-            about["evaluators"] = {
-                domain: {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
-                for domain, r in references.items()
-                if (e := r.evaluator) is not None
-            }
-            sets = image_sets(
-                model.generated_images(n, data.source(), random, config.ema, _CHUNK),
-                references,
-                n,
-                any("pixels" in MEASURES[name].needs for name in names),
-                stage("drawing images"),
-            )
+            given = evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None
+            cache_dir = Path(config.cache_dir).expanduser()
+            references, judges = {}, {}
+            for domain in data.domains:
+                report = stage(in_domain("evaluator", domain))
+                reference = reference_for(data, domain, "test", cache_dir, report, given)
+                references[domain] = reference
+                if e := reference.evaluator:
+                    judges[domain] = {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
+            about |= {"resize": reference.resize, "evaluators": judges}
+            chunks = model.generated_images(n, data.source(), random, config.ema)
+            pixels = any("pixels" in MEASURES[name].needs for name in names)
+            sets = image_sets(chunks, references, n, pixels, stage("drawing images"))
             for domain, generated in sets.items():
                 reference = references[domain]
                 for name in names:
@@ -152,14 +123,7 @@ def evaluate(config: DictConfig) -> None:
 
 
 def train_evaluator(config: DictConfig) -> None:
-    """Trains an evaluator as configured and writes it.
-
-    Args:
-        config: conf/train_evaluator.yaml, composed.
-
-    Raises:
-        ValueError: for an unfit option, or a dataset without classes.
-    """
+    """Trains an evaluator as conf/train_evaluator.yaml says, and writes it."""
     refuse_unfit_values(config, _TRAINING_KINDS)
     refuse_unfit_options(config)
     data: InMemoryDataModule = instantiate(config.dataset)
@@ -174,20 +138,13 @@ def train_evaluator(config: DictConfig) -> None:
         raise ValueError(f"output={output} has to end in .safetensors.")
     # Before time is spent on what can't be written.
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
-        raise IsADirectoryError(EISDIR, "Is a directory", str(output))
     train, test = (data.evaluator_images(config.domain, part) for part in (True, False))
     if int(train.labels.min()) < 0:
         raise ValueError(f"{name} has no classes for an evaluator to learn.")
     with _progress() as stage:
+        report = stage(f"training the evaluator of {name}")
         evaluator = evaluators.train_evaluator(
-            train,
-            test,
-            name,
-            config.epochs,
-            config.seed,
-            data.framed_from,
-            stage(f"training the evaluator of {name}"),
+            train, test, name, config.epochs, config.seed, data.framed_from, report
         )
     evaluators.save_evaluator(evaluator, output)
     print(
@@ -204,15 +161,18 @@ def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
         refuse_unfit(option, plain, kind)
 
 
+def opened(config: DictConfig, kinds: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Any]:
+    """A command's checkpoint: its path, its content and its model. Checks the options first."""
+    refuse_unfit_values(config, kinds)
+    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
+    return path, checkpoint, model_of(checkpoint, names_in(config.trust))
+
+
 def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     """The data that a checkpoint's model was trained on, set up.
 
     Args:
-        model: with its run's configuration.
         root: the data folder, if it is not the run's.
-
-    Raises:
-        ValueError, RuntimeError: if the data is not available, or not what it should be.
     """
     options = dict(model.config["dataset"])
     kind = get_class(options["_target_"])
@@ -228,75 +188,43 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     return data
 
 
-def _asked(metrics: Any) -> list[str] | None:
-    if metrics is None:
-        return None
-    asked = [metrics] if isinstance(metrics, str) else list(metrics)
-    for name in asked:
-        if name not in MEASURES:
-            raise UnfitArgument(
-                "metrics", f"has no metric '{name}'. There are: {', '.join(MEASURES)}."
-            )
-    if not asked:
+def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -> list[str]:
+    """The metrics to measure: those asked for, or all that this model and its data allow."""
+    names = [asked] if isinstance(asked, str) else list(MEASURES if asked is None else asked)
+    if not names:
         raise UnfitArgument("metrics", "is an empty list; null measures all that apply.")
-    return asked
-
-
-def _applicable(
-    asked: list[str] | None, model: Sampled, data: InMemoryDataModule, judged: bool
-) -> list[str]:
-    """The metrics to measure: those asked for, or all that this model and its data allow.
-
-    Raises:
-        ValueError: if one that was asked for is not allowed.
-    """
-    has = {"pixels", "features"} if judged else {"pixels"}
-    real = model.real_images(data.source().__getitems__([0]))
-    if all(images.label is not None for images in real.values()):
-        has.add("labels")
-    for name in asked or ():
+    has = available(model.real_images(data.source().__getitems__([0])), judged)
+    for name in names if asked is not None else ():
+        if name not in MEASURES:
+            known = ", ".join(MEASURES)
+            raise UnfitArgument("metrics", f"has no metric '{name}'. There are: {known}.")
+        if isinstance(data, GaussianMixtureDataModule) and name != "modes":
+            raise ValueError(f"{name} is measured of images; of points, modes is.")
         lacking = MEASURES[name].needs - has
+        what = f"the classes of the images, and {data.name} has none"
         if "labels" in lacking:
-            raise ValueError(
-                f"{name} needs a model that is asked for a class, and this {type(model).__name__} "
-                "is not: leave it out."
-            )
+            what = f"a model that is asked for a class, and this {type(model).__name__} is not"
         if lacking:
-            raise ValueError(
-                f"{name} needs the classes of the images, and {data.name} has none: leave it out."
-            )
-    return asked or [name for name, measure in MEASURES.items() if measure.needs <= has]
+            raise ValueError(f"{name} needs {what}: leave it out.")
+    return [name for name in names if MEASURES[name].needs <= has]
 
 
 def _of_points(
-    model: Sampled,
-    data: GaussianMixtureDataModule,
-    n: int,
-    random: torch.Generator,
-    ema: bool,
-    asked: list[str] | None,
+    model: Sampled, data: GaussianMixtureDataModule, n: int, random: torch.Generator, ema: bool
 ) -> dict[str, Row]:
     """The only measure of points: which modes of the mixture they cover."""
-    for name in asked or ():
-        if name != "modes":
-            raise ValueError(f"{name} is measured of images; of points, modes is.")
-    parts = list(model.generated_images(n, data.source(), random, ema, _CHUNK))
-    rows = {}
+    parts = list(model.generated_images(n, data.source(), random, ema))
+    rows: dict[str, Row] = {}
     for domain, centres in (("a", data.centres_a), ("b", data.centres_b)):
         fake = torch.cat([part[domain].image.cpu() for part in parts])
-        real = getattr(data.test, domain).data
-        (count, near), (real_count, real_near) = (
-            covered_modes(points, centres, data.std) for points in (fake, real)
-        )
-        detail = f"of {len(centres)}, 1 % of the points or more"
-        rows[f"modes_{domain}"] = Row(
-            Figure(count, None, len(fake), 0, detail),
-            Figure(real_count, None, len(real), 0, detail),
-        )
-        rows[f"near_a_mode_{domain}"] = Row(
-            Figure(near, None, len(fake), 0, "share within 3 deviations"),
-            Figure(real_near, None, len(real), 0, "share within 3 deviations"),
-        )
+        modes, near = [], []
+        for points in (fake, getattr(data.test, domain).data):
+            count, share = covered_modes(points, centres, data.std)
+            detail = f"of {len(centres)}, 1 % of the points or more"
+            modes.append(Figure(count, None, len(points), 0, detail))
+            near.append(Figure(share, None, len(points), 0, "share within 3 deviations"))
+        rows[f"modes_{domain}"] = Row(modes[0], modes[1])
+        rows[f"near_a_mode_{domain}"] = Row(near[0], near[1])
     return rows
 
 
@@ -350,20 +278,15 @@ def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None
         pad_edge=False,
     )
     papers = any(row.paper for row in rows.values())
-    for column in ("figure", "value", "floor", *(["paper"] if papers else []), "of", "detail"):
-        right = column in ("value", "floor", "of")
-        table.add_column(
-            column, justify="right" if right else "left", no_wrap=column not in ("paper", "detail")
-        )
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "floor", *(["paper"] if papers else []), "of"):
+        is_text = column == "paper"
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+    table.add_column("detail")
     for name, (figure, floor, paper) in rows.items():
-        table.add_row(
-            name,
-            _number(figure),
-            _number(floor) if floor else "",
-            *([paper] if papers else []),
-            f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else ""),
-            figure.detail,
-        )
+        numbers = _number(figure), _number(floor) if floor else "", *([paper] if papers else [])
+        of = f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else "")
+        table.add_row(name, *numbers, of, figure.detail)
     # In a file or a pipe, lines are not to be cut to a terminal's width.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
@@ -380,15 +303,7 @@ def _number(figure: Figure) -> str:
 def _progress() -> Iterator[Callable[[str], Report]]:
     """Progress bars where the output is a terminal: a stage's name -> its Report."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def stage(name: str) -> Report:
             task = bar.add_task(name, total=1.0, visible=False)

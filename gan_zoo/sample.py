@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,13 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from gan_zoo.cli import main
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
+from gan_zoo.evaluate import opened
 from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
-from gan_zoo.ranges import Range, refuse_unfit
-from gan_zoo.run.configuration import names_in
-from gan_zoo.run.folder import find_checkpoint
-from gan_zoo.training.checkpoints import model_of
+from gan_zoo.ranges import Range
 
 _MOST_COLUMNS = 16
 _KINDS: dict[str, Any] = {
@@ -40,7 +37,7 @@ _KINDS: dict[str, Any] = {
 
 
 def sample(config: DictConfig) -> None:
-    """Samples as configured and writes ``config.output``.
+    """Samples as conf/sample.yaml says and writes ``config.output``.
 
     A ``.png`` is a grid. A ``.npz`` holds ``arr_0``, uint8 (N, H, W, C), and ``arr_1``: for
     conditional models the int64 labels (N,), for InfoGAN the float32 codes (N, number of codes),
@@ -48,25 +45,13 @@ def sample(config: DictConfig) -> None:
     same seed gives the same images.
 
     Models that translate take ``config.input``, a picture or a folder of pictures, and write a PNG
-    of the same name for each into the folder ``config.output``.
-
-    Args:
-        config: conf/sample.yaml, composed.
-
-    Raises:
-        ValueError: for an unfit checkpoint, option, condition, input or output; nothing is written
-            then.
+    of the same name for each into the folder ``config.output``. After an error (an unfit
+    checkpoint, option, condition, input or output) nothing is written.
     """
-    for option, kind in _KINDS.items():
-        value = config[option]
-        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        refuse_unfit(option, plain, kind)
-    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
-    model = model_of(checkpoint, names_in(config.trust))
+    path, _, model = opened(config, _KINDS)
+    weights = "moving average" if config.ema else "raw"
     if config.ema and not model.ema:
         weights = "raw (the run kept no moving average)"
-    else:
-        weights = "moving average" if config.ema else "raw"
     if isinstance(model, Translator):
         written = _translate(model, config)
     elif isinstance(model, NoiseToImage):
@@ -77,17 +62,15 @@ def sample(config: DictConfig) -> None:
 
 
 def _draw(model: NoiseToImage, config: DictConfig) -> str:
+    name = type(model).__name__
     if config.input is not None or config.direction is not None:
-        raise ValueError(
-            f"{type(model).__name__} draws from noise: it takes no input and no direction."
-        )
+        raise ValueError(f"{name} draws from noise: it takes no input and no direction.")
     output = Path(config.output or "samples.png")
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output={output} has to end in .png (a grid) or .npz (arrays).")
     asked = _conditions(config)
-    inputs = model.sample_inputs(
-        asked, config.num_samples, torch.Generator().manual_seed(config.seed)
-    )
+    random = torch.Generator().manual_seed(config.seed)
+    inputs = model.sample_inputs(asked, config.num_samples, random)
     n = len(inputs["noise"])
     images = model.sample(n, **inputs, ema=config.ema)
 
@@ -107,13 +90,11 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
 
 
 def _translate(model: Translator, config: DictConfig) -> str:
+    name, dataset = type(model).__name__, model.config["dataset"]
     if config.input is None:
-        raise ValueError(
-            f"{type(model).__name__} translates pictures: give input=, a picture or a folder."
-        )
-    for name in [*_conditions(config), *(["num_samples"] if config.num_samples else [])]:
-        raise ValueError(f"{type(model).__name__} translates the input and takes no {name}.")
-    dataset = model.config["dataset"]
+        raise ValueError(f"{name} translates pictures: give input=, a picture or a folder.")
+    for option in [*_conditions(config), *(["num_samples"] if config.num_samples else [])]:
+        raise ValueError(f"{name} translates the input and takes no {option}.")
     if "channels" not in dataset:
         raise ValueError("This checkpoint's model translates points, not pictures.")
     output = Path(config.output or "translated")
@@ -121,13 +102,12 @@ def _translate(model: Translator, config: DictConfig) -> str:
         raise ValueError(f"output={output} has to be a folder.")
     source = Path(config.input)
     files = [source] if source.is_file() else files_in(source, "input")
-    read, pixels = load_pictures(
-        files, dataset["image_size"], dataset["channels"], config.when_broken
-    )
+    shape = dataset["image_size"], dataset["channels"]
+    read, pixels = load_pictures(files, *shape, config.when_broken)
     names = [f"{path.stem}.png" for path in read]
-    ((most, times),) = Counter(names).most_common(1)
-    if times > 1:
-        raise ValueError(f"Several pictures would become '{output / most}': rename them.")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Several pictures would become '{output / name}': rename them.")
     direction = config.direction or DIRECTIONS[0]
     images = model.sample(len(read), source=normalised(pixels), direction=direction, ema=config.ema)
 

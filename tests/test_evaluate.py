@@ -145,10 +145,10 @@ def test_bad_input_gets_a_line_and_writes_nothing(run: Run, tmp_path: Path) -> N
     for arguments, culprit in (
         ([], "checkpoint is missing"),
         (["checkpoint=gone"], "no checkpoint 'gone'"),
-        (["checkpoint=here", "which=best"], "no checkpoint 'here/checkpoints/best.ckpt'"),
+        (["checkpoint=here", "which=best"], "no 'here/checkpoints/best.ckpt'"),
         (["checkpoint=here", "which=first"], "which is first; it has to be last or best"),
         (["checkpoint=here/checkpoints/last.ckpt", "which=best"], "last.ckpt' is a file"),
-        (["checkpoint=gone", "which=best"], "no checkpoint 'gone/checkpoints/best.ckpt'"),
+        (["checkpoint=gone", "which=best"], "no 'gone/checkpoints/best.ckpt'"),
         (["checkpoint=here", "metrics=[fidd]"], "no metric 'fidd'"),
         (["checkpoint=here", "metrics=[]"], "empty list"),
         (["checkpoint=here", "metrics=[accuracy]"], "accuracy needs a model that is asked"),

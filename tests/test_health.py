@@ -238,7 +238,7 @@ def test_a_diverged_run_names_the_checkpoint_that_is_good(run: Run, tmp_path: Pa
     assert result.returncode == 1
     assert "diverged" in result.stderr
     assert len(result.stderr.splitlines()) <= 3
-    assert "What was good is kept in here/checkpoints/last.ckpt" in result.stderr
+    assert "The last good checkpoint is here/checkpoints/last.ckpt" in result.stderr
     weights = read_checkpoint(tmp_path / "here")["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gan_zoo.networks.evaluator import EvaluatorNetwork
+from gan_zoo.networks.classifier import EvaluatorNetwork
 from prdc import compute_prdc
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance

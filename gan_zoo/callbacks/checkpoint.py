@@ -28,13 +28,12 @@ class Checkpoint(pl.callbacks.Checkpoint):
         trainer = pl.Trainer(callbacks=[Checkpoint("checkpoints", every_n_train_steps=1000)])
         trainer.fit(model, data)
 
-    A checkpoint is written between two iterations: every so many iterations or minutes, at the end,
-    and on Ctrl-C or SIGTERM, after the iteration; a second signal ends the run at once.
+    A checkpoint is written between two iterations: every so many iterations or minutes (None counts
+    iterations alone), at the end, and on Ctrl-C or SIGTERM, after the iteration; a second signal
+    ends the run at once.
 
     Args:
         dirpath: folder of the checkpoints.
-        every_n_train_steps: iterations between them.
-        every_n_minutes: time between them at most; None to count iterations alone.
         keep_last: how many to keep, beside ``best.ckpt``; None for all.
 
     Attributes:
@@ -63,9 +62,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.signal_handler(trainer))
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         # By now the iteration before is complete, its validation included.
         step = trainer.global_step
         ended_by, is_time = self._agreed(trainer)
@@ -80,18 +77,15 @@ class Checkpoint(pl.callbacks.Checkpoint):
             self._save(trainer)
 
     def _agreed(self, trainer: pl.Trainer) -> tuple[int, bool]:
-        """The signal that ends the run, 0 for none, and whether a checkpoint is due by time.
-
-        All processes follow rank 0.
-        """
+        """Rank 0's signal that ends the run, or 0, and whether a checkpoint is due by time."""
         minutes = (time.monotonic() - self._saved_time) / 60
         is_time = self.every_n_minutes is not None and minutes > self.every_n_minutes
-        if trainer.world_size == 1:
-            return self.ended_by or 0, is_time
-        answer = torch.tensor([self.ended_by or 0, is_time], device=trainer.strategy.root_device)
-        torch.distributed.broadcast(answer, src=0)
-        ended_by, is_time = answer.tolist()
-        return ended_by, bool(is_time)
+        answer = [self.ended_by or 0, int(is_time)]
+        if trainer.world_size > 1:
+            shared = torch.tensor(answer, device=trainer.strategy.root_device)
+            torch.distributed.broadcast(shared, src=0)
+            answer = shared.tolist()
+        return answer[0], bool(answer[1])
 
     def _save(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import statistics
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -31,19 +30,11 @@ _GRID = 64
 _STATE = ("warned", "_strikes", "_norms")
 
 
-class Trouble(NamedTuple):
-    """One thing that goes wrong.
-
-    Attributes:
-        kind: its name; each kind is warned of once.
-        text: what goes wrong, and what may help.
-    """
-
-    kind: str
-    text: str
+# A kind of trouble, which is warned of once, and what goes wrong and may help, in words.
+Trouble = tuple[str, str]
 
 
-class SampledAndWatched(Sampled, Watched, Protocol):
+class Examined(Sampled, Watched, Protocol):
     """A model whose images and logged terms can both be examined."""
 
 
@@ -64,16 +55,13 @@ class Health(pl.Callback):
     finite stops the run in any case: the model checks that itself.
 
     Args:
-        action: "stop" ends the run at the first trouble.
+        action: "stop" ends the run at the first trouble, by an ArithmeticError.
         every_n_steps: iterations between two examinations of the images.
         saturation: the discriminator is saturated from this certainty on (see Watched).
         least_diversity: diversity has collapsed if the mean distance of two images is below this
             share of that of two real ones, at two examinations in a row.
         gradient_factor: the largest ratio of a gradient norm to the median, or its inverse.
         warm_up_steps: iterations during which only gradient norms are examined.
-
-    Raises:
-        ArithmeticError: in training, at the first trouble if ``action`` is "stop".
     """
 
     @checked
@@ -98,20 +86,12 @@ class Health(pl.Callback):
         self._real_distance: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: copy.deepcopy(getattr(self, name)) for name in _STATE}
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, name, copy.deepcopy(state_dict[name]))
+        vars(self).update(state_dict)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: SampledAndWatched,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Examined, *_: Any) -> None:  # type: ignore[override]
         step = trainer.global_step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         logged = bool(every) and step % every == 0
@@ -125,14 +105,21 @@ class Health(pl.Callback):
         if (logged or drawn) and trainer.world_size > 1:
             # Each process has terms of its own, and all have to stop or none.
             troubles = trainer.strategy.broadcast(troubles)
-        for trouble in troubles:
-            self._tell(trainer, trouble)
+        for kind, text in troubles:
+            if kind in self.warned:
+                continue
+            self.warned[kind] = step
+            if trainer.is_global_zero:
+                log.warning("Iteration %s: %s", f"{step:,}", text)
+                report_text(trainer.loggers, f"health/{kind}", text, step)
+            if self.action == "stop":
+                raise ArithmeticError(f"health=strict stops the run in iteration {step}. {text}")
 
     def examine(self, model: Watched, terms: Mapping[str, float], step: int) -> Iterator[Trouble]:
         """The troubles that show in the terms of a logging step, each once it has lasted."""
-        for name, norm in terms.items():
+        for name, value in terms.items():
             if name.startswith("grad_norm_"):
-                yield from self._gradient(name, norm)
+                yield from self._gradient(name, value)
         if step < self.warm_up_steps:
             return
         certainty = model.certainty(terms)
@@ -191,17 +178,15 @@ class Health(pl.Callback):
             )
 
     def _gradient(self, name: str, norm: float) -> Iterator[Trouble]:
-        norms = self._norms.setdefault(name, [])
+        norms = self._norms.get(name, [])
         if len(norms) == _MEDIAN_OF:
             middle = statistics.median(norms)
             ratio = norm / middle if middle > 0 else float("inf" if norm else 1)
             off = not 1 / self.gradient_factor <= ratio <= self.gradient_factor
             phase = name.removeprefix("grad_norm_")
-            hint = (
-                "model.gradient_clip_val or a lower rate may help."
-                if ratio > 1
-                else "It hardly learns any more; the other player's rate may be too high."
-            )
+            hint = "It hardly learns any more; the other player's rate may be too high."
+            if ratio > 1:
+                hint = "model.gradient_clip_val or a lower rate may help."
             yield from self._lasting(
                 name,
                 off,
@@ -212,28 +197,14 @@ class Health(pl.Callback):
             if off:
                 # Outliers do not enter the median.
                 return
-            norms.pop(0)
-        norms.append(norm)
+        self._norms[name] = [*norms[1 - _MEDIAN_OF :], norm]
 
     def _lasting(
         self, kind: str, seen: bool, text: str, patience: int = _PATIENCE
     ) -> Iterator[Trouble]:
         self._strikes[kind] = self._strikes.get(kind, 0) + 1 if seen else 0
         if self._strikes[kind] == patience:
-            yield Trouble(kind, text)
-
-    def _tell(self, trainer: pl.Trainer, trouble: Trouble) -> None:
-        if trouble.kind in self.warned:
-            return
-        self.warned[trouble.kind] = trainer.global_step
-        if trainer.is_global_zero:
-            log.warning("Iteration %s: %s", f"{trainer.global_step:,}", trouble.text)
-            tag = f"health/{trouble.kind}"
-            report_text(trainer.loggers, tag, trouble.text, trainer.global_step)
-        if self.action == "stop":
-            raise ArithmeticError(
-                f"health=strict stops the run in iteration {trainer.global_step}. {trouble.text}"
-            )
+            yield kind, text
 
 
 def mean_distance(images: Tensor, labels: Tensor | None = None) -> float:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.metrics import silent
-from gan_zoo.metrics.measures import MEASURES, floor_of
+from gan_zoo.metrics.measures import MEASURES, available, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.ranges import PositiveShare, Range, Seed, Steps, UnfitArgument, checked
@@ -29,13 +29,6 @@ _STATE = ("best", "best_step", "measured", "_interval", "_measured_at")
 _LEAST_HELD_OUT = 10
 
 
-class Shared(Sampled, Protocol):
-    """A model that can be sampled alike in several processes."""
-
-    def share_buffers(self) -> None:
-        """Copies rank 0's running statistics to all processes."""
-
-
 class Metrics(pl.Callback):
     """Measures the model's images every so many iterations, and after the last one.
 
@@ -46,8 +39,8 @@ class Metrics(pl.Callback):
     final evaluation; where nothing is held out, against the training images. Figures are logged as
     ``metrics/<figure>``, with two domains as ``metrics/<figure>_a`` and ``_b`` and their mean under
     the name alone; the floors, measured on as many training images, once as
-    ``metrics_floor/<figure>``. The noise is the same each time. ``best.ckpt`` is the checkpoint
-    with the best monitored figure, which the table of runs shows as ``best/<figure>``.
+    ``metrics_floor/<figure>``. The seed's noise is the same each time. ``best.ckpt`` is the
+    checkpoint with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
     Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
 
@@ -62,7 +55,6 @@ class Metrics(pl.Callback):
         max_share: the largest share of the training time that measuring may take, without what is
             computed once and cached. If it takes more, the interval grows, and a log line says so.
             None for no bound: the steps are then the same on any machine.
-        seed: of the noise.
 
     Attributes:
         measured: tag -> value of the latest measurement.
@@ -90,14 +82,12 @@ class Metrics(pl.Callback):
                     "scripts/evaluate.py has the others.",
                 )
         better = {key: high for name in metrics for key, high in MEASURES[name].figures.items()}
-        self._figure, self._domain = monitor, ""
-        if monitor not in better and monitor[-2:] in ("_a", "_b"):
-            self._figure, self._domain = monitor[:-2], monitor[-1]
-        if self._figure not in better:
+        figure = monitor[:-2] if monitor[-2:] in ("_a", "_b") else monitor
+        if figure not in better:
             raise UnfitArgument(
                 "monitor", f"is {monitor}; with these metrics it can be {', '.join(better)}."
             )
-        self._higher = better[self._figure]
+        self._higher = better[figure]
         self.dirpath = Path(dirpath)
         self.cache_dir = Path(cache_dir).expanduser()
         self.metrics = list(metrics)
@@ -119,26 +109,18 @@ class Metrics(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
-            self._refuse_what_is_never_measured(trainer, pl_module)
             with torch.random.fork_rng(devices=[]):
-                self._prepare(trainer)
+                self._prepare(trainer, pl_module)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Shared,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Sampled, *_: Any) -> None:  # type: ignore[override]
         step = trainer.global_step
         due = step % self.every_n_steps == 0 and step - self._measured_at >= self._interval
         if due and self._references:
             self._measured_at = step
             self._measure(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Shared) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         # _measured_at stays: a run that is resumed with more iterations keeps the interval.
         if self.measured and self._references and self._measured_at < trainer.global_step:
             self._measure(trainer, pl_module)
@@ -147,54 +129,55 @@ class Metrics(pl.Callback):
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, name, state_dict[name])
+        vars(self).update(state_dict)
 
     def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
         return long_enough and data.has_classes
 
-    def _refuse_what_is_never_measured(self, trainer: pl.Trainer, model: Sampled) -> None:
-        data, reason = trainer.datamodule, ""  # type: ignore[attr-defined]
-        real = model.real_images(data.source("val").__getitems__([0]))
-        if self._domain and self._domain not in data.domains:
-            reason = f"{data.title} has one domain; {self._figure} would do."
-        elif self._figure == "accuracy" and any(images.label is None for images in real.values()):
-            reason = f"a {type(model).__name__} is not asked for classes; fid would do."
-        if reason:
-            raise ValueError(f"callbacks.metrics.monitor is {self.monitor}, and {reason}")
-
-    def _part(self, data: InMemoryDataModule) -> Literal["train", "val"]:
-        """What to measure against: validation images, unless there are too few."""
-        held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
-        return "val" if min(held) >= _LEAST_HELD_OUT else "train"
-
-    def _prepare(self, trainer: pl.Trainer) -> None:
+    def _prepare(self, trainer: pl.Trainer, model: Sampled) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        part = self._part(data)
-        if part == "train" and trainer.is_global_zero:
+        has = available(model.real_images(data.source("val").__getitems__([0])), judged=True)
+        self._names = [name for name in self.metrics if MEASURES[name].needs <= has]
+        figures = [key for name in self._names for key in MEASURES[name].figures]
+        if self.monitor not in [in_domain(key, d) for d in ("", *data.domains) for key in figures]:
+            raise ValueError(
+                f"callbacks.metrics.monitor is {self.monitor}, which is not measured of a "
+                f"{type(model).__name__} on {data.title}; {next(iter(figures), 'fid')} would do."
+            )
+        # Validation images, unless there are too few.
+        held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
+        held_out = min(held) >= _LEAST_HELD_OUT
+        self._source = data.source("val" if held_out else "test")
+        if not held_out and trainer.is_global_zero:
             log.info(
-                "Fewer than %s images are held out (dataset.val_size): metrics compare with the "
-                "training images, and best.ckpt may be one that has memorised them.",
-                _LEAST_HELD_OUT,
+                f"Fewer than {_LEAST_HELD_OUT} images are held out (dataset.val_size): metrics "
+                "compare with the training images; best.ckpt may be one that has memorised them."
             )
         # The other processes find what rank 0 has trained and cached.
         if not trainer.is_global_zero:
             trainer.strategy.barrier()
         for domain in data.domains:
-            self._references[domain] = reference_for(data, domain, part, self.cache_dir)
+            self._references[domain] = reference_for(
+                data, domain, "val" if held_out else "train", self.cache_dir
+            )
         if trainer.is_global_zero:
             trainer.strategy.barrier()
         # Now, so that the first measurement's time is that of any other.
         for reference in self._references.values():
             reference.real.judged  # noqa: B018
 
-    def _measure(self, trainer: pl.Trainer, model: Shared) -> None:
+    def _measure(self, trainer: pl.Trainer, model: Sampled) -> None:
         begun, first = time.monotonic(), not self.measured
+        rank, world = trainer.global_rank, trainer.world_size
         model.share_buffers()
         # Random numbers drawn here must not change the training.
         with torch.random.fork_rng(devices=[]):
-            images = self._images(trainer, model)
+            random = torch.Generator().manual_seed(self.seed + rank)
+            source = Subset(self._source, range(rank, len(self._source), world))
+            count = self.num_samples // world
+            drawn = model.generated_images(count, source, random)
+            images = image_sets(drawn, self._references, count)
             found = self._found(images)
         trained, steps = begun - self._begun, trainer.global_step - self._begun_at
         self.measured = {f"metrics/{name}": value for name, value in found.items()}
@@ -202,51 +185,26 @@ class Metrics(pl.Callback):
         self._keep_best(trainer, found)
         self._bound(trainer, time.monotonic() - begun, trained / steps)
         if first and trainer.is_global_zero:
-            self._log_floors(trainer, images)
+            floors = {
+                f"metrics_floor/{in_domain(key, domain)}": figure.value
+                for domain, reference in self._references.items()
+                for name in self._names
+                for key, figure in floor_of(name, reference, len(images[domain]), self.seed).items()
+            }
+            report_figures(trainer.loggers, floors, trainer.global_step)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
-
-    def _images(self, trainer: pl.Trainer, model: Sampled) -> dict[str, ImageSet]:
-        """Generated images of all processes, by domain."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        rank, world = trainer.global_rank, trainer.world_size
-        random = torch.Generator().manual_seed(self.seed + rank)
-        images = data.source("val" if self._part(data) == "val" else "test")
-        source = Subset(images, range(rank, len(images), world))
-        count = self.num_samples // world
-        return image_sets(model.generated_images(count, source, random), self._references, count)
 
     def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:
         """The figures of each domain, and with two domains their mean."""
-        found: dict[str, dict[str, float]] = {}
-        for domain, name in self._applicable(images):
-            reference = self._references[domain]
-            figures = MEASURES[name].function(images[domain], reference, self.seed, silent)
-            for key, figure in figures.items():
-                found.setdefault(key, {})[domain] = float(figure.value)
-        values = {}
-        for key, by_domain in found.items():
-            values[key] = sum(by_domain.values()) / len(by_domain)
-            if len(by_domain) > 1:
-                values |= {in_domain(key, domain): value for domain, value in by_domain.items()}
-        return values
-
-    def _log_floors(self, trainer: pl.Trainer, images: dict[str, ImageSet]) -> None:
-        floors: dict[str, float] = {}
-        for domain, name in self._applicable(images):
-            real = floor_of(name, self._references[domain], len(images[domain]), self.seed)
-            floors |= {
-                f"metrics_floor/{in_domain(key, domain)}": f.value for key, f in real.items()
-            }
-        report_figures(trainer.loggers, floors, trainer.global_step)
-
-    def _applicable(self, images: dict[str, ImageSet]) -> list[tuple[str, str]]:
-        """(domain, metric); those that need labels only if the model was asked for classes."""
-        return [
-            (domain, name)
-            for domain, generated in images.items()
-            for name in self.metrics
-            if generated.labelled or "labels" not in MEASURES[name].needs
-        ]
+        found: dict[str, list[float]] = {}
+        for domain, generated in images.items():
+            for name in self._names:
+                reference = self._references[domain]
+                figures = MEASURES[name].function(generated, reference, self.seed, silent)
+                for key, figure in figures.items():
+                    for tag in dict.fromkeys((key, in_domain(key, domain))):
+                        found.setdefault(tag, []).append(float(figure.value))
+        return {tag: sum(values) / len(values) for tag, values in found.items()}
 
     def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
         value = found[self.monitor]
@@ -266,9 +224,6 @@ class Metrics(pl.Callback):
             self._interval = interval
             if trainer.is_global_zero:
                 log.info(
-                    "Measuring takes %.1f s. It is now done every %s iterations, to take at most "
-                    "%g %% of the time (callbacks.metrics.max_share).",
-                    cost,
-                    f"{interval:,}",
-                    100 * self.max_share,
+                    f"Measuring takes {cost:.1f} s. It is now done every {interval:,} steps: at "
+                    f"most {100 * self.max_share:g} % of the time (callbacks.metrics.max_share)."
                 )

@@ -38,13 +38,11 @@ class TrainingProgress(ProgressBar):
     def disable(self) -> None:
         self._enabled = False
 
-    def enable(self) -> None:
-        self._enabled = True
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = self._drawn = self._printed = time.monotonic()
         self._first_step = self._drawn_step = trainer.global_step
-        self._total = _total_steps(trainer)
+        total = trainer.estimated_stepping_batches
+        self._total = None if total in (-1, float("inf")) else int(total)
         console = Console()
         if self._enabled and console.is_terminal:
             self._bar = Progress(
@@ -62,18 +60,11 @@ class TrainingProgress(ProgressBar):
             )
             self._bar.start()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Watched,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not self._enabled or not every or trainer.global_step % every:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Watched, *_: Any) -> None:  # type: ignore[override]
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not self._enabled or not every or step % every:
             return
-        now, step = time.monotonic(), trainer.global_step
+        now = time.monotonic()
         # The images of an iteration, times iterations: what was seen before a resume is not logged.
         images = pl_module.logged["train/images_seen"] / step * (step - self._drawn_step)
         speed = images / max(now - self._drawn, 1e-9)
@@ -85,34 +76,19 @@ class TrainingProgress(ProgressBar):
         )
         numbers = f"{losses}  {speed:,.0f} images/s"
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=trainer.global_step, numbers=numbers, refresh=True
-            )
+            self._bar.update(self._task, completed=step, numbers=numbers, refresh=True)
         elif now - self._printed >= _SECONDS_BETWEEN_LINES:
-            self._printed = now
-            print(f"step {trainer.global_step:,}  {numbers}{self._left(trainer, now)}", flush=True)
+            self._printed, left = now, ""
+            if self._total is not None:
+                pace = (now - self._begun) / (step - self._first_step)
+                left = f"  {pace * (self._total - step) / 60:.1f} min left"
+            print(f"step {step:,}  {numbers}{left}", flush=True)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop(trainer)
+    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.on_train_end(trainer)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._stop(trainer)
-
-    def _stop(self, trainer: pl.Trainer) -> None:
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, refresh=True)
             self._bar.stop()
             self._bar = None
-
-    def _left(self, trainer: pl.Trainer, now: float) -> str:
-        if self._total is None:
-            return ""
-        seconds_a_step = (now - self._begun) / (trainer.global_step - self._first_step)
-        return f"  {seconds_a_step * (self._total - trainer.global_step) / 60:.1f} min left"
-
-
-def _total_steps(trainer: pl.Trainer) -> int | None:
-    total = trainer.estimated_stepping_batches
-    return None if total in (-1, float("inf")) else int(total)

@@ -22,13 +22,8 @@ class SampleGrid(pl.Callback):
         trainer.fit(model, data)
 
     Pictures are logged as ``samples/generated`` and, once, ``samples/real``, and written into the
-    folder as ``step-<iteration>.png`` and ``real.png``. The noise is drawn once from the seed and
-    saved in the checkpoints, so that a resumed run uses the same.
-
-    Args:
-        dirpath: folder of the pictures.
-        every_n_steps: iterations between grids.
-        seed: of the fixed noise.
+    folder ``dirpath`` as ``step-<iteration>.png`` and ``real.png``. The noise is drawn once from
+    the seed and saved in the checkpoints, so that a resumed run uses the same.
     """
 
     @checked
@@ -47,17 +42,10 @@ class SampleGrid(pl.Callback):
         generator = torch.Generator().manual_seed(self.seed)
         self.inputs = pl_module.grid_inputs(generator, examples)
         if trainer.is_global_zero and trainer.global_step == 0:
-            self._show(trainer, image_grid(*pl_module.real_grid(examples)), "real", "real.png")
+            self._show(trainer, pl_module.real_grid(examples), "real", "real.png")
             self._draw(trainer, pl_module)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Sampled,  # type: ignore[override]
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Sampled, *_: Any) -> None:  # type: ignore[override]
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
@@ -73,11 +61,11 @@ class SampleGrid(pl.Callback):
     def _draw(self, trainer: pl.Trainer, model: Sampled) -> None:
         step = trainer.global_step
         if trainer.is_global_zero and step != self._drawn_at:
-            picture = image_grid(*model.sample_grid(self.inputs))
-            self._show(trainer, picture, "generated", f"step-{step:06d}.png")
+            self._show(trainer, model.sample_grid(self.inputs), "generated", f"step-{step:06d}.png")
             self._drawn_at = step
 
-    def _show(self, trainer: pl.Trainer, picture: Tensor, tag: str, file: str) -> None:
+    def _show(self, trainer: pl.Trainer, grid: tuple[Tensor, int], tag: str, file: str) -> None:
+        picture = image_grid(*grid)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         save_png(picture, self.dirpath / file)
         report_picture(trainer.loggers, f"samples/{tag}", picture, trainer.global_step)

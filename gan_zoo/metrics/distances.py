@@ -9,15 +9,12 @@ from torch import Tensor
 
 # Rows of a distance matrix that are held at a time.
 _ROWS = 1000
+# As in Naeem et al. 2020, who define density and coverage.
+_K = 5
 
 
 class Estimate(NamedTuple):
-    """An estimated number.
-
-    Attributes:
-        value: the estimate.
-        spread: a standard deviation; the function that returns it says of what.
-    """
+    """An estimated number and a standard deviation: the function that returns it says of what."""
 
     value: float
     spread: float
@@ -57,12 +54,6 @@ def kernel_distance(
     The kernel is (x.y / D + 1)^3. As in the paper, ``subsets`` random subsets of ``size`` rows (all
     rows where there are fewer) of each set; their mean, and the standard deviation over subsets.
     Features should be standardised: with large ones the cubic kernel gives noise.
-
-    Args:
-        seed: of the subsets.
-
-    Raises:
-        ValueError: for fewer than two rows in a set.
     """
     size = min(size, len(a), len(b))
     if size < 2:
@@ -82,22 +73,19 @@ def kernel_distance(
     return Estimate(values.mean().item(), values.std().item() if subsets > 1 else 0.0)
 
 
-def fidelity_and_diversity(real: Tensor, fake: Tensor, k: int = 5) -> Fidelity:
+def fidelity_and_diversity(real: Tensor, fake: Tensor) -> Fidelity:
     """Precision and recall (1904.06991), density and coverage (2002.09797, eqs. 4 to 7).
 
-    A set's manifold is the union of balls around its rows, each with the distance to the row's k-th
-    nearest neighbour in the same set as its radius. Both sets should have equally many rows; the
-    papers take 10,000. At most 1,000 rows of a distance matrix are held at a time.
-
-    Args:
-        k: 5 in Naeem et al. 2020, who define density and coverage.
-
-    Raises:
-        ValueError: if a set has k rows or fewer.
+    A set's manifold is the union of balls around its rows, each with the distance to the row's
+    fifth nearest neighbour in the same set as its radius. Both sets should have equally many rows;
+    the papers take 10,000.
     """
-    if min(len(real), len(fake)) <= k:
-        raise ValueError(f"Precision and recall with k={k} need more than {k} images in each set.")
-    real_radius, fake_radius = (_radius(rows, k) for rows in (real, fake))
+    if min(len(real), len(fake)) <= _K:
+        raise ValueError(f"Precision and recall need more than {_K} images in each set.")
+    real_radius, fake_radius = (
+        torch.cat([torch.cdist(x, rows).kthvalue(_K + 1).values for x in rows.split(_ROWS)])
+        for rows in (real, fake)
+    )
     inside_real = torch.zeros(len(fake), device=fake.device)
     recalled, covered = [], []
     for rows, radius in zip(real.split(_ROWS), real_radius.split(_ROWS), strict=True):
@@ -108,12 +96,6 @@ def fidelity_and_diversity(real: Tensor, fake: Tensor, k: int = 5) -> Fidelity:
     return Fidelity(
         precision=(inside_real > 0).float().mean().item(),
         recall=torch.cat(recalled).float().mean().item(),
-        density=inside_real.mean().item() / k,
+        density=inside_real.mean().item() / _K,
         coverage=torch.cat(covered).float().mean().item(),
     )
-
-
-def _radius(rows: Tensor, k: int) -> Tensor:
-    """The distance of each row to its k-th nearest other one."""
-    parts = [torch.cdist(chunk, rows).kthvalue(k + 1).values for chunk in rows.split(_ROWS)]
-    return torch.cat(parts)

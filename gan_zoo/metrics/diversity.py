@@ -16,12 +16,7 @@ _PAIRS_AT_ONCE = 500
 
 
 class Modes(NamedTuple):
-    """Which classes a generator covers.
-
-    Attributes:
-        covered: how many.
-        kl: reverse KL divergence of the generated classes' frequencies, in nats.
-    """
+    """How many classes are covered, and the reverse KL divergence of their frequencies in nats."""
 
     covered: int
     kl: float
@@ -38,11 +33,11 @@ def classifier_score(log_probabilities: Tensor, splits: int = 10) -> Estimate:
     """Salimans et al. 2016 (1606.03498), section 4: exp E[KL(p(y | x) || p(y))].
 
     From 1 to the number of classes. The paper takes Inception's classes, 50,000 images and the mean
-    over 10 splits; this is the score of all images; the spread is the splits' standard deviation.
+    over 10 splits; this is the score of all images; the spread is the standard deviation over
+    splits, which are taken in the images' order.
 
     Args:
         log_probabilities: (N, K) of the classifier.
-        splits: into how many parts the images are split, in their order.
     """
 
     def score(part: Tensor) -> Tensor:
@@ -56,9 +51,7 @@ def classifier_score(log_probabilities: Tensor, splits: int = 10) -> Estimate:
 
 
 def covered_classes(classes: Tensor, reference: Tensor, least: float = 0.0) -> Modes:
-    """How many classes are generated, and the reverse KL divergence of their frequencies.
-
-    For Stacked MNIST (VEEGAN, 1705.07761; PacGAN, 1712.04086): 26,000 images, 1,000 classes, one
+    """For Stacked MNIST (VEEGAN, 1705.07761; PacGAN, 1712.04086): 26,000 images, 1,000 classes, one
     image is enough to cover a class, and the reference is uniform. The divergence is
     sum p log(p / q) over the generated classes, with p their frequencies and q the reference.
 
@@ -87,15 +80,14 @@ def structural_similarity(
     Args:
         images: (N, C, H, W) in [-1, 1], at least 20 pixels a side.
         classes: (N,) int64; -1 where unknown.
-        pairs: how many of each kind.
-        seed: of the pairs.
+        pairs: how many of each kind; the seed draws them.
     """
     random = torch.Generator().manual_seed(seed)
-    first = torch.randint(len(images), (50 * pairs,), generator=random)
-    second = torch.randint(len(images), (50 * pairs,), generator=random)
+    drawn = [torch.randint(len(images), (50 * pairs,), generator=random) for _ in range(2)]
     # An image paired with itself is left out.
-    first, second = first[first != second], second[first != second]
-    same = (classes.cpu()[first] == classes.cpu()[second]) & (classes.cpu()[first] >= 0)
+    first, second = torch.stack(drawn)[:, drawn[0] != drawn[1]]
+    kinds = classes.cpu()
+    same = (kinds[first] == kinds[second]) & (kinds[first] >= 0)
 
     def mean(kept: Tensor) -> float:
         a, b = first[kept][:pairs], second[kept][:pairs]

@@ -8,7 +8,6 @@ of two evaluators can't be compared.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,22 +30,14 @@ log = logging.getLogger(__name__)
 
 # Part of a cached evaluator's file name: raise it with any change to how they are trained.
 _TRAINING = 2
-_BATCH = 128
 _LEAST_STEPS = 300
 # Few, as a run or a command waits for it.
 _EPOCHS_ON_FIRST_USE = 2
-# Augmentation: the largest shift in pixels, and the largest change of scale.
-_SHIFT, _SCALE = 2.0, 0.1
 _CHUNK = 500
 
 
 class Judged(NamedTuple):
-    """What the evaluator sees in images.
-
-    Attributes:
-        features: (N, D) float32, standardised.
-        log_probabilities: (N, K) float32 of the classes.
-    """
+    """What the evaluator sees: standardised features (N, D), log-probabilities (N, K)."""
 
     features: Tensor
     log_probabilities: Tensor
@@ -63,20 +54,16 @@ class Judged(NamedTuple):
 
 
 class LabelledImages(Protocol):
-    """A dataset that fetches batches whose first two fields are images and labels.
-
-    Attributes:
-        labels: (N,) int64 classes; -1 where unknown.
-    """
+    """A dataset of images and classes."""
 
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """(N,) int64 classes; -1 where unknown."""
 
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     def __getitems__(self, indices: Any) -> Any:
-        """(B, C, H, W) float32 in [-1, 1], and (B,) int64."""
+        """A batch, whose first fields are (B, C, H, W) float32 in [-1, 1], and (B,) int64."""
 
     def stored(self) -> Iterable[Tensor]:
         """The tensors that hold the data, for a hash."""
@@ -89,40 +76,32 @@ class Evaluator(nn.Module):
         judged = evaluator(torch.rand(64, 1, 28, 28) * 2 - 1)
         judged.features, judged.classes    # (64, 128), (64,)
 
-    Images are brought to 28 pixels by ``as_seen``. An evaluator of grey images sees the mean of the
-    channels.
+    An evaluator of grey images sees the mean of the channels.
 
     Args:
         network: trained.
         name: of the data it was trained on.
         accuracy: its share of correct answers on the test images.
+
+    Attributes:
         per_channel: judge each channel as an image, for Stacked MNIST; features are concatenated,
             and a class is a combination of the channels' classes, the first one most significant.
-        framed_from: see ``as_seen``.
+        framed_from: see ``as_seen``, which brings the images to 28 pixels.
     """
 
     @checked
-    def __init__(
-        self,
-        network: EvaluatorNetwork,
-        name: str,
-        accuracy: Share,
-        per_channel: bool = False,
-        framed_from: Count | None = None,
-    ) -> None:
+    def __init__(self, network: EvaluatorNetwork, name: str, accuracy: Share) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.name = name
         self.accuracy = accuracy
-        self.per_channel = per_channel
-        self.framed_from = framed_from
-        self.channels = network.channels
-        self.num_classes = network.num_classes
+        self.per_channel = False
+        self.framed_from: int | None = None
 
     @property
     def classes(self) -> int:
         """How many classes it tells apart; with ``per_channel``, combinations of three."""
-        return self.num_classes**3 if self.per_channel else self.num_classes
+        return self.network.num_classes ** (3 if self.per_channel else 1)
 
     @property
     def hash(self) -> str:
@@ -131,26 +110,18 @@ class Evaluator(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Judged:
-        device = self.network.feature_mean.device
-        return Judged.joined(
-            Judged(*(field.cpu() for field in self._judge(chunk.to(device))))
-            for chunk in images.split(_CHUNK)
-        )
+        return Judged.joined(map(self._judge, images.split(_CHUNK)))
 
     def _judge(self, images: Tensor) -> Judged:
-        images = as_seen(images, self.framed_from)
-        if self.per_channel:
-            features, logits = zip(
-                *(self.network(images[:, [c]]) for c in range(images.shape[1])), strict=True
-            )
-            joint = logits[0].log_softmax(1)
-            for other in logits[1:]:
-                joint = (joint[:, :, None] + other.log_softmax(1)[:, None]).flatten(1)
-            return Judged(torch.cat(features, 1), joint)
-        if self.channels == 1:
+        images = as_seen(images.to(self.network.feature_mean.device), self.framed_from)
+        if self.network.channels == 1 and not self.per_channel:
             images = images.mean(1, keepdim=True)
-        features, logits = self.network(images)
-        return Judged(features, logits.log_softmax(1))
+        views = images.split(self.network.channels, 1)
+        features, logits = zip(*map(self.network, views), strict=True)
+        joint = logits[0].log_softmax(1)
+        for other in logits[1:]:
+            joint = (joint[:, :, None] + other.log_softmax(1)[:, None]).flatten(1)
+        return Judged(torch.cat(features, 1).cpu(), joint.cpu())
 
 
 def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
@@ -160,21 +131,24 @@ def as_seen(images: Tensor, framed_from: int | None = None) -> Tensor:
         framed_from: the side of the originals that the data pads by 1 or 2 pixels on each side, as
             28 -> 32 is usual for MNIST: such a frame is cut off. None for other images.
     """
-    border = images.shape[-1] - (framed_from or images.shape[-1])
-    if border in (2, 4):
-        frame = border // 2
+    frame = _frame(images.shape[-1], framed_from)
+    if frame:
         images = images[..., frame:-frame, frame:-frame]
     if images.shape[-1] == SIDE:
         return images
     return F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", antialias=True)
 
 
+def _frame(size: int, framed_from: int | None) -> int:
+    border = size - framed_from if framed_from else 0
+    return border // 2 if border in (2, 4) else 0
+
+
 def resize_rule(size: int, framed_from: int | None = None) -> str:
     """What ``as_seen`` does to images of that size, in words."""
-    if size == SIDE:
-        return "none"
-    if framed_from and size - framed_from in (2, 4):
-        return f"frame of {(size - framed_from) // 2} cut off"
+    frame = _frame(size, framed_from)
+    if frame or size == SIDE:
+        return f"frame of {frame} cut off" if frame else "none"
     return f"{size} to {SIDE} pixels, bilinear, antialiased"
 
 
@@ -186,27 +160,23 @@ class Judgements(Metric):
     """
 
     full_state_update = False
-    features: list[Tensor]
-    log_probabilities: list[Tensor]
-    labels: list[Tensor]
+    states = (*Judged._fields, "labels")
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("features", "log_probabilities", "labels"):
+        for name in self.states:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, judged: Judged, labels: Tensor | None = None) -> None:
         """Adds a batch."""
         if labels is None:
             labels = torch.full((len(judged.features),), -1)
-        self.features.append(judged.features.to(self.device))
-        self.log_probabilities.append(judged.log_probabilities.to(self.device))
-        self.labels.append(labels.to(self.device))
+        for name, values in {**judged._asdict(), "labels": labels}.items():
+            getattr(self, name).append(values.to(self.device))
 
     def compute(self) -> tuple[Judged, Tensor]:
-        states = (self.features, self.log_probabilities, self.labels)
-        features, log_probabilities, labels = (dim_zero_cat(state).cpu() for state in states)
-        return Judged(features, log_probabilities), labels
+        *seen, labels = (dim_zero_cat(getattr(self, name)).cpu() for name in self.states)
+        return Judged(*seen), labels
 
 
 @checked
@@ -221,22 +191,18 @@ def train_evaluator(
 ) -> Evaluator:
     """Trains an evaluator; the state of torch's global random generator is restored.
 
-    AdamW with a one-cycle schedule up to 3e-3, batches of 128, images shifted by up to 2 pixels and
-    scaled by up to a tenth; at least 300 iterations, however few images there are.
+    AdamW with a one-cycle schedule up to 3e-3, batches of 128, images augmented; at least 300
+    iterations, however few images there are. The seed decides weights, order and augmentation.
 
     Args:
         train, test: to train on, and to measure the accuracy on.
-        name: of the data.
-        epochs: passes over the training images.
-        seed: decides weights, order and augmentation.
-        framed_from: see ``as_seen``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         network = EvaluatorNetwork(train.__getitems__([0])[0].shape[1], classes)
         optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
-        batch = min(_BATCH, len(train))
+        batch = min(128, len(train))
         steps = max(_LEAST_STEPS, epochs * (len(train) // batch))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         order = torch.randperm(0)
@@ -250,7 +216,8 @@ def train_evaluator(
             optimizer.step()
             schedule.step()
             report((step + 1) / steps)
-    evaluator = Evaluator(network, name, 0.0, framed_from=framed_from)
+    evaluator = Evaluator(network, name, 0.0)
+    evaluator.framed_from = framed_from
     features = judged(evaluator, images_of(train)).features
     network.feature_mean.copy_(features.mean(0))
     # The features of a unit that never changes stay at 0.
@@ -261,11 +228,12 @@ def train_evaluator(
 
 
 def _augmented(images: Tensor) -> Tensor:
+    """Images scaled by up to a tenth, and shifted by up to 2 pixels; the grid's side is 2."""
     n = len(images)
     move = torch.zeros(n, 2, 3)
-    scale = 1 + _SCALE * (2 * torch.rand(n) - 1)
+    scale = 1 + 0.1 * (2 * torch.rand(n) - 1)
     move[:, 0, 0] = move[:, 1, 1] = scale
-    move[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * _SHIFT / images.shape[-1]
+    move[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * 2.0 / images.shape[-1]
     grid = F.affine_grid(move, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
@@ -286,8 +254,8 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
     about = {
         "name": evaluator.name,
         "accuracy": str(evaluator.accuracy),
-        "channels": str(evaluator.channels),
-        "num_classes": str(evaluator.num_classes),
+        "channels": str(evaluator.network.channels),
+        "num_classes": str(evaluator.network.num_classes),
         "hash": evaluator.hash,
     }
     with atomic_write(file) as aside:
@@ -295,11 +263,7 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
 
 
 def load_evaluator(file: Path) -> Evaluator:
-    """Reads what ``save_evaluator`` wrote.
-
-    Raises:
-        ValueError: for a file that is no evaluator, or whose weights do not match its hash.
-    """
+    """Reads what ``save_evaluator`` wrote; raises ValueError for any other file."""
     if not file.is_file():
         raise ValueError(f"There is no evaluator '{file}': train_evaluator.py writes such files.")
     try:
@@ -338,13 +302,10 @@ def evaluator_for(
     """The evaluator of a dataset: the package's, or one that is trained once and then cached.
 
     Args:
-        name: of the dataset.
         images: gives the training images for True and the test images for False, as needed.
         cache_dir: folder of trained ones.
-        framed_from: see ``as_seen``.
     """
-    evaluator = packaged_evaluator(name)
-    if evaluator is not None:
+    if evaluator := packaged_evaluator(name):
         return evaluator
     train = images(True)
     shape = train.__getitems__([0])[0].shape
@@ -366,22 +327,6 @@ def evaluator_for(
     except OSError as error:
         log.warning("The evaluator could not be cached: %s", error)
     return evaluator
-
-
-def cached(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Computes plain data once and reads it from the file from then on."""
-    if file.is_file():
-        try:
-            return dict(json.loads(file.read_text()))
-        except ValueError:
-            log.warning("'%s' is damaged and is computed again.", file)
-    figures = compute()
-    try:
-        with atomic_write(file) as aside:
-            aside.write_text(json.dumps(figures))
-    except OSError as error:
-        log.warning("'%s' could not be cached: %s", file, error)
-    return figures
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import logging
+from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report, distances, diversity, neighbours, silent
-from gan_zoo.metrics.evaluator import cached
 from gan_zoo.metrics.reference import MANY_CLASSES, ImageSet, Reference, some_rows
+
+log = logging.getLogger(__name__)
 
 # A class is covered if its frequency is at least this share of that among the real images.
 _LEAST_SHARE = 0.1
+# Part of a cached floor's file name: raise it with any change to a measure.
+_VERSION = 2
 
 
 class Figure(NamedTuple):
     """One measured number.
 
     Attributes:
-        value: the number.
         spread: kid and score: the standard deviation over subsets or splits; parzen: the mean's
             standard error; None for the others.
         n_fake, n_real: numbers of generated and real images.
@@ -33,7 +39,7 @@ class Figure(NamedTuple):
     detail: str = ""
 
 
-Function = Callable[[ImageSet, Reference, int, Report], dict[str, Figure]]
+Figures = dict[str, Figure]
 
 
 class Measure(NamedTuple):
@@ -47,49 +53,38 @@ class Measure(NamedTuple):
             generated ones' place, and their reference.
     """
 
-    function: Function
-    needs: frozenset[str]
+    function: Callable[[ImageSet, Reference, int, Report], Figures]
+    needs: Set[str]
     figures: Mapping[str, bool | None]
     real_pair: Callable[[Reference, int, int], tuple[ImageSet, Reference]] = (
         lambda reference, count, seed: (reference.training_images(count, seed), reference)
     )
 
 
-def _fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     a, b = fake.judged.features, reference.real.judged.features
     return {"fid": Figure(distances.frechet_distance(a, b), None, len(a), len(b))}
 
 
-def _kid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _kid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     a, b = fake.judged.features, reference.real.judged.features
     value = distances.kernel_distance(a, b, seed=seed)
     return {"kid": Figure(*value, len(a), len(b), "spread: 100 subsets")}
 
 
-def _score(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _score(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     value = diversity.classifier_score(fake.judged.log_probabilities)
     return {"score": Figure(*value, len(fake), 0, "spread: 10 splits")}
 
 
-def _prdc(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _prdc(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     n = min(len(fake), len(reference.real))
-    real, generated = (
-        images.judged.features[some_rows(len(images), n)] for images in (reference.real, fake)
-    )
+    real, generated = (x.judged.features[some_rows(len(x), n)] for x in (reference.real, fake))
     values = distances.fidelity_and_diversity(real, generated)
     return {key: Figure(value, None, n, n, "k=5") for key, value in values._asdict().items()}
 
 
-def _ms_ssim(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
-    values = diversity.structural_similarity(fake.pixels, fake.classes(), seed=seed)
-    return {
-        f"ms_ssim_{key}": Figure(value, None, len(fake), 0, "1,000 pairs")
-        for key, value in values._asdict().items()
-        if value == value
-    }
-
-
-def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     counts = reference.class_counts
     many = len(counts) >= MANY_CLASSES
     least = 0.0 if many else _LEAST_SHARE
@@ -101,29 +96,36 @@ def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> d
     }
 
 
-def _accuracy(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _accuracy(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     right = fake.judged.classes.eq(fake.labels).double().mean().item()
     return {"accuracy": Figure(right, None, len(fake), 0, "shown as asked for")}
 
 
-def _parzen(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _ms_ssim(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
+    values = diversity.structural_similarity(fake.pixels, fake.classes(), seed=seed)
+    return {
+        f"ms_ssim_{key}": Figure(value, None, len(fake), 0, "1,000 pairs")
+        for key, value in values._asdict().items()
+        if value == value
+    }
+
+
+def _parzen(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     validation = torch.cat(list(reference.training_pixels(reference.sigma_rows)))
-    real = reference.real.pixels
-    samples, real, validation = ((x + 1) / 2 for x in (fake.pixels, real, validation))
+    pixels = (fake.pixels, reference.real.pixels, validation)
+    samples, real, validation = ((x + 1) / 2 for x in pixels)
     fit = neighbours.parzen_log_likelihood(samples, real, validation, report=report)
     detail = f"nats, sigma {fit.sigma:.4f}"
     return {"parzen": Figure(*fit.log_likelihood, len(fake), len(real), detail)}
 
 
-def _one_nn(fake: ImageSet, reference: Reference, seed: int, report: Report) -> dict[str, Figure]:
+def _one_nn(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     real = reference.real
     error = neighbours.one_nn_error(fake.pixels, fake.labels, real.pixels, real.labels, report)
     return {"one_nn": Figure(error, None, len(fake), len(real), "error on real images")}
 
 
-def _memorisation(
-    fake: ImageSet, reference: Reference, seed: int, report: Report
-) -> dict[str, Figure]:
+def _memorisation(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     rows, found = fake.nearest_real(reference, seed, report)
     n, m = len(rows), len(reference.real)
     return {
@@ -133,47 +135,57 @@ def _memorisation(
     }
 
 
-_FEATURES = frozenset({"features"})
-_PIXELS = frozenset({"pixels"})
-_LABELS = frozenset({"labels"})
-# Part of a cached floor's file name: raise it with any change to a measure.
-_VERSION = 2
 MEASURES: Mapping[str, Measure] = {
-    "fid": Measure(_fid, _FEATURES, {"fid": False}),
-    "kid": Measure(_kid, _FEATURES, {"kid": False}),
-    "score": Measure(_score, _FEATURES, {"score": True}),
-    "prdc": Measure(
-        _prdc, _FEATURES, dict.fromkeys(("precision", "recall", "density", "coverage"), True)
-    ),
-    "modes": Measure(_modes, _FEATURES, {"modes": True, "modes_kl": False}),
+    "fid": Measure(_fid, {"features"}, {"fid": False}),
+    "kid": Measure(_kid, {"features"}, {"kid": False}),
+    "score": Measure(_score, {"features"}, {"score": True}),
+    "prdc": Measure(_prdc, {"features"}, dict.fromkeys(distances.Fidelity._fields, True)),
+    "modes": Measure(_modes, {"features"}, {"modes": True, "modes_kl": False}),
     "accuracy": Measure(
-        _accuracy, _FEATURES | _LABELS, {"accuracy": True}, lambda r, count, seed: (r.real, r)
+        _accuracy, {"features", "labels"}, {"accuracy": True}, lambda r, count, seed: (r.real, r)
     ),
-    "ms_ssim": Measure(_ms_ssim, _PIXELS, {"ms_ssim_within": False, "ms_ssim_between": False}),
+    "ms_ssim": Measure(_ms_ssim, {"pixels"}, {"ms_ssim_within": False, "ms_ssim_between": False}),
     "parzen": Measure(
         _parzen,
-        _PIXELS,
+        {"pixels"},
         {"parzen": True},
         lambda r, count, seed: (r.training_images_beside_sigma(count, seed), r),
     ),
-    "one_nn": Measure(_one_nn, _PIXELS | _LABELS, {"one_nn": False}),
+    "one_nn": Measure(_one_nn, {"pixels", "labels"}, {"one_nn": False}),
     "memorisation": Measure(
         _memorisation,
-        _PIXELS,
+        {"pixels"},
         {"memorisation": False, "nearest_train": None, "nearest_test": None},
         lambda r, count, seed: r.of_halves(),
     ),
 }
 
 
+def available(real: Mapping[str, tuple[Tensor, Tensor | None]], judged: bool) -> Set[str]:
+    """What of Measure.needs a model's images have.
+
+    Args:
+        real: domain -> real images in the model's form, and labels if it is asked for classes.
+        judged: whether there is an evaluator.
+    """
+    asked = all(labels is not None for _, labels in real.values())
+    return {"pixels", *(["features"] if judged else []), *(["labels"] if asked else [])}
+
+
 def floor_of(name: str, reference: Reference, count: int, seed: int) -> dict[str, Figure]:
     """The measure of so many real images in the generated ones' place; computed once and cached."""
     measure = MEASURES[name]
     about = f"{name}-{reference.part}-{reference.hash}-{count}-{seed}-{_VERSION}"
-
-    def compute() -> dict[str, list[object]]:
-        real, other = measure.real_pair(reference, count, seed)
-        return {key: list(f) for key, f in measure.function(real, other, seed, silent).items()}
-
-    figures = cached(reference.cache_dir / "floors" / f"{about}.json", compute)
-    return {key: Figure(*values) for key, values in figures.items()}
+    file = reference.cache_dir / "floors" / f"{about}.json"
+    if file.is_file():
+        try:
+            return {key: Figure(*values) for key, values in json.loads(file.read_text()).items()}
+        except ValueError:
+            log.warning("'%s' is damaged and is computed again.", file)
+    figures = measure.function(*measure.real_pair(reference, count, seed), seed, silent)
+    try:
+        with atomic_write(file) as aside:
+            aside.write_text(json.dumps(figures))
+    except OSError as error:
+        log.warning("'%s' could not be cached: %s", file, error)
+    return figures

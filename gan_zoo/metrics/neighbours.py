@@ -23,24 +23,14 @@ _SIGMAS = torch.logspace(-1, 0, 10, dtype=torch.float64).tolist()
 
 
 class Nearest(NamedTuple):
-    """The nearest reference of each query.
-
-    Attributes:
-        distance: (N,) Euclidean.
-        place: (N,) the reference's row.
-    """
+    """The nearest reference of each query: (N,) its Euclidean distance, and (N,) its row."""
 
     distance: Tensor
     place: Tensor
 
 
 class ParzenFit(NamedTuple):
-    """A Parzen window estimate.
-
-    Attributes:
-        log_likelihood: mean over the test images, in nats, and the mean's standard error.
-        sigma: the window's standard deviation.
-    """
+    """The test images' mean log-likelihood in nats with its standard error; the window's sigma."""
 
     log_likelihood: Estimate
     sigma: float
@@ -66,11 +56,9 @@ class Memorisation(NamedTuple):
 def nearest(
     queries: Tensor, references: Iterable[Tensor], count: int = 0, report: Report = silent
 ) -> Nearest:
-    """The nearest reference, by Euclidean distance, of each query.
+    """Searches references (M, ...), given in parts, for the queries (N, ...).
 
     Args:
-        queries: (N, ...).
-        references: (M, ...) in parts.
         count: M, for the report.
     """
     flat = queries.flatten(1)
@@ -120,17 +108,11 @@ def parzen_log_likelihood(
 
     log p(x) = log mean_i exp(-|x - s_i|^2 / 2 sigma^2) - D log(sigma sqrt(2 pi)), with the sigma
     of ``sigmas`` that is best on the validation images. The paper takes 10,000 samples, the 10,000
-    test images and the first 1,000 of the validation set, pixels in [0, 1]. Blurred samples score
+    test images and the first 1,000 of the validation set; all are in [0, 1]. Blurred samples score
     higher than real images (243 nats with 10,000 of those), so never read this figure alone.
-
-    Args:
-        samples, test, validation: (N, ...) in [0, 1].
     """
-    by_sigma = {
-        sigma: log_likelihoods.mean().item()
-        for sigma, log_likelihoods in _parzen(samples, validation, sigmas, silent).items()
-    }
-    sigma = max(by_sigma, key=lambda s: by_sigma[s])
+    by_sigma = _parzen(samples, validation, sigmas, silent)
+    sigma = max(by_sigma, key=lambda s: by_sigma[s].mean().item())
     values = _parzen(samples, test, [sigma], report)[sigma]
     error = values.std(correction=0).item() / math.sqrt(len(values))
     return ParzenFit(Estimate(values.mean().item(), error), sigma)
@@ -178,13 +160,11 @@ def memorisation(
     seen = nearest(images, train.split(_REFERENCES))
     more = nearest(images, more_train, count, report)
     nearer = more.distance < seen.distance
+    place = torch.where(nearer, more.place + len(train), seen.place)
     return Memorisation(
         share=(seen.distance < unseen.distance).float().mean().item(),
         train_distance=seen.distance.median().item(),
         test_distance=unseen.distance.median().item(),
-        nearest_train=Nearest(
-            torch.where(nearer, more.distance, seen.distance),
-            torch.where(nearer, more.place + len(train), seen.place),
-        ),
+        nearest_train=Nearest(torch.minimum(more.distance, seen.distance), place),
         nearest_test=unseen,
     )

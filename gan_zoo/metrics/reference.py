@@ -62,24 +62,17 @@ class ImageSet:
 
     @functools.cached_property
     def judged(self) -> Judged:
-        """What the evaluator sees."""
         assert self._judged is not None
         return self._judged() if callable(self._judged) else self._judged
 
     @functools.cached_property
     def pixels(self) -> Tensor:
-        """(N, C, 28, 28) in [-1, 1]."""
         assert self._pixels is not None
         return self._pixels() if callable(self._pixels) else self._pixels
 
-    @property
-    def labelled(self) -> bool:
-        """Whether all classes are known."""
-        return bool((self.labels >= 0).all())
-
     def classes(self) -> Tensor:
         """The labels where all are known, else the classes that the evaluator sees."""
-        if self.labelled or self._judged is None:
+        if self._judged is None or (self.labels >= 0).all():
             return self.labels
         return self.judged.classes
 
@@ -91,7 +84,7 @@ class ImageSet:
         Places are rows of the training images and of the reference's real ones.
         """
         if self._nearest is None:
-            order, real = training_order(reference, seed), reference.real
+            order, real = shuffled(len(reference.train), seed), reference.real
             count = min(len(real), len(order))
             rows, unseen = some_rows(len(self), _MOST_QUERIES), some_rows(len(real), count)
             found = neighbours.memorisation(
@@ -103,13 +96,9 @@ class ImageSet:
                 report,
             )
             train, test = found.nearest_train, found.nearest_test
-            self._nearest = (
-                rows,
-                found._replace(
-                    nearest_train=train._replace(place=order[train.place]),
-                    nearest_test=test._replace(place=unseen[test.place]),
-                ),
-            )
+            train = train._replace(place=order[train.place])
+            test = test._replace(place=unseen[test.place])
+            self._nearest = rows, found._replace(nearest_train=train, nearest_test=test)
         return self._nearest
 
 
@@ -119,10 +108,9 @@ class Reference:
 
     Args:
         train: the training images, for floors and for finding copies of them.
-        images: what generated images are measured against.
+        images: what generated images are measured against, which are this part of the data.
         evaluator: its judge; None for images without classes.
         cache_dir: folder of floors.
-        part: which images of the data these are.
         framed_from: see ``as_seen``.
     """
 
@@ -169,7 +157,7 @@ class Reference:
     def training_images(self, count: int, seed: int) -> ImageSet:
         """So many training images, drawn by the seed; all measures get the same ones."""
         if (count, seed) not in self._drawn:
-            rows = training_order(self, seed)[:count]
+            rows = shuffled(len(self.train), seed)[:count]
             self._drawn[count, seed] = self._set(self.train, rows)
         return self._drawn[count, seed]
 
@@ -178,7 +166,7 @@ class Reference:
 
         Samples that are also in that set make the smallest sigma the best.
         """
-        order = training_order(self, seed)
+        order = shuffled(len(self.train), seed)
         return self._set(self.train, order[~torch.isin(order, self.sigma_rows)][:count])
 
     @property
@@ -189,16 +177,12 @@ class Reference:
 
     def training_pixels(self, rows: Tensor) -> Iterable[Tensor]:
         """The training images at these rows, in parts, as measures see them."""
-        return (self.seen(part) for part in images_of(self.train, rows))
-
-    def seen(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, H) of the data's size as measures see them."""
-        return as_seen(images, self.framed_from)
+        return (as_seen(part, self.framed_from) for part in images_of(self.train, rows))
 
     def of_halves(self) -> tuple[ImageSet, Reference]:
         """One half of the real images, and a reference whose real images are the other half."""
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(0))
-        first, second = (self._set(self.images, rows) for rows in order.tensor_split(2))
+        halves = shuffled(len(self.images), 0).tensor_split(2)
+        first, second = (self._set(self.images, rows) for rows in halves)
         other = dataclasses.replace(self)
         other.real = second
         return first, other
@@ -208,7 +192,7 @@ class Reference:
         return ImageSet(
             dataset.labels[rows],
             None if evaluator is None else lambda: judged(evaluator, images_of(dataset, rows)),
-            lambda: torch.cat([self.seen(x) for x in images_of(dataset, rows)]),
+            lambda: torch.cat([as_seen(x, self.framed_from) for x in images_of(dataset, rows)]),
         )
 
 
@@ -218,14 +202,9 @@ class MeasuredData(Protocol):
     per_channel: ClassVar[bool]
     framed_from: ClassVar[int | None]
 
-    def labelled(self, domain: str, part: Part) -> LabelledImages:
-        """A domain's images."""
-
-    def evaluator_images(self, domain: str, train: bool) -> LabelledImages:
-        """What its evaluator is trained on, or tested on."""
-
-    def evaluator_name(self, domain: str) -> str:
-        """The evaluator's name."""
+    def labelled(self, domain: str, part: Part) -> LabelledImages: ...
+    def evaluator_images(self, domain: str, train: bool) -> LabelledImages: ...
+    def evaluator_name(self, domain: str) -> str: ...
 
 
 def reference_for(
@@ -236,17 +215,13 @@ def reference_for(
     report: Report = silent,
     evaluator: Evaluator | None = None,
 ) -> Reference:
-    """The real images of a data module's domain, and their evaluator if they have classes.
+    """The real images of a domain, and their evaluator if they have classes.
 
     Args:
-        data: set up.
-        domain: one of its domains.
+        data: a data module that is set up.
         part: which of its images to measure against.
         cache_dir: folder of trained evaluators and floors.
         evaluator: to be used instead of the data's own.
-
-    Raises:
-        ValueError: if it has no such images.
     """
     train, images = data.labelled(domain, "train"), data.labelled(domain, part)
     if evaluator is None and (train.labels >= 0).all():
@@ -282,13 +257,12 @@ def image_sets(
     done = 0
     for chunk in chunks:
         for domain, (images, labels) in chunk.items():
-            evaluator = references[domain].evaluator
-            if evaluator is not None:
-                device = images.device
+            reference, device = references[domain], images.device
+            if reference.evaluator is not None:
                 judgements = collected.setdefault(domain, Judgements().to(device))
-                judgements.update(evaluator.to(device)(images), labels)
+                judgements.update(reference.evaluator.to(device)(images), labels)
             if pixels:
-                kept_pixels[domain].append(references[domain].seen(images.cpu()))
+                kept_pixels[domain].append(as_seen(images.cpu(), reference.framed_from))
         done += len(images)
         report(done / max(count, done))
     sets = {}
@@ -313,11 +287,9 @@ def some_rows(count: int, most: int) -> Tensor:
     They are drawn at random, since datasets have their images in order: the first 2,000 test images
     of MNIST have a density of .872 among real images, random ones .928.
     """
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[:most].sort().values
+    return shuffled(count, 0)[:most].sort().values
 
 
-def training_order(reference: Reference, seed: int) -> Tensor:
-    """The training images' rows in a random order of the seed's."""
-    random = torch.Generator().manual_seed(seed)
-    return torch.randperm(len(reference.train), generator=random)
+def shuffled(count: int, seed: int) -> Tensor:
+    """So many rows in a random order of the seed's."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

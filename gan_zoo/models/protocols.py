@@ -39,6 +39,9 @@ class Sampled(Protocol):
     published: ClassVar[Mapping[tuple[str, str], str]]
     ema: nn.ModuleDict
 
+    def share_buffers(self) -> None:
+        """Copies rank 0's running statistics to all processes."""
+
     def sample(self, n: int, **options: Any) -> Tensor:
         """(n, ...) images in [-1, 1], in eval mode, without gradients; see the model's own."""
 
