@@ -1,7 +1,5 @@
 """Images for people to look at; the only place where [-1, 1] is mapped back to bytes."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,13 +126,9 @@ def display_images(
 ) -> Figure:
     """Images side by side, as the survey shows them; a notebook displays the returned figure.
 
-    Args:
-        images: (N, C, H, W) in [-1, 1], grey or RGB, 1 or more.
-        columns: images to a row; by default all N in one.
-        titles: N captions; ValueError for another number.
-
-    Returns:
-        A matplotlib figure, 1.5 inches per image; ``figure.savefig(path)`` writes it.
+    It has 1.5 inches per image; ``figure.savefig(path)`` writes it. Images are (N, C, H, W) in
+    [-1, 1], grey or RGB, ``columns`` to a row, by default all N in one; ValueError for none, or for
+    another number of titles.
     """
     titles = [""] * len(images) if titles is None else titles
     if not len(images) or len(titles) != len(images):

@@ -30,15 +30,13 @@ class TextEncoder(nn.Module):
     authors' encoder takes, hardly does: of inks and digits never seen together, a linear classifier
     read the digit from it in 66 % of the captions, and from the mean in all.
 
-    The table of words has a fixed size, so that weights fit any vocabulary. Words that are not in
-    the vocabulary are ignored.
-
         encoder = TextEncoder(embedding_dim=64)
         encoder.learn_vocabulary(["a thin red three", "a thick blue one"])
         embeddings = encoder.encode(["a thick red three"])    # (1, 64)
 
-    The vocabulary is the ``max_words`` most frequent words; a word's vector has ``word_dim`` values
-    and the GRU ``hidden_dim`` units.
+    The vocabulary is the ``max_words`` most frequent words; others are ignored. Its table has a
+    fixed size, so that weights fit any vocabulary. A word's vector has ``word_dim`` values, and the
+    GRU ``hidden_dim`` units.
     """
 
     @checked
@@ -94,8 +92,7 @@ class TextEncoder(nn.Module):
         """Plain data that ``text_encoder_from`` makes this encoder of again.
 
         ``kind`` is "gru"; ``options`` are the constructor's arguments by name; ``vocabulary`` is
-        the words, in the order of their rows in the table, the first of which is row 1;
-        ``weights`` are the tensors of the state by name, on the CPU.
+        the words in the order of their rows, from row 1 on; ``weights`` are tensors on the CPU.
         """
         options = {
             "embedding_dim": self.embedding_dim,
@@ -187,8 +184,8 @@ class ImageEncoder(Chain):
     """
 
     @checked
-    def __init__(self, channels: Count, embedding_dim: Count, base_channels: Count = 16) -> None:
-        n = base_channels
+    def __init__(self, channels: Count, embedding_dim: Count) -> None:
+        n = 16
         layers: list[nn.Module] = []
         for width_in, width in ((channels, n), (n, 2 * n), (2 * n, 4 * n)):
             layers += [nn.Conv2d(width_in, width, 4, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
