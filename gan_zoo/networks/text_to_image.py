@@ -92,11 +92,10 @@ class TextDiscriminator(nn.Module):
     ``text_dim`` values (N_d of the paper), which join the map at every place. (The authors' later
     code joins the generator's mu instead; the paper has this layer.)
 
-    Args:
-        joint_channels, joint_kernel_size: of the layer that joins image and caption (channels in
-            the paper: 512; kernel size in StackGAN: 1, in StackGAN++: 3).
-        unconditional: adds a logit for the image by itself; without text there always is one.
-        orthogonal: StackGAN++'s initialisation instead of N(0, .02).
+    ``joint_channels`` and ``joint_kernel_size`` are of the layer that joins image and caption (in
+    the paper 512 channels; kernel size in StackGAN 1, in StackGAN++ 3). ``unconditional`` adds a
+    logit for the image by itself; without text there always is one. ``orthogonal`` is StackGAN++'s
+    initialisation instead of N(0, .02).
     """
 
     @checked
