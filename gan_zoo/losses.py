@@ -4,8 +4,6 @@ Every objective takes *logits*: the discriminator's last linear output, of any s
 sigmoid. It returns the mean over all elements, which the players minimise.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence

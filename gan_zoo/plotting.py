@@ -1,7 +1,5 @@
 """Images for people to look at; the only place where [-1, 1] is mapped back to bytes."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,10 +50,15 @@ def captioned(
 ) -> Tensor:
     """Images (N, C, H, W) with the caption over each, as one picture in [-1, 1], (1, 3, H', W').
 
-    Small images are enlarged by a whole factor. ``common`` writes the words that all captions share
-    once, on top, and over each image only those that differ.
+    Small images are enlarged by a whole factor. ``common``, for captions of equal length, writes
+    what all share once, on top, with "..." for the rest, and over each image only the rest.
     """
-    title, words = _what_differs(captions) if common else ("", list(captions))
+    title, words = "", list(captions)
+    if common:
+        places = list(zip(*(caption.split() for caption in captions), strict=True))
+        title = " ".join(place[0] if len(set(place)) == 1 else "..." for place in places)
+        varied = [place for place in places if len(set(place)) > 1]
+        words = [" ".join(place[n] for place in varied) for n in range(len(captions))]
     factor = max(1, _CELL // images.shape[-2])
     pixels = np.kron(to_uint8(images).numpy(), np.ones((1, 1, factor, factor), dtype=np.uint8))
     height, width = pixels.shape[2:]
@@ -84,14 +87,6 @@ def stacked(pictures: Sequence[Tensor]) -> Tensor:
     width = max(picture.shape[-1] for picture in pictures)
     padded = [F.pad(picture, [0, width - picture.shape[-1]], value=1.0) for picture in pictures]
     return torch.cat(padded, 2)
-
-
-def _what_differs(captions: Sequence[str]) -> tuple[str, list[str]]:
-    """What captions of equal length share, with "..." for the rest; and the rest of each."""
-    places = list(zip(*(caption.split() for caption in captions), strict=True))
-    title = " ".join(place[0] if len(set(place)) == 1 else "..." for place in places)
-    varied = [place for place in places if len(set(place)) > 1]
-    return title, [" ".join(place[n] for place in varied) for n in range(len(captions))]
 
 
 def scatter_plots(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -128,13 +123,9 @@ def display_images(
 ) -> Figure:
     """Images side by side, as the survey shows them; a notebook displays the returned figure.
 
-    Args:
-        images: (N, C, H, W) in [-1, 1], grey or RGB, 1 or more.
-        columns: images to a row; by default all N in one.
-        titles: N captions; ValueError for another number.
-
-    Returns:
-        A matplotlib figure, 1.5 inches per image; ``figure.savefig(path)`` writes it.
+    It has 1.5 inches per image; ``figure.savefig(path)`` writes it. Images are (N, C, H, W) in
+    [-1, 1], grey or RGB, ``columns`` to a row, by default all N in one; ValueError for none, or for
+    another number of titles.
     """
     titles = [""] * len(images) if titles is None else titles
     if not len(images) or len(titles) != len(images):

@@ -5,8 +5,6 @@ it draws is then the same whatever was drawn before it: a run that goes on after
 one that draws more pictures on the way, trains alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 

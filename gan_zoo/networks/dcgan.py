@@ -11,32 +11,21 @@ import itertools
 
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    Activation,
-    Chain,
-    batch_normed,
-    count_halvings,
-    doubling,
-    halving_blocks,
-    initialise_normal,
-    join_label,
-    leaky_relu,
-    quarter_size,
-)
+from gan_zoo.networks import layers
 from gan_zoo.ranges import Count, checked
 
 
-class _MaybeConditional(Chain):
+class _MaybeConditional(layers.Chain):
     """Layers in a row; with ``num_classes``, the one-hot label is joined to their input."""
 
-    def __init__(self, num_classes: int | None, *layers: nn.Module) -> None:
-        super().__init__(*layers)
+    def __init__(self, num_classes: int | None, *net: nn.Module) -> None:
+        super().__init__(*net)
         self.num_classes = num_classes
-        initialise_normal(self)
+        layers.initialise_normal(self)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         if self.num_classes is not None and label is not None:
-            x = join_label(x, label, self.num_classes)
+            x = layers.join_label(x, label, self.num_classes)
         return self.net(x)
 
 
@@ -60,21 +49,22 @@ class DCGANGenerator(_MaybeConditional):
         base_channels: Count = 64,
         kernel_size: Count = 5,
         num_classes: Count | None = None,
-        activation: Activation = nn.ReLU,
+        activation: layers.Activation = nn.ReLU,
         zeta: Count = 1,
     ) -> None:
-        doublings = count_halvings(image_size)
+        doublings = layers.count_halvings(image_size)
         size, width = image_size >> doublings, base_channels << (doublings - 1)
         features = latent_dim + (num_classes or 0)
         to_map = nn.ConvTranspose2d(features, width, size, bias=False)
-        project, *normed = batch_normed(to_map, activation())
+        project, *normed = layers.batch_normed(to_map, activation())
         telescope = [nn.Upsample(scale_factor=zeta)] if zeta > 1 else []
-        layers = [nn.Unflatten(1, (features, 1, 1)), project, *telescope, *normed]
+        net = [nn.Unflatten(1, (features, 1, 1)), project, *telescope, *normed]
         for _ in range(doublings - 1):
-            layers += batch_normed(doubling(width, width // 2, kernel_size), activation())
+            up = layers.doubling(width, width // 2, kernel_size)
+            net += layers.batch_normed(up, activation())
             width //= 2
-        last = doubling(width, channels, kernel_size, bias=True)
-        super().__init__(num_classes, *layers, last, nn.Tanh())
+        last = layers.doubling(width, channels, kernel_size, bias=True)
+        super().__init__(num_classes, *net, last, nn.Tanh())
 
 
 class DCGANDiscriminator(_MaybeConditional):
@@ -97,10 +87,10 @@ class DCGANDiscriminator(_MaybeConditional):
         norm: bool = True,
         norm_first: bool = False,
         num_classes: Count | None = None,
-        activation: Activation = leaky_relu,
+        activation: layers.Activation = layers.leaky_relu,
     ) -> None:
-        count, width_in = count_halvings(image_size), channels + (num_classes or 0)
-        blocks = halving_blocks(
+        count, width_in = layers.count_halvings(image_size), channels + (num_classes or 0)
+        blocks = layers.halving_blocks(
             width_in, base_channels, count, kernel_size, norm, norm_first, activation
         )
         super().__init__(
@@ -121,7 +111,7 @@ class _LabelAtEachLayer(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         for part in self.children():
-            x = part(join_label(x, label, self.num_classes))
+            x = part(layers.join_label(x, label, self.num_classes))
         return x
 
 
@@ -147,17 +137,17 @@ class ConditionalMNISTGenerator(_LabelAtEachLayer):
         fc_units: Count = 1024,
     ) -> None:
         super().__init__(num_classes)
-        size, width = quarter_size(image_size), 2 * base_channels
+        size, width = layers.quarter_size(image_size), 2 * base_channels
         fc = nn.Linear(latent_dim + num_classes, fc_units, bias=False)
-        self.fc = nn.Sequential(*batch_normed(fc, nn.ReLU(), affine=False))
+        self.fc = nn.Sequential(*layers.batch_normed(fc, nn.ReLU(), affine=False))
         to_map = nn.Linear(fc_units + num_classes, width * size**2, bias=False)
-        self.project = nn.Sequential(
-            *batch_normed(to_map, nn.ReLU(), affine=False), nn.Unflatten(1, (width, size, size))
-        )
-        up = doubling(width + num_classes, base_channels, 5)
-        self.up = nn.Sequential(*batch_normed(up, nn.ReLU(), affine=False))
-        self.to_image = nn.Sequential(doubling(base_channels + num_classes, channels, 5), nn.Tanh())
-        initialise_normal(self)
+        projected = layers.batch_normed(to_map, nn.ReLU(), affine=False)
+        self.project = nn.Sequential(*projected, nn.Unflatten(1, (width, size, size)))
+        up = layers.doubling(width + num_classes, base_channels, 5)
+        self.up = nn.Sequential(*layers.batch_normed(up, nn.ReLU(), affine=False))
+        last = layers.doubling(base_channels + num_classes, channels, 5)
+        self.to_image = nn.Sequential(last, nn.Tanh())
+        layers.initialise_normal(self)
 
 
 class ConditionalMNISTDiscriminator(_LabelAtEachLayer):
@@ -180,14 +170,13 @@ class ConditionalMNISTDiscriminator(_LabelAtEachLayer):
         fc_units: Count = 1024,
     ) -> None:
         super().__init__(num_classes)
-        size, width = quarter_size(image_size), 2 * base_channels
+        size, width = layers.quarter_size(image_size), 2 * base_channels
         down = nn.Conv2d(channels + num_classes, base_channels, 5, 2, 2, bias=False)
-        self.down = nn.Sequential(down, leaky_relu())
+        self.down = nn.Sequential(down, layers.leaky_relu())
         again = nn.Conv2d(base_channels + num_classes, width, 5, 2, 2, bias=False)
-        self.down_again = nn.Sequential(
-            *batch_normed(again, leaky_relu(), affine=False), nn.Flatten()
-        )
+        halved = layers.batch_normed(again, layers.leaky_relu(), affine=False)
+        self.down_again = nn.Sequential(*halved, nn.Flatten())
         fc = nn.Linear(width * size**2 + num_classes, fc_units, bias=False)
-        self.fc = nn.Sequential(*batch_normed(fc, leaky_relu(), affine=False))
+        self.fc = nn.Sequential(*layers.batch_normed(fc, layers.leaky_relu(), affine=False))
         self.to_logit = nn.Linear(fc_units + num_classes, 1, bias=False)
-        initialise_normal(self)
+        layers.initialise_normal(self)

@@ -13,15 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    Chain,
-    batch_normed,
-    count_halvings,
-    doubling,
-    halving_blocks,
-    initialise_normal,
-    leaky_relu,
-)
+from gan_zoo.networks import layers
 from gan_zoo.ranges import Count, UnfitArgument, checked
 
 
@@ -32,7 +24,7 @@ def _image_shape(channels: int | None, image_size: int | None) -> tuple[int, int
     return channels, image_size
 
 
-class DiscoGANGenerator(Chain):
+class DiscoGANGenerator(layers.Chain):
     """Strided convolutions 4 x 4 down to a small map, transposed ones back up to the image.
 
         images_b = DiscoGANGenerator(channels=3, image_size=64)(images_a)  # (B, 3, 64, 64)
@@ -51,18 +43,19 @@ class DiscoGANGenerator(Chain):
         bottleneck: Count | None = None,
     ) -> None:
         channels, image_size = _image_shape(channels, image_size)
-        count = count_halvings(image_size)
+        count = layers.count_halvings(image_size)
         widths = [base_channels << n for n in reversed(range(count))]
-        layers = list(itertools.chain(*halving_blocks(channels, base_channels, count)))
+        net = list(itertools.chain(*layers.halving_blocks(channels, base_channels, count)))
         if bottleneck:
             wide, side = widths[0], image_size >> count
             down = nn.Conv2d(wide, bottleneck, side, bias=False)
             up = nn.ConvTranspose2d(bottleneck, wide, side, bias=False)
-            layers += [*batch_normed(down, leaky_relu()), *batch_normed(up, nn.ReLU())]
+            net += layers.batch_normed(down, layers.leaky_relu())
+            net += layers.batch_normed(up, nn.ReLU())
         for wide, narrow in itertools.pairwise(widths):
-            layers += batch_normed(doubling(wide, narrow, 4), nn.ReLU())
-        super().__init__(*layers, doubling(base_channels, channels, 4, bias=True), nn.Tanh())
-        initialise_normal(self)
+            net += layers.batch_normed(layers.doubling(wide, narrow, 4), nn.ReLU())
+        super().__init__(*net, layers.doubling(base_channels, channels, 4, bias=True), nn.Tanh())
+        layers.initialise_normal(self)
 
 
 class _FeatureDiscriminator(nn.Module):
@@ -98,14 +91,14 @@ class DiscoGANDiscriminator(_FeatureDiscriminator):
         self, channels: Count | None = 1, image_size: Count | None = 28, base_channels: Count = 64
     ) -> None:
         channels, image_size = _image_shape(channels, image_size)
-        count = count_halvings(image_size)
-        blocks = [nn.Sequential(*b) for b in halving_blocks(channels, base_channels, count)]
+        count = layers.count_halvings(image_size)
+        blocks = [nn.Sequential(*b) for b in layers.halving_blocks(channels, base_channels, count)]
         to_logit = nn.Conv2d(base_channels << (count - 1), 1, image_size >> count)
         super().__init__([*blocks, nn.Sequential(to_logit, nn.Flatten())], matched=1)
-        initialise_normal(self)
+        layers.initialise_normal(self)
 
 
-class PointGenerator(Chain):
+class PointGenerator(layers.Chain):
     """Points (B, 2) to points.
 
         points_b = PointGenerator()(torch.randn(16, 2))  # (16, 2)

@@ -22,7 +22,7 @@ CodeCount = Annotated[int, Range(0, 1000)]
 
 
 class Posterior(NamedTuple):
-    """What Q reads: logits (B, categories) of each categorical code, the L Gaussians' (B, L)."""
+    """What Q reads: logits (B, categories) of each code, Gaussians (B, L) of L continuous ones."""
 
     logits: Sequence[Tensor]
     mean: Tensor

@@ -1,7 +1,5 @@
 """What several networks share: blocks, conditioning, initialisation and the sizes of maps."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -10,15 +10,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    Residual,
-    batch_normed,
-    coarse_size,
-    count_halvings,
-    halving_blocks,
-    initialise_normal,
-    join_condition,
-)
+from gan_zoo.networks import layers
 from gan_zoo.networks.text_to_image import ConditioningAugmentation, ScaleImages
 from gan_zoo.ranges import Count, Few, checked
 
@@ -28,13 +20,13 @@ def _convolution(width_in: int, width: int) -> nn.Conv2d:
 
 
 def _doubled(width_in: int, width: int) -> nn.Sequential:
-    layers = batch_normed(_convolution(width_in, width), nn.ReLU())
-    return nn.Sequential(nn.Upsample(scale_factor=2), *layers)
+    net = layers.batch_normed(_convolution(width_in, width), nn.ReLU())
+    return nn.Sequential(nn.Upsample(scale_factor=2), *net)
 
 
-def _residual(width: int) -> Residual:
-    return Residual(
-        *batch_normed(_convolution(width, width), nn.ReLU()),
+def _residual(width: int) -> layers.Residual:
+    return layers.Residual(
+        *layers.batch_normed(_convolution(width, width), nn.ReLU()),
         _convolution(width, width),
         nn.BatchNorm2d(width),
         activation=nn.ReLU(),
@@ -66,8 +58,8 @@ class StageOneGenerator(nn.Module):
         augment: bool = True,
     ) -> None:
         super().__init__()
-        side = coarse_size(image_size, factor)
-        doublings = count_halvings(image_size) - (factor.bit_length() - 1)
+        side = layers.coarse_size(image_size, factor)
+        doublings = layers.count_halvings(image_size) - (factor.bit_length() - 1)
         first, width = side >> doublings, base_channels << doublings
         self.latent_dim = latent_dim
         self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment)
@@ -79,7 +71,7 @@ class StageOneGenerator(nn.Module):
         )
         self.up = nn.Sequential(*(_doubled(width >> i, width >> i + 1) for i in range(doublings)))
         self.to_image = nn.Sequential(nn.Conv2d(base_channels, channels, 3, 1, 1), nn.Tanh())
-        initialise_normal(self)
+        layers.initialise_normal(self)
         self.condition.initialise()
 
     def forward(self, noise: Tensor, caption: Tensor) -> ScaleImages:
@@ -115,26 +107,26 @@ class StageTwoGenerator(nn.Module):
         augment: bool = True,
     ) -> None:
         super().__init__()
-        side = coarse_size(image_size, factor)
+        side = layers.coarse_size(image_size, factor)
         down = encoder_halvings or (2 if side >= 64 else 1)
         doublings = down + factor.bit_length() - 1
         self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment)
         n, inner = base_channels, base_channels << doublings
-        halved = halving_blocks(n, 2 * n, down, norm_first=True, activation=nn.ReLU)
+        halved = layers.halving_blocks(n, 2 * n, down, norm_first=True, activation=nn.ReLU)
         first = [nn.Conv2d(channels, n, 3, 1, 1), nn.ReLU()]
         self.encode = nn.Sequential(*first, *itertools.chain(*halved))
         joined = _convolution((n << down) + condition_dim, inner)
-        self.join = nn.Sequential(*batch_normed(joined, nn.ReLU()))
+        self.join = nn.Sequential(*layers.batch_normed(joined, nn.ReLU()))
         self.refine = nn.Sequential(
             *(_residual(inner) for _ in range(residual_blocks)),
             *(_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
             nn.Conv2d(base_channels, channels, 3, 1, 1),
             nn.Tanh(),
         )
-        initialise_normal(self)
+        layers.initialise_normal(self)
         self.condition.initialise()
 
     def forward(self, image: Tensor, noise: Tensor, caption: Tensor) -> ScaleImages:
         condition, mean, log_variance = self.condition(caption, noise)
-        joined = self.join(join_condition(self.encode(image), condition))
+        joined = self.join(layers.join_condition(self.encode(image), condition))
         return ScaleImages((self.refine(joined),), mean, log_variance)

@@ -11,30 +11,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    Residual,
-    batch_normed,
-    count_halvings,
-    initialise_orthogonal,
-    join_condition,
-    scale_sizes,
-)
+from gan_zoo.networks import layers
 from gan_zoo.networks.text_to_image import ConditioningAugmentation, ScaleImages, TextDiscriminator
 from gan_zoo.ranges import Count, Few, checked
 
 
 def _gated(width_in: int, width: int) -> nn.Sequential:
     layer = nn.Conv2d(width_in, 2 * width, 3, 1, 1, bias=False)
-    return nn.Sequential(*batch_normed(layer, nn.GLU(1)))
+    return nn.Sequential(*layers.batch_normed(layer, nn.GLU(1)))
 
 
 def _gated_doubled(width_in: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Upsample(scale_factor=2), _gated(width_in, width))
 
 
-def _residual(width: int) -> Residual:
+def _residual(width: int) -> layers.Residual:
     last = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-    return Residual(*_gated(width, width), last, nn.BatchNorm2d(width))
+    return layers.Residual(*_gated(width, width), last, nn.BatchNorm2d(width))
 
 
 scale_discriminator = functools.partial(
@@ -70,8 +63,8 @@ class TreeGenerator(nn.Module):
         augment: bool = True,
     ) -> None:
         super().__init__()
-        doublings = count_halvings(image_size) - (num_scales - 1)
-        first = scale_sizes(image_size, num_scales)[0] >> doublings
+        doublings = layers.count_halvings(image_size) - (num_scales - 1)
+        first = layers.scale_sizes(image_size, num_scales)[0] >> doublings
         self.latent_dim = latent_dim
         self.condition = None
         if embedding_dim is not None:
@@ -81,7 +74,7 @@ class TreeGenerator(nn.Module):
         inner = widths[0] << doublings
         to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
         root = nn.Sequential(
-            *batch_normed(to_map, nn.GLU(1)),
+            *layers.batch_normed(to_map, nn.GLU(1)),
             nn.Unflatten(1, (inner, first, first)),
             *(_gated_doubled(inner >> i, inner >> i + 1) for i in range(doublings)),
         )
@@ -98,7 +91,7 @@ class TreeGenerator(nn.Module):
             nn.Sequential(nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.Tanh())
             for width in widths
         )
-        initialise_orthogonal(self)
+        layers.initialise_orthogonal(self)
         if self.condition is not None:
             self.condition.initialise()
 
@@ -111,7 +104,7 @@ class TreeGenerator(nn.Module):
         hidden, images = noise, []
         for depth, (branch, to_image) in enumerate(zip(self.trunk, self.to_image, strict=True)):
             if depth and condition is not None:
-                hidden = join_condition(hidden, condition)
+                hidden = layers.join_condition(hidden, condition)
             hidden = branch(hidden)
             images.append(to_image(hidden))
         return ScaleImages(tuple(images), mean, log_variance)
@@ -133,5 +126,5 @@ class TreeDiscriminators(nn.ModuleList):
         image_size: Count = 32,
         num_scales: Few = 3,
     ) -> None:
-        sizes = scale_sizes(image_size, num_scales)
+        sizes = layers.scale_sizes(image_size, num_scales)
         super().__init__(discriminator(image_size=size) for size in sizes)

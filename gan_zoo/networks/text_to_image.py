@@ -16,16 +16,7 @@ from typing import NamedTuple, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import (
-    batch_normed,
-    coarse_size,
-    count_halvings,
-    halving_blocks,
-    initialise_normal,
-    initialise_orthogonal,
-    join_condition,
-    leaky_relu,
-)
+from gan_zoo.networks import layers
 from gan_zoo.ranges import Count, checked
 
 
@@ -101,11 +92,10 @@ class TextDiscriminator(nn.Module):
     ``text_dim`` values (N_d of the paper), which join the map at every place. (The authors' later
     code joins the generator's mu instead; the paper has this layer.)
 
-    Args:
-        joint_channels, joint_kernel_size: of the layer that joins image and caption (channels in
-            the paper: 512; kernel size in StackGAN: 1, in StackGAN++: 3).
-        unconditional: adds a logit for the image by itself; without text there always is one.
-        orthogonal: StackGAN++'s initialisation instead of N(0, .02).
+    ``joint_channels`` and ``joint_kernel_size`` are of the layer that joins image and caption (in
+    the paper 512 channels; kernel size in StackGAN 1, in StackGAN++ 3). ``unconditional`` adds a
+    logit for the image by itself; without text there always is one. ``orthogonal`` is StackGAN++'s
+    initialisation instead of N(0, .02).
     """
 
     @checked
@@ -124,20 +114,21 @@ class TextDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         # Side of the images that it judges.
-        self.image_size = coarse_size(image_size, factor) if factor > 1 else image_size
-        count = count_halvings(image_size) - (factor.bit_length() - 1)
+        self.image_size = layers.coarse_size(image_size, factor) if factor > 1 else image_size
+        count = layers.count_halvings(image_size) - (factor.bit_length() - 1)
         side, width = self.image_size >> count, base_channels << (count - 1)
-        self.body = nn.Sequential(*itertools.chain(*halving_blocks(channels, base_channels, count)))
+        halved = layers.halving_blocks(channels, base_channels, count)
+        self.body = nn.Sequential(*itertools.chain(*halved))
         alone = unconditional or embedding_dim is None
         self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten()) if alone else None
         self.text: nn.Sequential | None = None
         if embedding_dim is not None:
-            self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), leaky_relu())
+            self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), layers.leaky_relu())
             kernel = joint_kernel_size
             joint = nn.Conv2d(width + text_dim, joint_channels, kernel, padding="same", bias=False)
-            to_logit = nn.Conv2d(joint_channels, 1, side)
-            self.joint = nn.Sequential(*batch_normed(joint, leaky_relu()), to_logit, nn.Flatten())
-        (initialise_orthogonal if orthogonal else initialise_normal)(self)
+            joined = layers.batch_normed(joint, layers.leaky_relu())
+            self.joint = nn.Sequential(*joined, nn.Conv2d(joint_channels, 1, side), nn.Flatten())
+        (layers.initialise_orthogonal if orthogonal else layers.initialise_normal)(self)
         if self.text is not None:
             _keep_variance(cast(nn.Linear, self.text[0]))
 
@@ -150,7 +141,7 @@ class TextDiscriminator(nn.Module):
     def fits(self, features: Tensor, caption: Tensor) -> Tensor:
         """Logits (B, 1): are images of these features real, and captions (B, E) theirs?"""
         assert self.text is not None
-        return self.joint(join_condition(features, self.text(caption)))
+        return self.joint(layers.join_condition(features, self.text(caption)))
 
     def real(self, features: Tensor) -> Tensor:
         """Logits (B, 1): are images of these features real, whatever they show?"""
