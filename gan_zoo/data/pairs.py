@@ -79,13 +79,9 @@ class InMemoryPairs(InMemoryDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         rows = torch.as_tensor(indices)
-        data, labels = [], []
-        for domain in (self.a, self.b):
-            here = rows % len(domain.data)
-            examples = domain.data.index_select(0, here)
-            data.append(self.prepare(examples) if self.prepare else examples)
-            labels.append(domain.label.index_select(0, here))
-        return self.batch_type(*data, *labels)
+        chosen = [domain.chosen(rows % len(domain.data)) for domain in (self.a, self.b)]
+        data = [self.prepare(domain.data) if self.prepare else domain.data for domain in chosen]
+        return self.batch_type(*data, *(domain.label for domain in chosen))
 
     def stored(self) -> Iterable[Tensor]:
         return self.a.data, self.b.data
