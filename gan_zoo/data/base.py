@@ -59,7 +59,7 @@ class InMemoryDataset(Dataset[Any]):
 
 
 class LabelledDataset(InMemoryDataset):
-    """ImageBatches whose labels (N,) int64, -1 where not known, need no fetching of images."""
+    """A dataset of ImageBatch; its labels (N,) int64, -1 where not known, need no images."""
 
     labels: Tensor
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptionedPicture(NamedTuple):
-    """A picture's file, its captions, and its text file's path below its folder, without suffix."""
+    """A picture, its captions, and the name: its text file's path in the folder, less suffix."""
 
     name: str
     picture: Path

@@ -29,9 +29,9 @@ _ENCODER_BATCH = 100
 
 
 class CaptionBatch(NamedTuple):
-    """Images (B, C, H, W) float32 in [-1, 1], and their classes (B,) int64.
+    """Images (B, C, H, W) float32 in [-1, 1], classes (B,) int64, captions' embeddings (B, E).
 
-    Captions are embeddings (B, E) float32: of the image's own, and of one of another class's image.
+    ``caption`` is one of the image, ``wrong_caption`` of an image of another class; both float32.
     """
 
     image: Tensor

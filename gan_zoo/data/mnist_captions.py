@@ -48,7 +48,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 class Paraphrase(NamedTuple):
-    """One way to write a caption: attributes in braces, and words in place of ``ATTRIBUTES``'s."""
+    """A way to write a caption: attributes in braces; own words in place of ``ATTRIBUTES``."""
 
     text: str
     words: Mapping[str, tuple[str, ...]] = {}
@@ -220,7 +220,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
 
 def _tercile_bounds(measures: Tensor, digits: Tensor) -> Tensor:
-    """(digits, 3, 2) terciles of thickness and slant, (N, 3) measures; of the size by the digit."""
+    """Terciles (digits, 3, 2) of measures (N, 3): thickness and slant of all, size by the digit."""
     thirds = torch.tensor([1 / 3, 2 / 3])
     thickness, slant = (measure.quantile(thirds) for measure in measures[:, :2].unbind(1))
     sizes = [measures[digits == d, 2].quantile(thirds) for d in range(int(digits.max()) + 1)]
@@ -239,7 +239,7 @@ def _measured(images: Tensor) -> Tensor:
 
 
 def written(attributes: Tensor, ways: Tensor) -> Captions:
-    """Captions of (N, 6) values of ``ATTRIBUTES`` by (N, K) of ``PARAPHRASES``, int64 numbers."""
+    """Captions of N images: (N, 6) int64 values of ``ATTRIBUTES``, (N, K) of ``PARAPHRASES``."""
     speaks = torch.tensor([paraphrase.mentions for paraphrase in PARAPHRASES])
     # Captions that differ only in what they do not mention are the same.
     said = torch.where(speaks[ways], attributes[:, None], 0)

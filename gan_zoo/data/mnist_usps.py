@@ -109,7 +109,7 @@ def available_usps(root: str | Path, when_unavailable: str = STAND_IN) -> str:
 
 @functools.cache
 def load_usps(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """(N, 1, 16, 16) uint8 images and (N,) int64 labels; ValueError for another file's."""
+    """(N, 1, 16, 16) uint8 images and (N,) int64 labels; ValueError for a damaged file."""
     name, expected = _FILES[train]
     file = root / "USPS" / name
     try:

@@ -13,7 +13,7 @@ from gan_zoo.data.base import InMemoryDataset
 
 
 class ImagePair(NamedTuple):
-    """Images of two domains, (B, C, H, W) float32 in [-1, 1]; some datasets' correspond.
+    """Images (B, C, H, W) float32 in [-1, 1] of two domains; in some datasets they correspond.
 
     Labels are (B,) int64 classes; -1 where they are not known, as of b in training. Of rotated
     digits they are the float32 angles in degrees.

@@ -84,7 +84,7 @@ def load_pictures(
 
 
 def refuse_broken(problem: str, when_broken: str, option: str) -> None:
-    """Raises ValueError for a file under "stop"; warns under "skip". The option is its name."""
+    """Raises ValueError under "stop", warns under "skip"; ``option`` is that choice's name."""
     if when_broken == "stop":
         raise ValueError(f"{problem} Remove it, or leave out such files by {option}=skip.")
     log.warning("Left out: %s", problem)
@@ -108,7 +108,7 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
 def files_in(folder: Path, option: str = "dataset.root") -> list[Path]:
     """A folder's files in alphabetical order, without hidden ones.
 
-    Without folder or files ValueError names the option that gives the folder.
+    ValueError, which names the option that gives the folder, if that is missing or empty.
     """
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}': {option} has to name one with pictures.")
