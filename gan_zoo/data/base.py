@@ -59,7 +59,7 @@ class InMemoryDataset(Dataset[Any]):
 
 
 class LabelledDataset(InMemoryDataset):
-    """ImageBatches whose labels (N,) int64, -1 where not known, need no fetching of images."""
+    """A dataset of ImageBatch; its labels (N,) int64, -1 where not known, need no images."""
 
     labels: Tensor
 
@@ -170,7 +170,8 @@ class InMemoryDataModule(pl.LightningDataModule):
     """Loaders of datasets in memory.
 
     Subclasses set ``train``, ``val`` (None or empty without validation data) and ``test`` (None
-    where there is none) in ``load``.
+    where there is none) in ``load``. Their ``options`` are the arguments of the classes that they
+    inherit from.
 
     Args:
         name: of the dataset; folders and runs are named by it.
@@ -187,6 +188,8 @@ class InMemoryDataModule(pl.LightningDataModule):
         per_channel: whether the evaluator sees each channel as an image of its own.
         framed_from: side of the originals that ``framed`` pads; None if images are never padded.
         task: second part of ``title``.
+        has_classes: whether ``labelled`` has test images of known classes, so that an evaluator can
+            judge; known after ``setup``.
         order_seed: decides the order of the training data and what is drawn for each batch; by
             default torch's seed when the data module was made.
     """
@@ -199,6 +202,7 @@ class InMemoryDataModule(pl.LightningDataModule):
     framed_from: ClassVar[int | None] = None
     name: str
     task: str = ""
+    has_classes: bool = False
 
     @checked
     def __init__(
@@ -256,11 +260,6 @@ class InMemoryDataModule(pl.LightningDataModule):
     def title(self) -> str:
         """What people read: the name, and the task where there is one."""
         return f"{self.name}_{self.task}" if self.task else self.name
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether ``labelled`` has test images of known classes, so that an evaluator can judge."""
-        return False
 
     def source(self, part: Literal["val", "test"] = "test") -> InMemoryDataset:
         """The examples that models translate, or whose captions they draw, when measured.

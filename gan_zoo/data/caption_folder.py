@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ import torch
 
 from gan_zoo.data.base import Part, normalised
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
-from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side, refuse_broken
+from gan_zoo.data.pictures import WHEN_BROKEN, PicturesDataModule, Side, refuse_broken, visible
 from gan_zoo.ranges import Count, Decay, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
 
 
 class CaptionedPicture(NamedTuple):
-    """A picture's file, its captions, and its text file's path below its folder, without suffix."""
+    """A picture, its captions, and the name: its text file's path in the folder, less suffix."""
 
     name: str
     picture: Path
@@ -52,9 +52,8 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         test_list: a text file that names the test set, a class or a picture a line; looked for in
             ``root`` too. None to draw classes by the seed.
         test_share: share of the classes to draw.
-        root, image_size, batch_size, name, options: CaptionDataModule's and PicturesDataModule's;
-            ``load_size`` is 76 / 64 of image_size by default, as in StackGAN's authors' code, and
-            ``when_broken`` also applies to captions without a picture and pictures without a
+        options: ``load_size`` is 76 / 64 of image_size by default, as in StackGAN's authors' code,
+            and ``when_broken`` also applies to captions without a picture and pictures without a
             caption.
     """
 
@@ -97,12 +96,9 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
         self.train = self._part(train[:end], kinds, training=True)
         if end < len(train):
             self.val = self._part(train[end:], kinds)
+        self.has_classes = bool(test)
         if test:
             self.test = self._part([p for p in pictures if p.name in test], kinds)
-
-    @property
-    def has_classes(self) -> bool:
-        return self.test is not None
 
     def evaluator_images(self, domain: str, train: bool) -> WithoutCaptions:
         """The test pictures train it too, as their classes are not in the training set."""
@@ -168,13 +164,11 @@ def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedP
     """
     by_path: defaultdict[str, list[Path]] = defaultdict(list)
     by_name: defaultdict[str, list[Path]] = defaultdict(list)
-    for file in _files_below(images):
+    for file in visible(images.rglob("*")):
         by_path[file.relative_to(images).with_suffix("").as_posix()].append(file)
         by_name[file.stem].append(file)
     found, count = [], sum(map(len, by_path.values()))
-    for file in _files_below(captions):
-        if file.suffix != ".txt":
-            continue
+    for file in visible(captions.rglob("*.txt")):
         name = file.relative_to(captions).with_suffix("").as_posix()
         candidates = by_path.get(name) or by_name.get(file.stem, [])
         if not candidates:
@@ -193,10 +187,6 @@ def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedP
     if left_out := count - len(found):
         log.warning("%d pictures in '%s' have no captions and are left out.", left_out, images)
     return found
-
-
-def _files_below(folder: Path) -> Iterable[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
 def _lines(file: Path) -> list[str]:

@@ -29,9 +29,9 @@ _ENCODER_BATCH = 100
 
 
 class CaptionBatch(NamedTuple):
-    """Images (B, C, H, W) float32 in [-1, 1], and their classes (B,) int64.
+    """Images (B, C, H, W) float32 in [-1, 1], classes (B,) int64, captions' embeddings (B, E).
 
-    Captions are embeddings (B, E) float32: of the image's own, and of one of another class's image.
+    ``caption`` is one of the image, ``wrong_caption`` of an image of another class; both float32.
     """
 
     image: Tensor
@@ -93,10 +93,8 @@ class InMemoryCaptions(InMemoryDataset):
         self._count = self.labels.bincount()
         self._start = self._count.cumsum(0) - self._count
         if self.training and int(self._count.max()) == len(self.labels):
-            advice = "text-to-image models need captions of two classes or more."
-            raise ValueError(
-                f"All images are of one class, so that no caption is wrong for any: {advice}"
-            )
+            problem = "All images are of one class, so that no caption is wrong for any: "
+            raise ValueError(problem + "text-to-image models need captions of two or more classes.")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -122,11 +120,10 @@ class InMemoryCaptions(InMemoryDataset):
         """For each label (B,) the index of an image of another label, uniformly drawn."""
         start, count = self._start[label], self._count[label]
         others = (len(self.labels) - count).clamp(min=1)
-        place = (
-            (torch.rand(len(label), dtype=torch.float64) * others).long()
-            if self.training
-            else start % others
-        )
+        if self.training:
+            place = (torch.rand(len(label), dtype=torch.float64) * others).long()
+        else:
+            place = start % others
         return self._by_label[(place + count * (place >= start)) % len(self.labels)]
 
     def embed(self, encoder: Any) -> None:
@@ -157,7 +154,8 @@ class WithoutCaptions(LabelledDataset):
     def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
         chosen = torch.as_tensor(indices)
         which, rows = self._part[chosen], self._row[chosen]
-        images = torch.cat([p.image(rows[which == n]) for n, p in enumerate(self.parts)])
+        present = which.unique().tolist()
+        images = torch.cat([self.parts[n].image(rows[which == n]) for n in present])
         # Where each image, here in the order of the parts, has its place.
         places = which.argsort(stable=True).argsort()
         return ImageBatch(images[places], self.labels[chosen])
@@ -186,7 +184,6 @@ class CaptionDataModule(InMemoryDataModule):
             (StackGAN's authors: 4).
         cache_dir: folder of trained encoders.
         seed: decides the encoder's weights, and what the subclass draws.
-        options: of InMemoryDataModule, or of the class that a subclass also inherits from.
 
     Attributes:
         example_captions: the captions of ``examples``, in their order.

@@ -1,8 +1,4 @@
-"""Two domains of digits: under a known map, or each turned by an angle of its own.
-
-Where a map makes one domain from the other, each half of MNIST's training digits feeds one domain
-only, so that no true pair is trained on; validation and test images come with their counterparts.
-"""
+"""Two domains of digits: under a known map, or each turned by an angle of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ _Digit = Annotated[int, Range(0, 9)]
 
 
 def edges(images: Tensor) -> Tensor:
-    """CoGAN's edge rule (1606.07536, its authors' code): 3x3 dilation minus (N, 1, H, W) uint8."""
+    """CoGAN's edge rule (1606.07536, authors' code): 3x3 dilation minus image, (N, 1, H, W) uint8."""
     # The CPU has no max pooling of uint8.
     chunks = [F.max_pool2d(x.float(), 3, 1, 1).to(torch.uint8) - x for x in images.split(_CHUNK)]
     return torch.cat(chunks)
@@ -37,15 +33,10 @@ def negatives(images: Tensor) -> Tensor:
 
 
 def colored(images: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
-    """Grey values to colours, interpolated linearly between the palette's, darkest first.
+    """Grey (N, 1 or 3, H, W) to colours (N, 3, H, W), uint8, interpolated linearly.
 
-    Args:
-        images: (N, 1 or 3, H, W) uint8, grey.
-        palette: two or more colours (red, green, blue) in 0..255, evenly spaced, that give no two
-            grey values the same colour, so that the map has an inverse.
-
-    Returns:
-        (N, 3, H, W) uint8.
+    The palette is two or more colours (red, green, blue) in 0..255, evenly spaced, darkest first.
+    No two grey values may get the same colour, so that the map has an inverse.
     """
     colours = torch.as_tensor(palette, dtype=torch.float32)
     if colours.dim() != 2 or colours.shape[1] != 3 or len(colours) < 2:
@@ -66,10 +57,10 @@ def rotated(images: Tensor, angles: Tensor) -> Tensor:
     turned = []
     for chunk, angle in zip(images.split(_CHUNK), angles.split(_CHUNK), strict=True):
         radians = angle.float().deg2rad()
-        cos, sin = radians.cos(), radians.sin()
+        cos, sin, none = radians.cos(), radians.sin(), torch.zeros_like(radians)
         # Maps each pixel of the turned image to its place in the original; y points down.
-        rows = [torch.stack([cos, -sin, 0 * cos], 1), torch.stack([sin, cos, 0 * cos], 1)]
-        grid = F.affine_grid(torch.stack(rows, 1), list(chunk.shape), align_corners=False)
+        theta = torch.stack([cos, -sin, none, sin, cos, none], 1).view(-1, 2, 3)
+        grid = F.affine_grid(theta, list(chunk.shape), align_corners=False)
         values = F.grid_sample(chunk.float(), grid, align_corners=False)
         turned.append(values.round().clamp(0, 255).to(torch.uint8))
     return torch.cat(turned)
@@ -80,7 +71,6 @@ class TwoDomainsDataModule(DigitsDataModule):
 
     Args:
         seed: decides which original feeds which domain.
-        options: DigitsDataModule's.
     """
 
     batch_type = ImagePair
@@ -102,7 +92,9 @@ class TwoDomainsDataModule(DigitsDataModule):
 
     def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
         """The training images of a and b, and those held out for validation."""
-        raise NotImplementedError
+        both = self.both(train=True)
+        cut = [domain.cut(self.validation_size(len(domain.data))) for domain in both]
+        return [train for train, _ in cut], [held_out for _, held_out in cut]
 
     def both(self, train: bool) -> Sequence[Domain]:
         """All training images, or all test images, of a and b."""
@@ -113,9 +105,7 @@ class TwoDomainsDataModule(DigitsDataModule):
         return self._images(self._domains[part], domain)
 
     def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
-        if not train:
-            return self.labelled(domain, "test")
-        return self._images(self.both(train=True), domain)
+        return self._images(self.both(True), domain) if train else self.labelled(domain, "test")
 
     def digits(self, train: bool) -> Domain:
         """The digits of the classes that are kept, (N, 1, 28, 28)."""
@@ -127,9 +117,10 @@ class TwoDomainsDataModule(DigitsDataModule):
         both = [d._replace(data=d.data.expand(-1, self.channels, -1, -1)) for d in domains]
         return InMemoryPairs(both, ImagePair, functools.partial(normalised, size=self.image_size))
 
-    def shuffled(self, count: int) -> Tensor:
-        """The numbers below ``count`` in an order that the seed decides."""
-        return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+    def shuffled(self, domain: Domain) -> Domain:
+        """The domain in an order that the seed decides."""
+        random = torch.Generator().manual_seed(self.seed)
+        return domain.chosen(torch.randperm(len(domain.data), generator=random))
 
     def _images(self, domains: Sequence[Domain], domain: str) -> InMemoryImages:
         images, labels, _ = domains["ab".index(domain)]
@@ -139,10 +130,10 @@ class TwoDomainsDataModule(DigitsDataModule):
 class MappedDigitsDataModule(TwoDomainsDataModule):
     """Domain a: digits. Domain b: other digits under a known map.
 
-    Half of the training digits are a's, and the map of the other half is b's. Validation and test
-    images b are the map of the same images a. So that no translation is measured against the very
-    image that it should become, models translate every other validation or test image, and are
-    measured against the rest.
+    Half of the training digits are a's, and the map of the other half is b's, so that no true pair
+    is trained on. Validation and test images b are the map of the same images a. So that no
+    translation is measured against the very image that it should become, models translate every
+    other validation or test image, and are measured against the rest.
 
         data = MappedDigitsDataModule(task="edges", counterpart=edges, root="data")
         data.prepare_data()
@@ -150,7 +141,6 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
 
     Args:
         counterpart: the map, (N, 1, 28, 28) uint8 -> (N, 1 or 3, 28, 28) uint8.
-        options: TwoDomainsDataModule's.
 
     Attributes:
         aligned: whether validation and test images correspond.
@@ -168,12 +158,11 @@ class MappedDigitsDataModule(TwoDomainsDataModule):
             raise UnfitArgument("channels", problem)
 
     def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
-        digits = self.digits(train=True)
-        count = len(digits.data)
-        end = count - self.validation_size(count, least=2 * self.batch_size)
-        order = self.shuffled(count)
-        a, b = (digits.chosen(half) for half in order[: end // 2 * 2].tensor_split(2))
-        held_out = digits.chosen(order[end:])
+        digits = self.shuffled(self.digits(train=True))
+        size = self.validation_size(len(digits.data), least=2 * self.batch_size)
+        kept, held_out = digits.cut(size)
+        half = len(kept.data) // 2
+        a, b = kept.chosen(slice(half)), kept.chosen(slice(half, 2 * half))
         return (a, self._mapped(b)), (held_out, self._mapped(held_out))
 
     def both(self, train: bool) -> Sequence[Domain]:
@@ -213,7 +202,6 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
     Args:
         digits: the classes of a and b, different ones.
         max_angle: in degrees.
-        options: TwoDomainsDataModule's.
     """
 
     task = "rotated"
@@ -232,22 +220,17 @@ class RotatedDigitsDataModule(TwoDomainsDataModule):
         self.classes = tuple(digits)
         self.max_angle = max_angle
 
-    def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
-        domains = self.both(train=True)
-        cut = [domain.cut(self.validation_size(len(domain.data))) for domain in domains]
-        return [train for train, _ in cut], [held_out for _, held_out in cut]
-
     def both(self, train: bool) -> Sequence[Domain]:
-        return [self._domain(digit, train) for digit in self.classes]
+        domains = []
+        for digit in self.classes:
+            digits = self.digits(train)
+            digits = digits.chosen(digits.label == digit)
+            random = torch.Generator().manual_seed(self.seed + digit + 10 * train)
+            angles = (2 * torch.rand(len(digits.data), generator=random) - 1) * self.max_angle
+            domains.append(digits._replace(data=rotated(digits.data, angles), label=angles))
+        return domains
 
     def as_dataset(self, images: Tensor, labels: Tensor) -> InMemoryImages:
         share = (labels / self.max_angle + 1) / 2
         ranges = (share * _ANGLE_RANGES).long().clamp(0, _ANGLE_RANGES - 1)
         return super().as_dataset(images, ranges)
-
-    def _domain(self, digit: int, train: bool) -> Domain:
-        digits = self.digits(train)
-        digits = digits.chosen(digits.label == digit)
-        random = torch.Generator().manual_seed(self.seed + digit + 10 * train)
-        angles = (2 * torch.rand(len(digits.data), generator=random) - 1) * self.max_angle
-        return digits._replace(data=rotated(digits.data, angles), label=angles)

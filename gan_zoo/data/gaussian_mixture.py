@@ -28,7 +28,6 @@ class GaussianMixtureDataModule(InMemoryDataModule):
         std: standard deviation of each mode.
         num_points: training points of each domain; there are as many test points.
         seed: decides the points.
-        batch_size, val_size, name, options: InMemoryDataModule's.
     """
 
     batch_type = PointPair

@@ -59,11 +59,8 @@ def available_dataset(
         when_unavailable: if neither disk nor network has the dataset, "digits" falls back on the
             stand-in with a warning, and "error" raises RuntimeError.
 
-    Returns:
-        The name of the dataset to train on: ``name``, or "digits".
-
-    Raises:
-        ValueError: for files that are not the dataset's.
+    Returns the name of the dataset to train on: ``name``, or "digits"; ValueError for files that
+    are not the dataset's.
     """
     if name == STAND_IN:
         return name
@@ -72,7 +69,23 @@ def available_dataset(
     download = functools.partial(TORCHVISION_DATASETS[name], download=True)  # type: ignore[misc]
     if downloaded(name, Path(root), files, download, when_unavailable) == STAND_IN:
         return STAND_IN
-    _verify(name, raw)
+    for file in files:
+        shape, md5 = _FILES[file.name]
+        header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+        expected = len(header) + torch.Size(shape).numel()
+        content = file.read_bytes()
+        if len(content) != expected:
+            problem = f"has {len(content):,} bytes instead of {expected:,}"
+        elif not content.startswith(header):
+            problem = "does not begin with the header of its kind"
+        elif name == "mnist" and hashlib.md5(content).hexdigest() != md5:
+            problem = "has another checksum than the original"
+        elif name != "mnist" and not _matches_archive(name, content, file):
+            problem = "differs from the compressed original beside it"
+        else:
+            continue
+        advice = "Delete it and its neighbours to have them downloaded again."
+        raise ValueError(f"The {name} file '{file}' {problem}. {advice}")
     return name
 
 
@@ -125,26 +138,6 @@ def _raw_folder(name: str, root: str | Path) -> Path:
     return Path(root) / TORCHVISION_DATASETS[name].__name__ / "raw"
 
 
-def _verify(name: str, raw: Path) -> None:
-    for file, (shape, md5) in _FILES.items():
-        path = raw / file
-        header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
-        expected = len(header) + torch.Size(shape).numel()
-        content = path.read_bytes()
-        if len(content) != expected:
-            problem = f"has {len(content):,} bytes instead of {expected:,}"
-        elif not content.startswith(header):
-            problem = "does not begin with the header of its kind"
-        elif name == "mnist" and hashlib.md5(content).hexdigest() != md5:
-            problem = "has another checksum than the original"
-        elif name != "mnist" and not _matches_archive(name, content, path):
-            problem = "differs from the compressed original beside it"
-        else:
-            continue
-        advice = "Delete it and its neighbours to have them downloaded again."
-        raise ValueError(f"The {name} file '{path}' {problem}. {advice}")
-
-
 def _matches_archive(name: str, content: bytes, path: Path) -> bool:
     """Compares with the .gz that torchvision's download leaves, if it is there and is genuine."""
     archive = path.with_name(path.name + ".gz")
@@ -164,7 +157,6 @@ class DigitsDataModule(InMemoryDataModule):
         when_unavailable: see available_dataset.
         task: second part of the dataset's title; "edges" makes ``mnist_edges``. None for the
             class's own.
-        name, batch_size, options: InMemoryDataModule's.
     """
 
     framed_from = 28
@@ -217,8 +209,6 @@ class MNISTDataModule(DigitsDataModule):
 
         data = MNISTDataModule(name="mnist", root="data")
         pl.Trainer(max_steps=1000).fit(model, datamodule=data)
-
-    Arguments are DigitsDataModule's.
     """
 
     batch_type = ImageBatch
@@ -243,20 +233,16 @@ def of_classes(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor
 def load_images(name: str, root: str | Path, train: bool) -> tuple[Tensor, Tensor]:
     """(N, 28, 28) uint8 images and (N,) int64 labels of an available dataset, as on disk."""
     if name == STAND_IN:
-        return _digits(train)
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = torch.as_tensor(digits.images, dtype=torch.float32)[:, None] * (255 / 16)
+        images = F.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
+        images = F.pad(images.round().to(torch.uint8), [4] * 4)[:, 0]
+        labels = torch.as_tensor(digits.target, dtype=torch.int64)
+        rows = slice(0, 1500) if train else slice(1500, None)
+        return images[rows], labels[rows]
     raw = _raw_folder(name, root)
     part = "train" if train else "t10k"
     images = read_image_file(str(raw / f"{part}-images-idx3-ubyte"))
     return images, read_label_file(str(raw / f"{part}-labels-idx1-ubyte"))
-
-
-def _digits(train: bool) -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.as_tensor(digits.images, dtype=torch.float32)[:, None] * (255 / 16)
-    images = F.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
-    images = F.pad(images.round().to(torch.uint8), [4] * 4)[:, 0]
-    labels = torch.as_tensor(digits.target, dtype=torch.int64)
-    part = slice(0, 1500) if train else slice(1500, None)
-    return images[part], labels[part]

@@ -48,7 +48,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 class Paraphrase(NamedTuple):
-    """One way to write a caption: attributes in braces, and words in place of ``ATTRIBUTES``'s."""
+    """A way to write a caption: attributes in braces; own words in place of ``ATTRIBUTES``."""
 
     text: str
     words: Mapping[str, tuple[str, ...]] = {}
@@ -129,7 +129,6 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
     Args:
         train_size: number of training digits to use, drawn by the seed; None for all.
-        name, channels, options: CaptionDataModule's and DigitsDataModule's.
 
     Attributes:
         held_out_inks: (10,) the ink that each digit lacks.
@@ -174,7 +173,13 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         originals = [images, digits, _thirds(_measured(images), bounds[digits])]
         self.test = self._part(originals, 2)
         self.held_out = self._part(originals, 3, held_out=True)
-        self.caption_rows = self._rows()
+        say, values = PARAPHRASES[2].of, dict.fromkeys(ATTRIBUTES, 1)
+        digit = min(3, self.num_classes - 1)
+        self.caption_rows = [
+            [say({**values, "digit": number, "ink": 2}) for number in range(self.num_classes)],
+            # One of these inks is held out.
+            [say({**values, "digit": digit, "ink": ink}) for ink in range(len(INKS))],
+        ]
 
     def parts(self) -> list[InMemoryCaptions]:
         return [*super().parts(), *([self.held_out] if self.held_out else [])]
@@ -192,8 +197,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         images, digits, thirds = originals
         random = torch.Generator().manual_seed(self.seed * 10 + number)
         n = len(images)
-        missing = self.held_out_inks[digits]
-        ink = missing
+        ink = missing = self.held_out_inks[digits]
         if not held_out:
             # Uniform over the other inks.
             ink = torch.randint(len(INKS) - 1, (n,), generator=random)
@@ -214,18 +218,9 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         share = resized(images, self.image_size) / 255
         return normalised(torch.lerp(ground[:, :, None, None], ink[:, :, None, None], share))
 
-    def _rows(self) -> list[list[str]]:
-        """A row of captions with each digit, and one with each ink, one of which is held out."""
-        values = dict.fromkeys(ATTRIBUTES, 1)
-        say = PARAPHRASES[2].of
-        digits = [say({**values, "digit": digit, "ink": 2}) for digit in range(self.num_classes)]
-        digit = min(3, self.num_classes - 1)
-        inks = [say({**values, "digit": digit, "ink": ink}) for ink in range(len(INKS))]
-        return [digits, inks]
-
 
 def _tercile_bounds(measures: Tensor, digits: Tensor) -> Tensor:
-    """(digits, 3, 2) terciles of thickness and slant, (N, 3) measures; of the size by the digit."""
+    """Terciles (digits, 3, 2) of measures (N, 3): thickness and slant of all, size by the digit."""
     thirds = torch.tensor([1 / 3, 2 / 3])
     thickness, slant = (measure.quantile(thirds) for measure in measures[:, :2].unbind(1))
     sizes = [measures[digits == d, 2].quantile(thirds) for d in range(int(digits.max()) + 1)]
@@ -239,15 +234,12 @@ def _thirds(measures: Tensor, bounds: Tensor) -> Tensor:
 
 def _measured(images: Tensor) -> Tensor:
     """Thickness, slant and size (N, 3) of images (N, 1, H, W) uint8."""
-    parts = []
-    for chunk in images[:, 0].split(5000):
-        share = chunk / 255
-        parts.append(torch.stack([stroke_thickness(share), *slant_and_size(share)], 1))
-    return torch.cat(parts)
+    chunks = (chunk / 255 for chunk in images[:, 0].split(5000))
+    return torch.cat([torch.stack([stroke_thickness(x), *slant_and_size(x)], 1) for x in chunks])
 
 
 def written(attributes: Tensor, ways: Tensor) -> Captions:
-    """Captions of (N, 6) values of ``ATTRIBUTES`` by (N, K) of ``PARAPHRASES``, int64 numbers."""
+    """Captions of N images: (N, 6) int64 values of ``ATTRIBUTES``, (N, K) of ``PARAPHRASES``."""
     speaks = torch.tensor([paraphrase.mentions for paraphrase in PARAPHRASES])
     # Captions that differ only in what they do not mention are the same.
     said = torch.where(speaks[ways], attributes[:, None], 0)

@@ -18,7 +18,8 @@ from gan_zoo.data.mnist import STAND_IN, downloaded, of_classes
 from gan_zoo.data.pairs import Domain
 from gan_zoo.ranges import Count, checked
 
-_IMAGES = {True: 7291, False: 2007}
+# Of training and test: the file, and its number of images.
+_FILES = {True: ("usps.bz2", 7291), False: ("usps.t.bz2", 2007)}
 
 
 class MNISTUSPSDataModule(TwoDomainsDataModule):
@@ -36,7 +37,6 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
         swap: USPS is domain a and MNIST b.
         size_a, size_b: number of training images of each, drawn by the seed; None for all. CoGAN's
             protocol has 2,000 of MNIST and 1,800 of USPS.
-        options: TwoDomainsDataModule's.
     """
 
     task = "usps"
@@ -64,9 +64,8 @@ class MNISTUSPSDataModule(TwoDomainsDataModule):
     def split(self) -> tuple[Sequence[Domain], Sequence[Domain]]:
         train, held_out = [], []
         for domain, size in zip(self.both(train=True), self.sizes, strict=True):
-            count = len(domain.data)
-            shuffled = domain.chosen(self.shuffled(count))
-            kept, rest = shuffled.cut(self.validation_size(count, least=size))
+            held = self.validation_size(len(domain.data), least=size)
+            kept, rest = self.shuffled(domain).cut(held)
             train.append(kept.chosen(slice(size)))
             held_out.append(rest)
         return train, held_out
@@ -100,7 +99,7 @@ def available_usps(root: str | Path, when_unavailable: str = STAND_IN) -> str:
             USPS(aside, train=train, download=True)
 
     root = Path(root)
-    files = [_file(root, train) for train in (True, False)]
+    files = [root / "USPS" / file for file, _ in _FILES.values()]
     if downloaded("usps", root, files, download, when_unavailable) == STAND_IN:
         return STAND_IN
     for train in (True, False):
@@ -108,20 +107,16 @@ def available_usps(root: str | Path, when_unavailable: str = STAND_IN) -> str:
     return "usps"
 
 
-def _file(root: Path, train: bool) -> Path:
-    return root / "USPS" / USPS.split_list["train" if train else "test"][1]
-
-
 @functools.cache
 def load_usps(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """(N, 1, 16, 16) uint8 images and (N,) int64 labels; ValueError for another file's."""
-    file = _file(root, train)
+    """(N, 1, 16, 16) uint8 images and (N,) int64 labels; ValueError for a damaged file."""
+    name, expected = _FILES[train]
+    file = root / "USPS" / name
     try:
         data = USPS(str(file.parent), train=train)
     except (OSError, ValueError, IndexError, EOFError) as error:
         raise ValueError(f"The USPS file '{file}' is damaged ({error}).") from error
     labels = torch.as_tensor(data.targets)
-    expected = _IMAGES[train]
     if len(data.data) != expected or not bool(((labels >= 0) & (labels < 10)).all()):
         raise ValueError(
             f"The USPS file '{file}' has {len(data.data):,} images instead of {expected:,}, or "

@@ -13,7 +13,7 @@ from gan_zoo.data.base import InMemoryDataset
 
 
 class ImagePair(NamedTuple):
-    """Images of two domains, (B, C, H, W) float32 in [-1, 1]; some datasets' correspond.
+    """Images (B, C, H, W) float32 in [-1, 1] of two domains; in some datasets they correspond.
 
     Labels are (B,) int64 classes; -1 where they are not known, as of b in training. Of rotated
     digits they are the float32 angles in degrees.
@@ -79,13 +79,9 @@ class InMemoryPairs(InMemoryDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         rows = torch.as_tensor(indices)
-        data, labels = [], []
-        for domain in (self.a, self.b):
-            here = rows % len(domain.data)
-            examples = domain.data.index_select(0, here)
-            data.append(self.prepare(examples) if self.prepare else examples)
-            labels.append(domain.label.index_select(0, here))
-        return self.batch_type(*data, *labels)
+        chosen = [domain.chosen(rows % len(domain.data)) for domain in (self.a, self.b)]
+        data = [self.prepare(domain.data) if self.prepare else domain.data for domain in chosen]
+        return self.batch_type(*data, *(domain.label for domain in chosen))
 
     def stored(self) -> Iterable[Tensor]:
         return self.a.data, self.b.data

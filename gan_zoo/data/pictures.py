@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -60,13 +60,10 @@ def load_pictures(
     """The pictures that could be read, and their pixels (N, C, size, size) uint8, in order.
 
     Args:
-        paths: files.
-        size, channels: as load_picture's.
-        when_broken: what to do about a file that is no picture: "stop", or "skip" with a warning.
+        paths, size, channels: as load_picture's.
+        when_broken: what to do about a file that is no picture: "stop", with ValueError, or "skip",
+            with a warning.
         option: the user's name of ``when_broken``.
-
-    Raises:
-        ValueError: for a broken file under "stop", or if no file could be read.
     """
     refuse_unfit(option, when_broken, WhenBroken)
     read, pictures = [], []
@@ -87,7 +84,7 @@ def load_pictures(
 
 
 def refuse_broken(problem: str, when_broken: str, option: str) -> None:
-    """Raises ValueError for a file under "stop"; warns under "skip". The option is its name."""
+    """Raises ValueError under "stop", warns under "skip"; ``option`` is that choice's name."""
     if when_broken == "stop":
         raise ValueError(f"{problem} Remove it, or leave out such files by {option}=skip.")
     log.warning("Left out: %s", problem)
@@ -98,16 +95,12 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
 
     With ``mirror`` each is mirrored with probability 1/2.
     """
-    n, channels = pictures.shape[:2]
-    spare = pictures.shape[-1] - side
-    if spare:
-        top, left = torch.randint(spare + 1, (2, n, 1))
-        places = torch.arange(side)
-        rows, columns = (top + places)[:, None, :, None], (left + places)[:, None, None, :]
-        one, channel = torch.arange(n)[:, None, None, None], torch.arange(channels)
-        pictures = pictures[one, channel[None, :, None, None], rows, columns]
+    if spare := pictures.shape[-1] - side:
+        places = torch.randint(spare + 1, (2, len(pictures))).T.tolist()
+        crops = zip(pictures, places, strict=True)
+        pictures = torch.stack([p[:, y : y + side, x : x + side] for p, (y, x) in crops])
     if mirror:
-        mirrored = torch.rand(n, 1, 1, 1) < 0.5
+        mirrored = torch.rand(len(pictures), 1, 1, 1) < 0.5
         pictures = torch.where(mirrored, pictures.flip(3), pictures)
     return normalised(pictures)
 
@@ -115,15 +108,20 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
 def files_in(folder: Path, option: str = "dataset.root") -> list[Path]:
     """A folder's files in alphabetical order, without hidden ones.
 
-    Without folder or files ValueError names the option that gives the folder.
+    ValueError, which names the option that gives the folder, if that is missing or empty.
     """
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}': {option} has to name one with pictures.")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = visible(folder.iterdir())
     if not files:
         advice = f"put some there, or give another {option}."
         raise ValueError(f"The folder '{folder}' holds no pictures: {advice}")
     return files
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """The files among the paths, without hidden ones, in alphabetical order."""
+    return sorted(p for p in paths if p.is_file() and not p.name.startswith("."))
 
 
 class PicturesDataModule(InMemoryDataModule):
@@ -139,7 +137,6 @@ class PicturesDataModule(InMemoryDataModule):
         channels: 1 makes all pictures grey, 3 makes them colour.
         flip: mirror training pictures with probability 1/2.
         when_broken: what to do about a file that is no picture: "stop", or "skip" with a warning.
-        options: InMemoryDataModule's.
     """
 
     load_ratio: ClassVar[float]
@@ -234,9 +231,6 @@ class UnpairedFolderDataModule(PicturesDataModule):
         return InMemoryImages(pictures.data, pictures.label, self.image_size)
 
     def _pairs(self, files: Sequence[Sequence[Path]], training: bool = False) -> InMemoryPairs:
-        domains = []
-        for of_domain in files:
-            _, pixels = self.pictures(of_domain, training)
-            origin = torch.arange(len(pixels))
-            domains.append(Domain(pixels, torch.full_like(origin, -1), origin))
+        pixels = [self.pictures(of_domain, training)[1] for of_domain in files]
+        domains = [Domain(x, torch.full((len(x),), -1), torch.arange(len(x))) for x in pixels]
         return InMemoryPairs(domains, ImagePair, self.prepare(training))

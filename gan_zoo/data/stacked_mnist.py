@@ -19,10 +19,9 @@ _Size = Annotated[int, Range(1, 10**7)]
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class StackedImages(InMemoryImages):
-    """Images of three of the digits ``images`` each, put together as batches are fetched.
+    """Images of three digits each, put together as batches are fetched.
 
-    Args:
-        stacks: (N, 3) int64, which digits are an image's red, green and blue.
+    ``stacks`` (N, 3) int64 are the rows of ``images`` that are an image's red, green and blue.
     """
 
     stacks: Tensor
@@ -52,7 +51,6 @@ class StackedMNISTDataModule(DigitsDataModule):
         num_classes: of the images, a cube: 1000 for all digits, 8 for zeros and ones.
         train_size, test_size: number of images; training images include the validation set.
         seed: decides which digits are stacked.
-        options: DigitsDataModule's.
     """
 
     batch_type = ImageBatch

@@ -77,10 +77,8 @@ class TextEncoder(nn.Module):
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """(N, length of the longest) int64: the known words' rows, then 0."""
-        known = [
-            torch.tensor([self.vocabulary[w] for w in words_of(c) if w in self.vocabulary])
-            for c in captions
-        ]
+        row = self.vocabulary
+        known = [torch.tensor([row[w] for w in words_of(c) if w in row]) for c in captions]
         return nn.utils.rnn.pad_sequence(known, batch_first=True).long()
 
     def forward(self, tokens: Tensor) -> Tensor:
