@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gan_zoo.networks.classifier import EvaluatorNetwork
 from prdc import compute_prdc
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -25,6 +24,7 @@ from gan_zoo.metrics.evaluator import Evaluator, Judged
 from gan_zoo.metrics.measures import MEASURES, floor_of
 from gan_zoo.metrics.neighbours import memorisation, nearest, one_nn_error, parzen_log_likelihood
 from gan_zoo.metrics.reference import ImageSet, Part, Reference
+from gan_zoo.networks.classifier import EvaluatorNetwork
 
 
 class AsFeatures(nn.Module):

@@ -131,7 +131,7 @@ def test_captions_are_drawn(run: Run, tmp_path: Path) -> None:
     assert "'greem' (green?)" in result.stdout + result.stderr
     for wrong, culprit in (
         (["captions=[ein dickes Ding]"], "'ein dickes Ding' has no word"),
-        (["captions=[]"], "sentences are wanted"),
+        (["captions=[]"], "give sentences"),
         (["labels=[1]"], "takes no labels"),
     ):
         result = run("sample.py", "checkpoint=here", *wrong, "output=new.png", check=False)
