@@ -34,12 +34,10 @@ class _BareLoop(pl.Callback):
     A block of its iterations follows each block of training iterations, and both are timed.
     """
 
-    def __init__(
-        self, model: ImageGAN, batch: ImageBatch, block: int, device: torch.device
-    ) -> None:
-        self.model = copy.deepcopy(model).to(device)
-        self.real = batch.image.to(device)
-        self.labels = () if model.num_classes is None else (batch.label.to(device),)
+    def __init__(self, model: ImageGAN, batch: ImageBatch, block: int) -> None:
+        self.model = copy.deepcopy(model).to(batch.image.device)
+        self.real = batch.image
+        self.labels = () if model.num_classes is None else (batch.label,)
         self.block = block
         self.framework_ms: list[float] = []
         self.bare_ms: list[float] = []
@@ -123,7 +121,7 @@ def benchmark(config: DictConfig) -> None:
             callbacks=[TrainingProgress(), Health()],
             _convert_="all",
         )
-        turns = _BareLoop(model, batch, config.block, trainer.strategy.root_device)
+        turns = _BareLoop(model, trainer.strategy.batch_to_device(batch), config.block)
         trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         trainer.fit(model, datamodule)
     # The first round warms both up.

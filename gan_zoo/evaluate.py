@@ -36,9 +36,9 @@ from gan_zoo.ranges import Count, Range, Seed, UnfitArgument, refuse_unfit
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.folder import find_checkpoint
 from gan_zoo.run.options import refuse_unfit_options
+from gan_zoo.run.report import METRICS_FILE
 from gan_zoo.training.checkpoints import model_of
 
-METRICS_FILE = "metrics.json"
 # Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
 _KINDS: dict[str, Any] = {
@@ -175,8 +175,7 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
         root: the data folder, if it is not the run's.
     """
     options = dict(model.config["dataset"])
-    kind = get_class(options["_target_"])
-    if issubclass(kind, DigitsDataModule):
+    if issubclass(get_class(options["_target_"]), DigitsDataModule):
         options |= {"when_unavailable": "error"} | ({"root": root} if root else {})
     data: InMemoryDataModule = instantiate(options)
     encoder = getattr(model, "text_encoder", None)

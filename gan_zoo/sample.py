@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,9 +106,9 @@ def _translate(model: Translator, config: DictConfig) -> str:
     shape = dataset["image_size"], dataset["channels"]
     read, pixels = load_pictures(files, *shape, config.when_broken)
     names = [f"{path.stem}.png" for path in read]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"Several pictures would become '{output / name}': rename them.")
+    ((most, times),) = Counter(names).most_common(1)
+    if times > 1:
+        raise ValueError(f"Several pictures would become '{output / most}': rename them.")
     direction = config.direction or DIRECTIONS[0]
     images = model.sample(len(read), source=normalised(pixels), direction=direction, ema=config.ema)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -60,7 +60,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if threading.current_thread() is threading.main_thread():
             # Lightning restores the earlier handlers.
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self.signal_handler(trainer))
+                signal.signal(number, functools.partial(self.signal_handler, trainer))
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         # By now the iteration before is complete, its validation included.
@@ -100,14 +100,10 @@ class Checkpoint(pl.callbacks.Checkpoint):
             for old in steps[: -self.keep_last] if self.keep_last else ():
                 old.unlink(missing_ok=True)
 
-    def signal_handler(self, trainer: pl.Trainer) -> Callable[[int, FrameType | None], None]:
+    def signal_handler(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
         """What Ctrl-C and SIGTERM call."""
-
-        def end(number: int, frame: FrameType | None) -> None:
-            if self.ended_by is not None:
-                raise KeyboardInterrupt
-            self.ended_by = number
-            if trainer.is_global_zero:
-                print("\nEnding after this iteration; press again to end at once.", flush=True)
-
-        return end
+        if self.ended_by is not None:
+            raise KeyboardInterrupt
+        self.ended_by = number
+        if trainer.is_global_zero:
+            print("\nEnding after this iteration; press again to end at once.", flush=True)

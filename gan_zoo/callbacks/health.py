@@ -30,8 +30,8 @@ _GRID = 64
 _STATE = ("warned", "_strikes", "_norms")
 
 
-# A kind of trouble, which is warned of once, and what goes wrong and may help, in words.
-Trouble = tuple[str, str]
+# Kinds of trouble, each of which is warned of once, with what goes wrong and may help.
+Troubles = Iterator[tuple[str, str]]
 
 
 class Examined(Sampled, Watched, Protocol):
@@ -92,11 +92,10 @@ class Health(pl.Callback):
         vars(self).update(state_dict)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Examined, *_: Any) -> None:  # type: ignore[override]
-        step = trainer.global_step
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         logged = bool(every) and step % every == 0
         drawn = step % self.every_n_steps == 0 and step >= self.warm_up_steps
-        troubles: list[Trouble] = []
+        troubles: list[tuple[str, str]] = []
         if logged:
             terms = {name.removeprefix("train/"): value for name, value in pl_module.logged.items()}
             troubles += self.examine(pl_module, terms, step)
@@ -115,7 +114,7 @@ class Health(pl.Callback):
             if self.action == "stop":
                 raise ArithmeticError(f"health=strict stops the run in iteration {step}. {text}")
 
-    def examine(self, model: Watched, terms: Mapping[str, float], step: int) -> Iterator[Trouble]:
+    def examine(self, model: Watched, terms: Mapping[str, float], step: int) -> Troubles:
         """The troubles that show in the terms of a logging step, each once it has lasted."""
         for name, value in terms.items():
             if name.startswith("grad_norm_"):
@@ -151,7 +150,7 @@ class Health(pl.Callback):
                 "model.lambda_gp or a lower model.optimizer_d.lr may help.",
             )
 
-    def examine_images(self, trainer: pl.Trainer, model: Sampled) -> Iterator[Trouble]:
+    def examine_images(self, trainer: pl.Trainer, model: Sampled) -> Troubles:
         """Whether images of fixed noise are much more similar to each other than real ones."""
         source = trainer.datamodule.source("val")  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=[]):
@@ -177,7 +176,7 @@ class Health(pl.Callback):
                 patience=2,
             )
 
-    def _gradient(self, name: str, norm: float) -> Iterator[Trouble]:
+    def _gradient(self, name: str, norm: float) -> Troubles:
         norms = self._norms.get(name, [])
         if len(norms) == _MEDIAN_OF:
             middle = statistics.median(norms)
@@ -199,9 +198,7 @@ class Health(pl.Callback):
                 return
         self._norms[name] = [*norms[1 - _MEDIAN_OF :], norm]
 
-    def _lasting(
-        self, kind: str, seen: bool, text: str, patience: int = _PATIENCE
-    ) -> Iterator[Trouble]:
+    def _lasting(self, kind: str, seen: bool, text: str, patience: int = _PATIENCE) -> Troubles:
         self._strikes[kind] = self._strikes.get(kind, 0) + 1 if seen else 0
         if self._strikes[kind] == patience:
             yield kind, text

@@ -30,7 +30,7 @@ _LEAST_HELD_OUT = 10
 
 
 class Metrics(pl.Callback):
-    """Measures the model's images every so many iterations, and after the last one.
+    """Measures the model's images every ``every_n_steps`` iterations, and after the last one.
 
         trainer = pl.Trainer(callbacks=[Metrics("checkpoints", monitor="precision")])
         trainer.fit(model, data)
@@ -51,7 +51,6 @@ class Metrics(pl.Callback):
             labels are left out for models that are not asked for classes.
         monitor: the figure that the best checkpoint is chosen by.
         num_samples: number of images, over all processes.
-        every_n_steps: iterations between two measurements.
         max_share: the largest share of the training time that measuring may take, without what is
             computed once and cached. If it takes more, the interval grows, and a log line says so.
             None for no bound: the steps are then the same on any machine.

@@ -58,8 +58,7 @@ def covered_classes(classes: Tensor, reference: Tensor, least: float = 0.0) -> M
     Args:
         classes: (N,) int64, the generated images' classes by the classifier.
         reference: (K,) the expected frequencies, up to a factor.
-        least: a class is covered if its frequency is at least this share of the expected one;
-            with 0 one image is enough.
+        least: the share of its expected frequency that covers a class; with 0 one image does.
     """
     counts = classes.bincount(minlength=len(reference)).double().cpu()
     p, q = counts / counts.sum(), reference.double().cpu() / reference.double().sum().cpu()
@@ -83,15 +82,15 @@ def structural_similarity(
         pairs: how many of each kind; the seed draws them.
     """
     random = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(len(images), (50 * pairs,), generator=random) for _ in range(2)]
+    drawn = torch.randint(len(images), (2, 50 * pairs), generator=random)
     # An image paired with itself is left out.
-    first, second = torch.stack(drawn)[:, drawn[0] != drawn[1]]
-    kinds = classes.cpu()
-    same = (kinds[first] == kinds[second]) & (kinds[first] >= 0)
+    drawn = drawn[:, drawn[0] != drawn[1]]
+    first, second = classes.cpu()[drawn]
+    same = (first == second) & (first >= 0)
 
     def mean(kept: Tensor) -> float:
-        a, b = first[kept][:pairs], second[kept][:pairs]
-        if not len(a):
+        chosen = drawn[:, kept][:, :pairs]
+        if not chosen.numel():
             return float("nan")
         values = [
             multiscale_structural_similarity_index_measure(
@@ -104,7 +103,7 @@ def structural_similarity(
                 normalize="relu",
                 reduction="none",
             )
-            for x, y in zip(a.split(_PAIRS_AT_ONCE), b.split(_PAIRS_AT_ONCE), strict=True)
+            for x, y in chosen.split(_PAIRS_AT_ONCE, 1)
         ]
         return torch.cat(values).mean().item()
 

@@ -168,7 +168,6 @@ class Judgements(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, judged: Judged, labels: Tensor | None = None) -> None:
-        """Adds a batch."""
         if labels is None:
             labels = torch.full((len(judged.features),), -1)
         for name, values in {**judged._asdict(), "labels": labels}.items():
@@ -231,8 +230,7 @@ def _augmented(images: Tensor) -> Tensor:
     """Images scaled by up to a tenth, and shifted by up to 2 pixels; the grid's side is 2."""
     n = len(images)
     move = torch.zeros(n, 2, 3)
-    scale = 1 + 0.1 * (2 * torch.rand(n) - 1)
-    move[:, 0, 0] = move[:, 1, 1] = scale
+    move[:, 0, 0] = move[:, 1, 1] = 1 + 0.1 * (2 * torch.rand(n) - 1)
     move[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * 2.0 / images.shape[-1]
     grid = F.affine_grid(move, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

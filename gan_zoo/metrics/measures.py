@@ -162,11 +162,9 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def available(real: Mapping[str, tuple[Tensor, Tensor | None]], judged: bool) -> Set[str]:
-    """What of Measure.needs a model's images have.
+    """What of Measure.needs a model's images have, judged by an evaluator or not.
 
-    Args:
-        real: domain -> real images in the model's form, and labels if it is asked for classes.
-        judged: whether there is an evaluator.
+    ``real`` has, by domain, real images as the model's, and labels if it is asked for classes.
     """
     asked = all(labels is not None for _, labels in real.values())
     return {"pixels", *(["features"] if judged else []), *(["labels"] if asked else [])}

@@ -147,10 +147,9 @@ def memorisation(
     count: int = 0,
     report: Report = silent,
 ) -> Memorisation:
-    """Compares the distances to the nearest training image and to the nearest unseen image.
+    """Compares generated images (N, ...) with training images and with unseen ones.
 
     Args:
-        images: (N, ...) generated.
         train: (K, ...) training images drawn at random; the share compares with these alone.
         more_train: the other training images, in parts; ``nearest_train`` searches them too.
         test: (K, ...) images of the same kind that the generator never saw.

@@ -37,13 +37,12 @@ Part = Literal["train", "val", "test"]
 
 
 class ImageSet:
-    """Images, generated or real, in the forms that measures take.
+    """Images, generated or real, in the forms that measures take; functions compute these later.
 
     Args:
         labels: (N,) int64 classes, asked for or true; -1 where unknown.
-        judged: what the evaluator sees, or a function that computes it; None without an evaluator.
-        pixels: (N, C, 28, 28) in [-1, 1], or a function that computes them; None if no measure
-            needs them.
+        judged: what the evaluator sees; None without an evaluator.
+        pixels: (N, C, 28, 28) in [-1, 1]; None if no measure needs them.
     """
 
     def __init__(
@@ -138,8 +137,7 @@ class Reference:
     @property
     def resize(self) -> str:
         """What is done to generated and real images before they are measured."""
-        size = self.images.__getitems__([0])[0].shape[-1]
-        return resize_rule(size, self.framed_from)
+        return resize_rule(self.images.__getitems__([0])[0].shape[-1], self.framed_from)
 
     @functools.cached_property
     def class_counts(self) -> Tensor:
