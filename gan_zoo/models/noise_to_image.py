@@ -157,9 +157,6 @@ class NoiseToImage(AdversarialModule):
 
         Returns:
             (n, C, H, W) in [-1, 1], on the model's device.
-
-        Raises:
-            UnfitArgument: for labels that the model does not take, or that are not n in its range.
         """
         noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
         labels = self._checked_labels(n, labels)
@@ -184,9 +181,6 @@ class NoiseToImage(AdversarialModule):
             asked: condition -> its values as plain numbers; ``labels`` are repeated up to n.
             n: how many; by default one for each label, or 64.
             generator: source of the noise.
-
-        Raises:
-            ValueError: for a condition that the model does not take, or a value out of its range.
         """
         known = {"labels"} if self.num_classes else set()
         for name in asked.keys() - known:
@@ -200,12 +194,8 @@ class NoiseToImage(AdversarialModule):
             labels = range(self.num_classes) if labels is None else labels
             if not labels:
                 raise UnfitArgument("labels", "is []; it has to be whole numbers.")
-            for place, label in enumerate(labels):
-                kind = Annotated[int, Range(0, self.num_classes - 1)]
-                refuse_unfit(f"labels[{place}]", label, kind)
-            inputs["labels"] = self._checked_labels(
-                n, torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
-            )
+            self._refuse_labels(labels)
+            inputs["labels"] = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
         return inputs
 
     def generated_images(
@@ -263,10 +253,15 @@ class NoiseToImage(AdversarialModule):
             return torch.arange(n, device=self.device) % self.num_classes
         if len(labels) != n:
             raise UnfitArgument("labels", f"has {len(labels)} values for {n} images.")
-        for place in ((labels < 0) | (labels >= self.num_classes)).nonzero()[:1, 0].tolist():
-            kind = Annotated[int, Range(0, self.num_classes - 1)]
-            refuse_unfit(f"labels[{place}]", labels[place].item(), kind)
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            self._refuse_labels(labels.tolist())
         return labels.to(self.device)
+
+    def _refuse_labels(self, labels: Sequence[Any]) -> None:
+        assert self.num_classes is not None
+        for place, label in enumerate(labels):
+            kind = Annotated[int, Range(0, self.num_classes - 1)]
+            refuse_unfit(f"labels[{place}]", label, kind)
 
 
 class ImageGAN(NoiseToImage):

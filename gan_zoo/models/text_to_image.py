@@ -39,7 +39,6 @@ class TextToImage(NoiseToImage):
     with captions of another class, and generated ones with theirs; ``kl`` in nats.
 
     Args:
-        generator, discriminator: as the paper's class says.
         embedding_dim: length of the captions' embeddings; None for a model without text.
         condition_dim: length of the condition c (N_g of StackGAN).
         conditioning_augmentation: False takes the caption's condition as it is, without noise.
@@ -48,7 +47,7 @@ class TextToImage(NoiseToImage):
             nats.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
         noise: by default standard normal.
-        options: NoiseToImage's, but ``num_classes``.
+        args, options: NoiseToImage's, but ``num_classes``.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch,)
@@ -56,9 +55,7 @@ class TextToImage(NoiseToImage):
     @checked
     def __init__(
         self,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        *,
+        *args: Any,
         embedding_dim: Count | None,
         condition_dim: Count = 32,
         conditioning_augmentation: bool = True,
@@ -68,7 +65,7 @@ class TextToImage(NoiseToImage):
         noise: Noise = normal,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, noise=noise, **options)
+        super().__init__(*args, noise=noise, **options)
         self.has_text = embedding_dim is not None
         augmented = self.has_text and conditioning_augmentation
         self.augmentation_dim = augmentations * condition_dim * augmented
@@ -114,11 +111,7 @@ class TextToImage(NoiseToImage):
 
         Real images with their captions against the mean of two kinds of wrong pairs: real images
         with captions of another class, and generated ones with theirs (StackGAN's authors' code).
-
-        Args:
-            discriminator: of these images' size.
-            real, fake: its features of the batch's images and of generated ones.
-            batch: with the captions.
+        ``real`` and ``fake`` are its features of the batch's images and of generated ones.
         """
         right = discriminator.fits(real, batch.caption)
         wrong = discriminator.fits(real, batch.wrong_caption)
