@@ -21,7 +21,7 @@ _Digit = Annotated[int, Range(0, 9)]
 
 
 def edges(images: Tensor) -> Tensor:
-    """CoGAN's edge rule (1606.07536, authors' code): 3x3 dilation minus image, (N, 1, H, W) uint8."""
+    """CoGAN's edge rule (1606.07536, authors' code): 3x3 dilation - image, (N, 1, H, W) uint8."""
     # The CPU has no max pooling of uint8.
     chunks = [F.max_pool2d(x.float(), 3, 1, 1).to(torch.uint8) - x for x in images.split(_CHUNK)]
     return torch.cat(chunks)
