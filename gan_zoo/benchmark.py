@@ -1,7 +1,5 @@
 """What the framework costs: an iteration under Lightning against the same one in a bare loop."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 import tempfile

@@ -1,7 +1,5 @@
 """Runs a command under Hydra and says in a sentence what went wrong, in one run or in a sweep."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Measures what a checkpoint generates, and trains evaluators."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """Writes images that a checkpoint generates, or pictures that it translates."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """One training run, from a composed configuration to a folder that holds everything about it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig

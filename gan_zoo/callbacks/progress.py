@@ -1,7 +1,5 @@
 """The progress bar: losses, images per second, and the time left in the whole run."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Distances between two sets of features, (N, D) and (M, D), rows in any order."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

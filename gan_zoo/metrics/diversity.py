@@ -1,7 +1,5 @@
 """How varied images are, by their classes and by their pixels."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

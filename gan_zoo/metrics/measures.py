@@ -1,7 +1,5 @@
 """The measures by name: their figures, what they need, their protocol and their floor."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping, Set

@@ -4,8 +4,6 @@ Images are treated as vectors. The distance matrix is computed in blocks, so mem
 grow with the number of images.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

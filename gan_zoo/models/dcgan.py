@@ -10,8 +10,6 @@ half its 128 base channels or fewer, and a moving average of the generator.
 draws labelled MNIST digits.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from gan_zoo.models.noise_to_image import ImageGAN

@@ -12,8 +12,6 @@ once from the same weights; here, as in the paper's Algorithm 1, V is not halved
 alternate.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import ClassVar
 

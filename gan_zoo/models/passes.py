@@ -1,7 +1,5 @@
 """Forward passes that the families of models share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 

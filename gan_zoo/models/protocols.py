@@ -3,8 +3,6 @@
 Callbacks and commands know models by these protocols alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 

@@ -1,7 +1,5 @@
 """What can't work is refused before anything is built."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The configuration: where its files are, how it is composed, and what its names are made of."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator, Sequence

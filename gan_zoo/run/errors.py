@@ -1,7 +1,5 @@
 """What went wrong, in a sentence that names the option and what would do."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Logs of a run, truncated to the checkpoint that it is resumed from."""
 
-from __future__ import annotations
-
 import csv
 import struct
 from collections.abc import Iterator

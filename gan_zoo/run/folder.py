@@ -1,7 +1,5 @@
 """A run's folder: who may write to it, what is saved there, and what is left when a run ends."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

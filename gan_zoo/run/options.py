@@ -1,7 +1,5 @@
 """Options on the command line, checked by the signatures that they are for, and named as typed."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What a run tells of itself: its options, what made it, and what it came to."""
 
-from __future__ import annotations
-
 import json
 import logging
 import platform

@@ -1,7 +1,5 @@
 """Resuming: a run's own configuration on the command line, and what may differ from it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A sweep: what its jobs are named by, and which of them failed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Moving averages of networks, with running statistics of batch norm that fit them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Checkpoints: plain data, written whole, enough by themselves to build their model again."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import re

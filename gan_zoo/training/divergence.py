@@ -1,7 +1,5 @@
 """Ends a run once a loss or the weights are not finite, without reading the device each time."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping

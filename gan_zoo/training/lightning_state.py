@@ -4,8 +4,6 @@ Lightning counts each optimizer's step, and at several moments of a batch. Here 
 the number of iterations that are over, however many optimizers step in one.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import warnings

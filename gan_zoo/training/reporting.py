@@ -1,7 +1,5 @@
 """Figures, pictures and texts, to all loggers: each gets what it can take."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What of a model is in its checkpoints: enough to resume exactly, and to build it again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
