@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EISDIR
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -69,7 +70,9 @@ def evaluate(config: DictConfig) -> None:
     written into the same folder. After an error (an unfit checkpoint, option or metric, or data
     other than the run's) nothing is written.
     """
-    path, checkpoint, model = opened(config, _KINDS)
+    refuse_unfit_values(config, _KINDS)
+    _known_names(config.metrics)
+    path, checkpoint, model = opened(config)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
@@ -136,6 +139,8 @@ def train_evaluator(config: DictConfig) -> None:
         raise ValueError(f"output={output} has to end in .safetensors.")
     # Before time is spent on what can't be written.
     output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        raise IsADirectoryError(EISDIR, "Is a directory", str(output))
     train, test = (data.evaluator_images(config.domain, part) for part in (True, False))
     if int(train.labels.min()) < 0:
         raise ValueError(f"{name} has no classes for an evaluator to learn.")
@@ -159,9 +164,8 @@ def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
         refuse_unfit(option, plain, kind)
 
 
-def opened(config: DictConfig, kinds: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Any]:
-    """A command's checkpoint: its path, its content and its model. Checks the options first."""
-    refuse_unfit_values(config, kinds)
+def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
+    """A command's checkpoint: its path, its content and its model."""
     path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
     return path, checkpoint, model_of(checkpoint, names_in(config.trust))
 
@@ -185,16 +189,22 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     return data
 
 
-def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -> list[str]:
-    """The metrics to measure: those asked for, or all that this model and its data allow."""
+def _known_names(asked: Any) -> list[str]:
     names = [asked] if isinstance(asked, str) else list(MEASURES if asked is None else asked)
     if not names:
         raise UnfitArgument("metrics", "is an empty list; null measures all that apply.")
-    has = available(model.real_images(data.source().__getitems__([0])), judged)
-    for name in names if asked is not None else ():
+    for name in names:
         if name not in MEASURES:
             known = ", ".join(MEASURES)
             raise UnfitArgument("metrics", f"has no metric '{name}'. There are: {known}.")
+    return names
+
+
+def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -> list[str]:
+    """The metrics to measure: those asked for, or all that this model and its data allow."""
+    names = _known_names(asked)
+    has = available(model.real_images(data.source().__getitems__([0])), judged)
+    for name in names if asked is not None else ():
         if isinstance(data, GaussianMixtureDataModule) and name != "modes":
             raise ValueError(f"{name} is measured of images; of points, modes is.")
         lacking = MEASURES[name].needs - has

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_zoo.cli import main
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
-from gan_zoo.evaluate import opened
+from gan_zoo.evaluate import opened, refuse_unfit_values
 from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
@@ -47,7 +47,8 @@ def sample(config: DictConfig) -> None:
     of the same name for each into the folder ``config.output``. After an error (an unfit
     checkpoint, option, condition, input or output) nothing is written.
     """
-    path, _, model = opened(config, _KINDS)
+    refuse_unfit_values(config, _KINDS)
+    path, _, model = opened(config)
     weights = "moving average" if config.ema else "raw"
     if config.ema and not model.ema:
         weights = "raw (the run kept no moving average)"

@@ -89,7 +89,8 @@ class Health(pl.Callback):
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        for name in _STATE:
+            setattr(self, name, state_dict[name])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Examined, *_: Any) -> None:  # type: ignore[override]
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
