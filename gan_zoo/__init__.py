@@ -3,7 +3,7 @@
     run = gan_zoo.build("dcgan", "mnist", ["model.latent_dim=64", "trainer.max_steps=1000"])
     run.trainer.fit(run.model, run.data)
 
-    images = gan_zoo.load("runs/dcgan/mnist/2026-11-25_12-00-00").sample(64)
+    images = gan_zoo.load(run.folder).sample(64)
 
 To import this imports neither torch nor Lightning: both functions do.
 """
@@ -11,6 +11,7 @@ To import this imports neither torch nor Lightning: both functions do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +26,7 @@ def build(
     model: str,
     dataset: str | None = None,
     overrides: Sequence[str] = (),
-    folder: str | Path = "runs/notebook",
+    folder: str | Path | None = None,
 ) -> Run:
     """The model, data and trainer that the command line would build.
 
@@ -33,17 +34,18 @@ def build(
         model: its name, as in ``model=dcgan``.
         dataset: its name; None for the model's own.
         overrides: as on the command line: "model.latent_dim=64", "trainer=cpu".
-        folder: where checkpoints, logs and samples are written.
+        folder: where checkpoints, logs and samples are written; None for a new one in runs/, as
+            the command line's.
 
     Returns:
-        (model, data, trainer, about); ``run.trainer.fit(run.model, run.data)`` trains.
+        (model, data, trainer, about, folder); ``run.trainer.fit(run.model, run.data)`` trains.
 
     Raises:
         ValueError: for a choice that can't work.
     """
     from gan_zoo.run.build import build
     from gan_zoo.run.checks import check
-    from gan_zoo.run.configuration import composed
+    from gan_zoo.run.configuration import composed, dataset_title
     from gan_zoo.run.errors import explain
     from gan_zoo.training.lightning_state import silence_known_warnings
 
@@ -51,8 +53,12 @@ def build(
     chosen = [f"model={model}", *([f"dataset={dataset}"] if dataset else []), *overrides]
     config = None
     try:
-        config = composed("train", chosen, Path(folder))
+        config = composed("train", chosen, Path(folder or "runs"))
         check(config)
+        if folder is None:
+            begun = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+            folder = Path("runs", model, dataset_title(config.dataset), begun)
+            config.paths.output_dir = str(folder)
         return build(config, Path(folder))
     except Exception as error:
         raise ValueError(explain(error, "train", config)) from error

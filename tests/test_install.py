@@ -99,6 +99,18 @@ def test_importing_the_package_imports_nothing_heavy(spawn: Run) -> None:
     assert spawn("-c", code).stdout.split() == ["[]", gan_zoo.__version__]
 
 
+def test_runs_of_a_notebook_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = (gan_zoo.build("gan", "digits", QUICK) for _ in range(2))
+    assert first.folder != second.folder
+    assert {run.folder.parent for run in (first, second)} == {Path("runs/gan/digits")}
+    assert first.trainer.default_root_dir == str(first.folder)
+    first.trainer.fit(first.model, first.data)
+    assert gan_zoo.load(first.folder).counts["g_steps"] == 2  # type: ignore[attr-defined]
+
+
 def test_a_notebook_trains_what_the_command_would(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     small = [f"model.{player}.base_channels=4" for player in ("generator", "discriminator")]

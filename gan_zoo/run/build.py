@@ -25,12 +25,14 @@ class Run(NamedTuple):
     Attributes:
         model, data, trainer: ready for ``trainer.fit(model, data)``.
         about: model, dataset and seed, by which people know the run.
+        folder: the run's.
     """
 
     model: AdversarialModule
     data: InMemoryDataModule
     trainer: pl.Trainer
     about: dict[str, Any]
+    folder: Path
 
 
 def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
@@ -66,7 +68,7 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         _convert_="all",
     )
-    return Run(model, data, trainer, about)
+    return Run(model, data, trainer, about, folder)
 
 
 def _loggers(config: DictConfig, step: int) -> list[Logger]:
