@@ -279,7 +279,7 @@ CASES = [
     Case("train", "model=wgan_gp model.penalty=r1", "model.penalty is r1", "wgan_gp_one_sided"),
     Case("train", "model=wgan_gp model/discriminator=dcgan +model.num_classes=null",
          "batch norm", "model.discriminator.norm"),
-    Case("train", "model=wgan_gp model/generator=resnet", "28 pixels", "dataset.image_size=32"),
+    Case("train", "model=wgan_gp model/generator=resnet", "28 pixels", "32, say"),
     Case("train", "model=cyclegan dataset=digits", "ImageBatch", "mnist_colored, mnist_edges"),
     Case("train", "model=gan dataset=mnist_usps dataset.name=digits", "ImagePair",
          "digits, fashion_mnist, kmnist, mnist"),

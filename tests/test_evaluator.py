@@ -188,8 +188,8 @@ def test_stacked_images_are_three_digits_and_their_classes() -> None:
     assert batch.image.shape == (2, 3, 28, 28)
     digits, classes = data.originals(train=True)
     # No digit is seen both in training and in validation.
-    assert torch.equal(data.train.digits, digits[:1200])  # type: ignore[attr-defined]
-    assert torch.equal(data.val.digits, digits[1200:])  # type: ignore[attr-defined]
+    assert torch.equal(data.train.images, digits[:1200])  # type: ignore[attr-defined]
+    assert torch.equal(data.val.images, digits[1200:])  # type: ignore[attr-defined]
     for image, label, stack in zip(*batch, data.train.stacks[[0, 7]], strict=True):  # type: ignore[attr-defined]
         assert torch.allclose(image, digits[stack, 0] / 127.5 - 1, atol=1e-6)
         a, b, c = classes[stack].tolist()
