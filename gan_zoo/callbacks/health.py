@@ -156,7 +156,7 @@ class Health(pl.Callback):
         source = trainer.datamodule.source("val")  # type: ignore[attr-defined]
         with torch.random.fork_rng(devices=[]):
             random = torch.Generator().manual_seed(0)
-            drawn = next(model.generated_images(_GRID, source, random, ema=False, chunk_size=_GRID))
+            drawn = next(model.generated_images(_GRID, source, random, ema=False))
             if not self._real_distance:
                 rows = torch.randperm(len(source), generator=random)[: 4 * _GRID]
                 self._real_distance = {

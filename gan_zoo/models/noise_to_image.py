@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_zoo.data.base import BatchSource, ImageBatch
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 from gan_zoo.models.passes import in_chunks, on_both
-from gan_zoo.models.protocols import Generated
+from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.ranges import Count, NonNegative, Range, UnfitArgument, checked, refuse_unfit
 from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
@@ -199,17 +199,12 @@ class NoiseToImage(AdversarialModule):
         return inputs
 
     def generated_images(
-        self,
-        n: int,
-        source: BatchSource,
-        generator: torch.Generator,
-        ema: bool = True,
-        chunk_size: int = 500,
+        self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
         """See Sampled."""
         inputs = self.sample_inputs({}, n, generator)
-        for begin in range(0, n, chunk_size):
-            chunk = {name: values[begin : begin + chunk_size] for name, values in inputs.items()}
+        for begin in range(0, n, CHUNK):
+            chunk = {name: values[begin : begin + CHUNK] for name, values in inputs.items()}
             images = self.sample(len(chunk["noise"]), **chunk, ema=ema)
             yield self.by_domain(images, chunk.get("labels"))
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from gan_zoo.data.base import BatchSource
 
+# Images that ``generated_images`` gives at a time.
+CHUNK = 500
+
 
 class Generated(NamedTuple):
     """What a model generated in one domain, to be measured.
@@ -58,21 +61,15 @@ class Sampled(Protocol):
         """Real images to hold the sample grid against."""
 
     def generated_images(
-        self,
-        n: int,
-        source: BatchSource,
-        generator: torch.Generator,
-        ema: bool = True,
-        chunk_size: int = 500,
+        self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
-        """What the model generates to be measured, in chunks.
+        """What the model generates to be measured, in chunks of at most CHUNK images.
 
         Args:
             n: how many; a model that translates makes at most one of each of the source's images.
             source: held-out data, whose images are translated, or whose captions are drawn.
             generator: source of the noise.
             ema: use the moving averages where there are any.
-            chunk_size: images of a chunk.
 
         Returns:
             Domain ("a" and "b", or "" for the only one) -> its part of the chunk.

@@ -16,7 +16,7 @@ from gan_zoo.data.captions import CaptionBatch, CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
 from gan_zoo.models.noise_to_image import Noise, NoiseToImage, normal
 from gan_zoo.models.passes import in_chunks
-from gan_zoo.models.protocols import Generated
+from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.networks.text import text_encoder_from, words_of
 from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.plotting import captioned, side_by_side, stacked
@@ -255,23 +255,18 @@ class TextToImage(NoiseToImage):
         return inputs | {"captions": [chosen[i % len(chosen)] for i in range(n)]}
 
     def generated_images(
-        self,
-        n: int,
-        source: BatchSource,
-        generator: torch.Generator,
-        ema: bool = True,
-        chunk_size: int = 500,
+        self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
         """As NoiseToImage's; each image is of a caption of the source's, in order, over and over.
 
         The classes that are asked for are those of the captions' images.
         """
         if not self.has_text:
-            yield from super().generated_images(n, source, generator, ema, chunk_size)
+            yield from super().generated_images(n, source, generator, ema)
             return
         noise = self.draw_noise(n, generator)
-        for begin in range(0, n, chunk_size):
-            part = noise[begin : begin + chunk_size]
+        for begin in range(0, n, CHUNK):
+            part = noise[begin : begin + CHUNK]
             batch = source.__getitems__([i % len(source) for i in range(begin, begin + len(part))])
             images = self.sample(len(part), noise=part, captions=batch.caption, ema=ema)
             yield self.by_domain(images, batch.label)

@@ -17,7 +17,7 @@ from gan_zoo.data.base import BatchSource
 from gan_zoo.losses import AdversarialLoss, adversarial_loss
 from gan_zoo.models.noise_to_image import adam
 from gan_zoo.models.passes import in_chunks, on_both
-from gan_zoo.models.protocols import Generated
+from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.plotting import interleaved, scatter_plots
 from gan_zoo.ranges import checked
 from gan_zoo.training.averaging import has_batch_norm
@@ -155,16 +155,11 @@ class Translator(AdversarialModule):
         return in_chunks([network], network, (source[:n].to(self.device),), chunk_size)
 
     def generated_images(
-        self,
-        n: int,
-        source: BatchSource,
-        generator: torch.Generator,
-        ema: bool = True,
-        chunk_size: int = 500,
+        self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
         n = min(n, len(source))
-        for begin in range(0, n, chunk_size):
-            batch = source.__getitems__(range(begin, min(begin + chunk_size, n)))
+        for begin in range(0, n, CHUNK):
+            batch = source.__getitems__(range(begin, min(begin + CHUNK, n)))
             yield {
                 direction[2]: real._replace(
                     image=self.sample(
