@@ -283,6 +283,7 @@ def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None
         caption=f"{judges or 'evaluator: none'}\nresizing: {about.get('resize', 'none')}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        min_width=64,
     )
     papers = any(row.paper for row in rows.values())
     table.add_column("figure", no_wrap=True)

@@ -238,7 +238,7 @@ def test_an_event_file_cut_short(run: Run, table: Table, tmp_path: Path) -> None
     assert losses == [(r["step"], r["train/loss_d"]) for r in rows if r["train/loss_d"]]
     assert len(losses) == 6
     table("fault", "an event file or csv cut short", outcome="both are cut back to the checkpoint "
-          "that the run goes on from", what_is_lost="nothing")  # fmt: skip
+          "that the run is resumed from", what_is_lost="nothing")  # fmt: skip
 
 
 @contextmanager
@@ -279,7 +279,7 @@ def test_a_full_disk(run: Run, table: Table, straight: Path, tmp_path: Path) -> 
         run("train.py", "resume=disk/here")
         assert_same_end(disk / "here", straight)
     table("fault", "the disk is full", outcome="the run ends and names the file that could not be "
-          "written; it goes on once there is room",
+          "written; it can be resumed once there is room",
           what_is_lost="iterations since the last checkpoint, which are trained again")  # fmt: skip
 
 
