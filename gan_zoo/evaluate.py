@@ -32,9 +32,9 @@ from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.plotting import image_grid, interleaved, save_png
 from gan_zoo.ranges import Count, Range, Seed, UnfitArgument, refuse_unfit
+from gan_zoo.run.checks import refuse_unfit_options
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.folder import find_checkpoint
-from gan_zoo.run.options import refuse_unfit_options
 from gan_zoo.run.report import METRICS_FILE
 from gan_zoo.training.checkpoints import model_of
 

@@ -12,8 +12,6 @@ pydantic's TypeAdapter, tried in strict mode, refuses a YAML list where a tuple 
 explains a union by a sentence on each part in Python's own words.
 """
 
-from __future__ import annotations
-
 import collections.abc
 import contextlib
 import functools
@@ -62,6 +60,10 @@ class Range(NamedTuple):
             and not (self.above and value == self.low)
             and not (self.below and value == self.high)
         )
+
+    def __repr__(self) -> str:
+        excluded = [f"{end}=True" for end in ("above", "below") if getattr(self, end)]
+        return f"Range({', '.join([str(self.low), str(self.high), *excluded])})"
 
     def __str__(self) -> str:
         low = f" {'above' if self.above else 'from'} {self.low}" if self.low > -math.inf else ""

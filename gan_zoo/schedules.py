@@ -1,7 +1,5 @@
 """Schedules that torch does not have: of rates and momentum, and of WGAN's critic."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from typing import Annotated
 

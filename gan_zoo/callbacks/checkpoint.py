@@ -1,7 +1,5 @@
 """Checkpoints during a run, and a last one when the run is interrupted."""
 
-from __future__ import annotations
-
 import functools
 import signal
 import threading

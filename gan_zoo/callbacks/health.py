@@ -1,7 +1,5 @@
 """Warns of what goes wrong in a run, while it runs."""
 
-from __future__ import annotations
-
 import logging
 import math
 import statistics

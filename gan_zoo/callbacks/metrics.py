@@ -1,7 +1,5 @@
 """A cheap set of metrics during a run, and the best checkpoint by one of them."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

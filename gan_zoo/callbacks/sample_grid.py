@@ -1,7 +1,5 @@
 """Grids of generated images during a run, from fixed noise."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the data modules share: data held in memory as tensors and served in whole batches."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A user's own pictures with captions, laid out as CUB and Oxford flowers are."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import logging

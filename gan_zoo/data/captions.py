@@ -1,7 +1,5 @@
 """Images with captions: batches, the text encoder's training on them, and its cache."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import logging

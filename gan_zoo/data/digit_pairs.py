@@ -1,7 +1,5 @@
 """Two domains of digits: under a known map, or each turned by an angle of its own."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal

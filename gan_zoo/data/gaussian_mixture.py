@@ -1,7 +1,5 @@
 """Points of two Gaussian mixtures, DiscoGAN's toy."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MNIST and the datasets of its shape."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """MNIST's digits in colour, with English captions of what is measured in each image."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """MNIST and USPS as two domains."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batches of two domains, and datasets that hold the two side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
@@ -47,11 +45,11 @@ class Domain(NamedTuple):
     label: Tensor
     origin: Tensor
 
-    def chosen(self, rows: Tensor | slice) -> Domain:
+    def chosen(self, rows: Tensor | slice) -> "Domain":
         """The examples of these rows."""
         return Domain(*(field[rows] for field in self))
 
-    def cut(self, size: int) -> tuple[Domain, Domain]:
+    def cut(self, size: int) -> tuple["Domain", "Domain"]:
         """All but the last ``size`` examples, and these."""
         end = len(self.data) - size
         return self.chosen(slice(end)), self.chosen(slice(end, None))

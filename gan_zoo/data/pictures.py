@@ -1,7 +1,5 @@
 """A user's own pictures, from folders of any image type that Pillow reads."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

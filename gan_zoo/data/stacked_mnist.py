@@ -1,7 +1,5 @@
 """Stacked MNIST: three digits as the channels of one image, a thousand modes to cover."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal

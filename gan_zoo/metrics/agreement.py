@@ -1,7 +1,5 @@
 """How far paired images agree, and which modes of a known mixture a set of points covers."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -5,13 +5,11 @@ trained when they are first needed, and cached. Report an evaluator's hash with 
 of two evaluators can't be compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +46,7 @@ class Judged(NamedTuple):
         return self.log_probabilities.argmax(1)
 
     @classmethod
-    def joined(cls, parts: Iterable[Judged]) -> Judged:
+    def joined(cls, parts: Iterable[Self]) -> Self:
         """The parts put together, in their order."""
         return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
 

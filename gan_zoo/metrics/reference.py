@@ -1,14 +1,12 @@
 """Generated and real images in the forms that measures take, and what they are held against."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -76,7 +74,7 @@ class ImageSet:
         return self.judged.classes
 
     def nearest_real(
-        self, reference: Reference, seed: int, report: Report = silent
+        self, reference: "Reference", seed: int, report: Report = silent
     ) -> tuple[Tensor, neighbours.Memorisation]:
         """Rows of at most 2,000 of the images, and their neighbours; computed once.
 
@@ -177,7 +175,7 @@ class Reference:
         """The training images at these rows, in parts, as measures see them."""
         return (as_seen(part, self.framed_from) for part in images_of(self.train, rows))
 
-    def of_halves(self) -> tuple[ImageSet, Reference]:
+    def of_halves(self) -> tuple[ImageSet, Self]:
         """One half of the real images, and a reference whose real images are the other half."""
         halves = shuffled(len(self.images), 0).tensor_split(2)
         first, second = (self._set(self.images, rows) for rows in halves)

@@ -1,4 +1,7 @@
-"""One paper a file, each a LightningModule on the loop of ``gan_zoo.training``."""
+"""One paper a file, each a LightningModule on the loop of ``gan_zoo.training``.
+
+Constructors hand on ``args`` and ``options`` to the class that they inherit from.
+"""
 
 from gan_zoo.models.began import BEGAN
 from gan_zoo.models.cgan import CGAN

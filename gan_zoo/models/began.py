@@ -15,8 +15,6 @@ meaning at any size (common practice); D and G share one batch of noise an itera
 drawn from a moving average of the generator.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -50,7 +48,6 @@ class BEGAN(NoiseToImage):
         gamma: the balance to hold.
         lambda_k: gain of the control of k.
         eta: exponent of the pixels' absolute error.
-        options: NoiseToImage's.
     """
 
     paper_networks = (BEGANDecoder, BEGANAutoencoder)

@@ -10,8 +10,6 @@ the non-saturating generator loss (the paper does not say which). ``experiment=c
 its SGD schedule and dropout of .5 in both players.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Models whose generator takes codes in addition to the noise: their codes, sampling and grids."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -133,7 +131,6 @@ class CodedImageGAN(ImageGAN):
     Args:
         generator: (noise, one-hot categories and continuous codes in one vector) -> images.
         codes: which codes there are.
-        options: ImageGAN's, with the discriminator.
     """
 
     @checked

@@ -16,8 +16,6 @@ layer is free to give features of its own, which the classifier does not know. T
 the generator is not the paper's.
 """
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch
@@ -51,7 +49,6 @@ class CoGAN(ImageGAN):
         lambda_classification: weight of the classifier's cross-entropy.
         lambda_match: weight of the squared distance of a generated pair's features.
         penalty: None: a gradient penalty on pairs would tie the two discriminators.
-        options: ImageGAN's.
     """
 
     paper_networks = (CoupledGenerator, CoupledDiscriminator)

@@ -12,8 +12,6 @@ code has it on by default.
 Here the discriminators step before the generators, on the same forward pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,7 +50,6 @@ class CycleGAN(Translator):
         lambda_identity: of both identity terms, in parts of the cycle weights (the paper's .5
             where it has them).
         pool_size: images in each discriminator's pool.
-        options: Translator's.
     """
 
     batch_types = (ImagePair,)

@@ -13,8 +13,6 @@ is feature matching (``feature_matching``), reconstruction has little weight at 
 (``d_interval``). experiment=discogan_authors sets all three.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -52,7 +50,6 @@ class DiscoGAN(Translator):
         feature_matching: f.
         d_interval: 1 trains both players in every iteration; n > 1 the discriminators in every n-th
             and the generators in the others.
-        options: Translator's.
     """
 
     @checked

@@ -19,8 +19,6 @@ What the paper leaves open, as its training code was never published, and what i
   average of the generator, which the paper does not have.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Annotated, Any
 
@@ -45,7 +43,6 @@ class HDCGAN(ImageGAN):
     Args:
         generator: of images zeta times as large as the data's.
         zeta: the telescope's factor.
-        args, options: ImageGAN's.
     """
 
     paper_networks = (

@@ -1,7 +1,5 @@
 """The pool of generated images that CycleGAN's discriminators train on."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -15,8 +15,6 @@ continuous codes are involved). Their code fixes Q's standard deviations at 1; h
 paper, Q gives them (``model.discriminator.fixed_std=true`` for the code's choice).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -63,7 +61,6 @@ class InfoGAN(CodedImageGAN):
         continuous_codes: number of continuous codes.
         lambda_info: weight of the categorical codes' mutual information.
         lambda_info_continuous: weight of the continuous codes'.
-        options: ImageGAN's.
     """
 
     @checked

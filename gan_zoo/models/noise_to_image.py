@@ -4,8 +4,6 @@ NoiseToImage has one generator, one discriminator, sampling and grids, and leave
 ImageGAN is the game that most papers vary: an adversarial loss on the discriminator's logits.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
@@ -47,7 +45,6 @@ class NoiseToImage(AdversarialModule):
         num_classes: number of classes that both networks are conditioned on; None for none.
         n_critic: the discriminator's steps to one of the generator (k in 1406.2661, Algorithm 1).
         averaged: more networks to average than the generator; see AdversarialModule.
-        options: AdversarialModule's.
 
     Attributes:
         paper_networks: the default networks: (latent_dim[, num_classes]) -> generator, and
@@ -274,7 +271,6 @@ class ImageGAN(NoiseToImage):
         penalty_interval: 1 adds the penalty to each discriminator loss; n > 1 makes it a phase of
             its own in every n-th iteration, weighted n-fold (Karras et al. 2020, 1912.04958,
             section 3.1).
-        options: NoiseToImage's.
     """
 
     @checked

@@ -18,8 +18,6 @@ over the dimensions; ``model.lambda_kl`` multiplies the divergence itself. Batch
 Stage I takes its running statistics, as in sampling.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -49,7 +47,6 @@ class StackGAN(TwoStages):
         generator, discriminator: Stage I's; all four are by default the paper's for 32 pixels.
         generator_2, discriminator_2: Stage II's.
         embedding_dim: length of the captions' embeddings.
-        options: TwoStages', with ``stage_one_share``.
     """
 
     @checked

@@ -18,8 +18,6 @@ real in the unconditional part, which here is the same image and would count twi
 caption by a layer of its own, as StackGAN's, instead of taking the generator's mu.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
@@ -55,7 +53,6 @@ class StackGANPP(TextToImage):
         discriminator: a TextDiscriminator for each scale, the coarsest first.
         embedding_dim: length of the captions' embeddings; None for a model without text.
         lambda_colour: alpha above; None for the paper's 50 without text and 0 with it.
-        options: TextToImage's.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch, ImageBatch)

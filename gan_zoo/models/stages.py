@@ -1,7 +1,5 @@
 """Text-to-image models that train in two stages, one after the other, as StackGAN does."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -22,7 +20,6 @@ class TwoStages(TextToImage):
     more steps trains Stage II in all of them.
 
     Args:
-        args, options: TextToImage's.
         stage_one_share: of the iterations, how many Stage I is trained for; 1 trains it alone, 0
             Stage II alone, on the Stage I of another run (``init_from``).
 

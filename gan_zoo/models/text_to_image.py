@@ -1,7 +1,5 @@
 """The family of text-to-image models: captions in, images at several scales out."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches

@@ -4,8 +4,6 @@ Domains are named a and b; a2b is the generator from a to b, and so for everythi
 the two are never paired in training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -54,7 +52,6 @@ class Translator(AdversarialModule):
         discriminator: makes a discriminator: the same -> logits.
         optimizer_g, optimizer_d: factories of the players' optimizers.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
-        options: AdversarialModule's.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (ImagePair, PointPair)

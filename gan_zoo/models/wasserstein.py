@@ -1,7 +1,5 @@
 """The family of Wasserstein GANs: the critic's schedule, and the estimate of the distance."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -32,7 +30,6 @@ class WassersteinGAN(ImageGAN):
             every 500th, n_critic or more; None for n_critic throughout.
         loss: "wasserstein".
         noise: by default standard normal.
-        options: ImageGAN's, with the networks.
     """
 
     estimates: Tensor

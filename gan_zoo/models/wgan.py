@@ -13,8 +13,6 @@ fully connected generator ends without the tanh that keeps images in [-1, 1] her
 is a moving average of the generator, which the paper does not have.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -41,7 +39,6 @@ class WGAN(WassersteinGAN):
         optimizer_g, optimizer_d: by default the paper's RMSProp.
         clip_value: c; after each step of the critic its weights are clipped to [-c, c].
         penalty: None.
-        args, options: WassersteinGAN's.
     """
 
     paper_networks = (DCGANGenerator, DCGANDiscriminator)

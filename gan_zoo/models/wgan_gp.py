@@ -11,8 +11,6 @@ The loss that is logged as ``loss_d`` includes the penalty; ``wasserstein_estima
 ``gradient_norm`` is the mean of ||grad f(x^)||_2, which should come to about 1.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, Literal
 
@@ -39,7 +37,6 @@ class WGANGP(WassersteinGAN):
         latent_dim: length of the noise vector.
         optimizer_g, optimizer_d: by default the paper's Adam.
         penalty: "wgan_gp" is two-sided, the paper's.
-        args, options: WassersteinGAN's.
     """
 
     paper_networks = (ConvGenerator, ConvCritic)

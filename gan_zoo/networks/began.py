@@ -4,8 +4,6 @@ Convolutions 3x3 with ELU, in pairs; nearest-neighbour doubling, strided halving
 no dropout, linear outputs.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -1,7 +1,5 @@
 """The classifier whose features and logits the metrics compare images by."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 A pair of images is one tensor (B, 2, C, H, W), domain a first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Annotated

@@ -6,8 +6,6 @@ generators of any multiple of 4 from 12 on. ``image_size`` decides the defaults:
 those of the first layer, are the paper's 64, or 16 under 64 pixels.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from gan_zoo.networks.layers import Chain, Residual, initialise_normal, leaky_relu

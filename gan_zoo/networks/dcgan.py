@@ -5,8 +5,6 @@ labels; None is for no condition. ``kernel_size`` is that of all convolutions: t
 later code often has 4. ``activation`` makes the hidden layers' activation.
 """
 
-from __future__ import annotations
-
 import itertools
 
 from torch import Tensor, nn

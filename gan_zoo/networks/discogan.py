@@ -6,8 +6,6 @@ authors have 64 ``base_channels``. Without ``channels`` and ``image_size``, as f
 points, networks for images are refused.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

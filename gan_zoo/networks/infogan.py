@@ -5,8 +5,6 @@ the number of continuous ones. ``image_size`` is a multiple of 4. The paper's de
 ``base_channels``, and 1024 ``fc_units`` in the layer between images and vectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 

@@ -5,8 +5,6 @@
 as the 2014 papers have them: smaller inputs, and a dropped pixel becomes background, not grey.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

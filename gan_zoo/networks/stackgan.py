@@ -3,8 +3,6 @@
 What they take and return is described in ``text_to_image``, where their discriminator is.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch

@@ -3,8 +3,6 @@
 What they take and return is described in ``text_to_image``.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

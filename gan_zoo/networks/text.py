@@ -1,7 +1,5 @@
 """Encoders of captions and images into one space of embeddings."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

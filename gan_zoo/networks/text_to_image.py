@@ -8,8 +8,6 @@ are ``ConditioningAugmentation``'s; an ``embedding_dim`` of None is for data wit
 those that a network makes or judges.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import NamedTuple, cast
 

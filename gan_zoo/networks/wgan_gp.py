@@ -5,8 +5,6 @@ pair's ``base_channels`` is the code's DIM; the residual pair's, the channels of
 in the paper (CIFAR-10).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 

@@ -84,12 +84,7 @@ def _loggers(config: DictConfig, step: int) -> list[Logger]:
 def begin_with(model: AdversarialModule, path: str) -> None:
     """Gives a new model the networks of another run; its optimizers and iterations are new.
 
-    Args:
-        model: with the same networks as that run's.
-        path: a checkpoint or a run's folder.
-
-    Raises:
-        ValueError: as find_checkpoint, or for a model with other networks.
+    ``path`` is a checkpoint or a run's folder. ValueError if it has other networks.
     """
     try:
         model.begin_with(find_checkpoint(path)[1])

@@ -22,16 +22,10 @@ _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 class RunFolder:
-    """The folder of a run, for one session.
+    """The folder of a run, for one session, which may resume the run that is there.
 
-    Args:
-        path: the folder.
-        resumed: whether the session resumes the run that is there.
-        log_name: file name of the log that Hydra has begun there.
-
-    Attributes:
-        first_process: whether this process is the one that writes.
-        trainer: set once there is one.
+    ``log_name`` is the file that Hydra has begun there. ``first_process`` says whether this process
+    is the one that writes; ``trainer`` is set once there is one.
     """
 
     def __init__(self, path: Path, resumed: bool, log_name: str) -> None:

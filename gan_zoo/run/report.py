@@ -158,12 +158,7 @@ def _metrics_of(trainer: pl.Trainer) -> list[Metrics]:
 
 
 class Result(pl.Callback):
-    """Writes ``metrics.json`` when training ends: what the run came to.
-
-    Args:
-        folder: the run's.
-        about: what it is, such as model, dataset and seed.
-    """
+    """Writes ``metrics.json`` when training ends: what the run is (``about``) and came to."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder

@@ -26,6 +26,8 @@ _RUNNING = (
     "gan_zoo.callbacks",
     *(f"pytorch_lightning.{part}" for part in ("trainer", "loggers", "callbacks", "profilers")),
 )
+# What torch and zipfile raise on a file that is cut short or altered.
+_OF_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError)
 
 
 class DamagedCheckpoint(ValueError):
@@ -76,24 +78,19 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
 
 
 def _plain_data(path: Path) -> Any:
-    damaged = DamagedCheckpoint(f"'{path}' is not a checkpoint, or is damaged.")
     try:
         _refuse_damage(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code is None:
-            raise damaged from error
-        raise ValueError(
-            f"'{path}' holds more than plain data: reading it would run {code.group(1)}. It is not "
-            "read; this project writes no such checkpoint."
-        ) from error
-    except DamagedCheckpoint:
+    except (FileNotFoundError, PermissionError, DamagedCheckpoint):
         raise
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)):
-            raise
-        raise damaged from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile, *_OF_DAMAGE) as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code and isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f"'{path}' holds more than plain data: reading it would run {code.group(1)}. It is "
+                "not read; this project writes no such checkpoint."
+            ) from error
+        raise DamagedCheckpoint(f"'{path}' is not a checkpoint, or is damaged.") from error
 
 
 def _refuse_damage(path: Path) -> None:
@@ -102,16 +99,12 @@ def _refuse_damage(path: Path) -> None:
     torch does not look at the checksums in it.
     """
     with path.open("rb") as file:
-        if file.read(1) == pickle.PROTO:
-            # The format of old versions of torch, without a checksum.
-            return
-        try:
+        # The format of old versions of torch has no checksum.
+        if file.read(1) != pickle.PROTO:
             with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            raise DamagedCheckpoint(f"'{path}' is not a checkpoint, or is damaged.") from error
-    if broken:
-        raise DamagedCheckpoint(f"'{path}' is damaged: {broken} does not fit its checksum.")
+                if broken := archive.testzip():
+                    problem = f"is damaged: {broken} does not fit its checksum."
+                    raise DamagedCheckpoint(f"'{path}' {problem}")
 
 
 def model_of(checkpoint: Mapping[str, Any], trust: Sequence[str] = ()) -> Any:

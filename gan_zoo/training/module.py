@@ -5,8 +5,6 @@ A model says who its players are (``players``), what the iteration's shared forw
 the other players, steps, clips, accumulates, schedules, averages, counts and logs.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
