@@ -101,7 +101,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def signal_handler(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
         """What Ctrl-C and SIGTERM call."""
         if self.ended_by is not None:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + self.ended_by)
         self.ended_by = number
         if trainer.is_global_zero:
             print("\nEnding after this iteration; press again to end at once.", flush=True)
