@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
-from torchvision.datasets import FashionMNIST
+from torchvision.datasets import MNIST, FashionMNIST
 
 from gan_zoo.data import MNISTDataModule, available_dataset
 from gan_zoo.data.base import pass_through
@@ -168,6 +168,17 @@ def test_a_download_appears_only_when_it_is_whole(
     assert available_dataset("fashion_mnist", root) == "fashion_mnist"
     assert len(list((root / "FashionMNIST" / "raw").iterdir())) == 4
     assert [path.name for path in root.iterdir()] == ["FashionMNIST"]
+
+
+def test_a_damaged_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(url: str, download_root: str, filename: str, md5: str) -> None:
+        (Path(download_root) / filename.removesuffix(".gz")).write_bytes(b"cut short")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fetch)
+    monkeypatch.setattr(MNIST, "_load_data", lambda self: ([], []))
+    with pytest.raises(ValueError, match="has 9 bytes"):
+        available_dataset("mnist", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "header", "altered"])

@@ -1,6 +1,5 @@
 """MNIST and the datasets of its shape."""
 
-import functools
 import gzip
 import hashlib
 import logging
@@ -62,28 +61,16 @@ def available_dataset(
     """
     if name == STAND_IN:
         return name
+
+    def download(aside: str) -> None:
+        TORCHVISION_DATASETS[name](aside, download=True)
+        _verify(name, _raw_folder(name, aside))
+
     raw = _raw_folder(name, root)
     files = [raw / file for file in _FILES]
-    download = functools.partial(TORCHVISION_DATASETS[name], download=True)  # type: ignore[misc]
     if downloaded(name, Path(root), files, download, when_unavailable) == STAND_IN:
         return STAND_IN
-    for file in files:
-        shape, md5 = _FILES[file.name]
-        header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
-        expected = len(header) + torch.Size(shape).numel()
-        content = file.read_bytes()
-        if len(content) != expected:
-            problem = f"has {len(content):,} bytes instead of {expected:,}"
-        elif not content.startswith(header):
-            problem = "does not begin with the header of its kind"
-        elif name == "mnist" and hashlib.md5(content).hexdigest() != md5:
-            problem = "has another checksum than the original"
-        elif name != "mnist" and not _matches_archive(name, content, file):
-            problem = "differs from the compressed original beside it"
-        else:
-            continue
-        advice = "Delete it and its neighbours to have them downloaded again."
-        raise ValueError(f"The {name} file '{file}' {problem}. {advice}")
+    _verify(name, raw)
     return name
 
 
@@ -134,6 +121,26 @@ def downloaded(
 
 def _raw_folder(name: str, root: str | Path) -> Path:
     return Path(root) / TORCHVISION_DATASETS[name].__name__ / "raw"
+
+
+def _verify(name: str, raw: Path) -> None:
+    for file_name, (shape, md5) in _FILES.items():
+        file = raw / file_name
+        header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+        expected = len(header) + torch.Size(shape).numel()
+        content = file.read_bytes()
+        if len(content) != expected:
+            problem = f"has {len(content):,} bytes instead of {expected:,}"
+        elif not content.startswith(header):
+            problem = "does not begin with the header of its kind"
+        elif name == "mnist" and hashlib.md5(content).hexdigest() != md5:
+            problem = "has another checksum than the original"
+        elif name != "mnist" and not _matches_archive(name, content, file):
+            problem = "differs from the compressed original beside it"
+        else:
+            continue
+        advice = "Delete it and its neighbours to have them downloaded again."
+        raise ValueError(f"The {name} file '{file}' {problem}. {advice}")
 
 
 def _matches_archive(name: str, content: bytes, path: Path) -> bool:
