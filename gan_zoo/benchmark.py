@@ -16,11 +16,10 @@ from torch import Tensor
 from gan_zoo.callbacks import Health, TrainingProgress
 from gan_zoo.cli import main
 from gan_zoo.data import ImageBatch, MNISTDataModule
-from gan_zoo.evaluate import refuse_unfit_values
 from gan_zoo.models import CGAN, DCGAN, GAN
 from gan_zoo.models.noise_to_image import ImageGAN
 from gan_zoo.ranges import Count, Range, Seed
-from gan_zoo.run.checks import refuse_unfit_options
+from gan_zoo.run.checks import refuse_unfit_options, refuse_unfit_values
 from gan_zoo.run.configuration import dataset_name
 
 _KINDS = {"block": Count, "rounds": Annotated[int, Range(3, 10**6)], "seed": Seed}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
@@ -31,12 +31,10 @@ from gan_zoo.metrics.measures import MEASURES, Figure, available, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.plotting import image_grid, interleaved, save_png
-from gan_zoo.ranges import Count, Range, Seed, UnfitArgument, refuse_unfit
-from gan_zoo.run.checks import refuse_unfit_options
-from gan_zoo.run.configuration import names_in
-from gan_zoo.run.folder import find_checkpoint
+from gan_zoo.ranges import Count, Range, Seed, UnfitArgument
+from gan_zoo.run.checks import refuse_unfit_options, refuse_unfit_values
+from gan_zoo.run.folder import opened
 from gan_zoo.run.report import METRICS_FILE
-from gan_zoo.training.checkpoints import model_of
 
 # Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
@@ -154,20 +152,6 @@ def train_evaluator(config: DictConfig) -> None:
         f"{output}: right on {100 * evaluator.accuracy:.2f} % of {len(test):,} test images, "
         f"{output.stat().st_size / 1e6:.2f} MB, hash {evaluator.hash}"
     )
-
-
-def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
-    """Raises UnfitArgument for the first option that is not of its type."""
-    for option, kind in kinds.items():
-        value = config[option]
-        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        refuse_unfit(option, plain, kind)
-
-
-def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
-    """A command's checkpoint: its path, its content and its model."""
-    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
-    return path, checkpoint, model_of(checkpoint, names_in(config.trust))
 
 
 def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:

@@ -111,7 +111,7 @@ def checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
 
     @functools.wraps(function)
     def checking(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        kinds = _kinds(function)
+        kinds = kinds_of(function)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in kinds:
                 refuse_unfit(name, value, kinds[name])
@@ -121,14 +121,12 @@ def checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
 
 
 @functools.cache
-def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a function's arguments, but for those that it hands on."""
+def kinds_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's arguments, but for those that it hands on; Any for no type."""
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     handed_on = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return {
-        p.name: hints[p.name] for p in parameters if p.name in hints and p.kind not in handed_on
-    }
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind not in handed_on}
 
 
 def refuse_unfit(argument: str, value: object, kind: Any) -> None:

@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from gan_zoo.cli import main
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
-from gan_zoo.evaluate import opened, refuse_unfit_values
 from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
 from gan_zoo.ranges import Range
+from gan_zoo.run.checks import refuse_unfit_values
+from gan_zoo.run.folder import opened
 
 _MOST_COLUMNS = 16
 _KINDS: dict[str, Any] = {

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +28,7 @@ from gan_zoo.ranges import (
     Share,
     fits,
     in_words,
+    kinds_of,
     refuse_unfit,
 )
 from gan_zoo.run.configuration import CONFIG_DIR, composed, dataset_name
@@ -198,6 +199,14 @@ def refuse_unfit_options(config: DictConfig, key: str = "") -> None:
             raise ValueError(f"There is no option '{option}' of {target}{hint}")
 
 
+def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
+    """Raises UnfitArgument for the first option that is not of its type."""
+    for option, kind in kinds.items():
+        value = config[option]
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        refuse_unfit(option, plain, kind)
+
+
 def _group(option: str) -> str:
     """The group whose choice an option's node is, as the command line takes it."""
     group = option.replace(".", "/")
@@ -218,15 +227,11 @@ def _kinds(target: str) -> tuple[Mapping[str, Any], bool]:
     kinds: dict[str, Any] = {}
     for function in functions:
         try:
-            parameters = inspect.signature(function).parameters.values()
-            hints = get_type_hints(function, include_extras=True)
+            own = kinds_of(function)
         except (TypeError, ValueError, NameError):
             return kinds, False
-        for parameter in parameters:
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                known = elsewhere.get(parameter.name, hints.get(parameter.name, Any))
-                kinds.setdefault(parameter.name, known)
+        kinds = {name: elsewhere.get(name, kind) for name, kind in own.items()} | kinds
         # With them it hands the rest on to the next class.
-        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters):
+        if all(p.kind != p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
             return kinds, True
     return kinds, False

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig
 
-from gan_zoo.training.checkpoints import DamagedCheckpoint, read_checkpoint, step_of
+from gan_zoo.run.configuration import names_in
+from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, read_checkpoint, step_of
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +177,12 @@ def find_checkpoint(
     raise DamagedCheckpoint(
         f"{damages[0]} A run's folder in its place takes its latest checkpoint that is whole."
     )
+
+
+def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
+    """A command's checkpoint: its path, its content and its model."""
+    path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
+    return path, checkpoint, model_of(checkpoint, names_in(config.trust))
 
 
 def shown(path: Path) -> str:
