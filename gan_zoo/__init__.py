@@ -53,12 +53,11 @@ def build(
     chosen = [f"model={model}", *([f"dataset={dataset}"] if dataset else []), *overrides]
     config = None
     try:
-        config = composed("train", chosen, Path(folder or "runs"))
+        config = composed("train", chosen)
         check(config)
         if folder is None:
             begun = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
             folder = Path("runs", model, dataset_title(config.dataset), begun)
-            config.paths.output_dir = str(folder)
         return build(config, Path(folder))
     except Exception as error:
         raise ValueError(explain(error, "train", config)) from error
@@ -72,7 +71,8 @@ def load(
     Args:
         path: a run's folder, or a checkpoint.
         which: of a folder, "last" or "best".
-        trust: packages other than gan_zoo whose classes its configuration may name.
+        trust: full names, or packages, that its configuration may have built beside this
+            package's.
 
     Raises:
         ValueError: if there is no checkpoint, or it is damaged, or would run code.

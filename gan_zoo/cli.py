@@ -13,9 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gan_zoo.run.configuration import CONFIG_DIR, VERSION_BASE
+from gan_zoo.files import CONFIG_DIR
+from gan_zoo.run.configuration import VERSION_BASE
 from gan_zoo.run.errors import explain
-from gan_zoo.run.resume import resumed_arguments
+from gan_zoo.run.resume import Resumed, resumed, resumed_configuration
 from gan_zoo.run.sweep import Sweep, failures, write_reason
 from gan_zoo.training.lightning_state import silence_known_warnings
 
@@ -39,13 +40,18 @@ class _Job:
         task: takes the composed configuration.
         config_name: of the primary configuration.
         full_error: what the user has set HYDRA_FULL_ERROR to.
+        resumed: a run whose configuration takes the place of the composed one.
     """
 
-    def __init__(self, task: Task, config_name: str, full_error: str | None) -> None:
+    def __init__(
+        self, task: Task, config_name: str, full_error: str | None, resumed: Resumed | None = None
+    ) -> None:
         # Hydra names the job, and its log, by the task's module.
         self.__wrapped__ = task
         self.config_name = config_name
         self.full_error = full_error
+        self.resumed = resumed
+        self.typed = sys.argv[1:]
 
     def __call__(self, config: DictConfig) -> object:
         silence_known_warnings()
@@ -53,6 +59,10 @@ class _Job:
         sweeps = job.mode == RunMode.MULTIRUN
         searches = sweeps and not job.sweeper._target_.endswith(".BasicSweeper")
         try:
+            if self.resumed:
+                # Lightning starts the other processes of a run by it.
+                sys.argv[1:] = self.typed
+                config = resumed_configuration(config, self.resumed)
             with _environment(_FULL_ERROR, self.full_error):
                 figure = self.__wrapped__(config)
             if searches and figure is None:
@@ -97,13 +107,14 @@ def main(task: Task, config_name: str) -> int:
     Sweep.folder = None
     error, reason = None, ""
     try:
-        arguments = resumed_arguments(sys.argv[1:], config_name)
+        arguments, run_to_resume = resumed(sys.argv[1:])
+        job = _Job(task, config_name, full_error, run_to_resume)
         # argparse refuses overrides on both sides of an option.
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
         # Hydra raises what it would print itself.
         with _environment(_FULL_ERROR, "1"):
             try:
-                run(_Job(task, config_name, full_error))()
+                run(job)()
             finally:
                 # Not at the end of the process, where a closed pipe could not be handled.
                 sys.stdout.flush()

@@ -23,7 +23,7 @@ from gan_zoo.cli import main
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
-from gan_zoo.files import atomic_write
+from gan_zoo.files import atomic_write, cache_dir
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
@@ -46,7 +46,6 @@ _KINDS: dict[str, Any] = {
     "seed": Seed,
     "ema": bool,
     "root": str | None,
-    "cache_dir": str,
 }
 _TRAINING_KINDS: dict[str, Any] = {"epochs": Count, "seed": Seed, "output": str | None}
 
@@ -87,11 +86,10 @@ def evaluate(config: DictConfig) -> None:
             rows = _of_points(model, data, n, random, config.ema)
         else:
             given = evaluators.load_evaluator(Path(config.evaluator)) if config.evaluator else None
-            cache_dir = Path(config.cache_dir).expanduser()
             references, judges = {}, {}
             for domain in data.domains:
                 report = stage(in_domain("evaluator", domain))
-                reference = reference_for(data, domain, "test", cache_dir, report, given)
+                reference = reference_for(data, domain, "test", cache_dir(), report, given)
                 references[domain] = reference
                 if e := reference.evaluator:
                     judges[domain] = {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
@@ -162,7 +160,10 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
     """
     options = dict(model.config["dataset"])
     if issubclass(get_class(options["_target_"]), DigitsDataModule):
-        options |= {"when_unavailable": "error"} | ({"root": root} if root else {})
+        # Only the user says where something may be written to.
+        options |= (
+            {"root": root, "when_unavailable": "error"} if root else {"when_unavailable": "offline"}
+        )
     data: InMemoryDataModule = instantiate(options)
     encoder = getattr(model, "text_encoder", None)
     if isinstance(data, CaptionDataModule) and encoder is not None:

@@ -1,10 +1,25 @@
-"""Files that are written whole or not at all."""
+"""Where this package's files are, and files that are written whole or not at all."""
 
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+# Next to the package in a checkout, inside it when installed from a wheel.
+CONFIG_DIR = next(
+    (place for place in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if place.is_dir()),
+    _PACKAGE / "conf",
+)
+
+
+def cache_dir() -> Path:
+    """The folder of evaluators, floors and text encoders, which are made once and kept.
+
+    ~/.cache/gan_zoo, or what the environment variable GAN_ZOO_CACHE_DIR names.
+    """
+    return Path(os.environ.get("GAN_ZOO_CACHE_DIR") or "~/.cache/gan_zoo").expanduser()
 
 
 @contextmanager

@@ -641,9 +641,6 @@ def composed(name: str) -> DictConfig:
     """A configuration as train.py composes it, and with nothing of Hydra's own."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", [*COMPOSED[name], "trainer=cpu", "logger=none"])
-    config.trainer.default_root_dir = "."
-    for callback in ("sample_grid", "checkpoint", "metrics"):
-        config.callbacks[callback].dirpath = "."
     return config
 
 

@@ -242,11 +242,12 @@ def test_the_best_checkpoint_is_chosen_on_validation_images(
     def parts(*options: str) -> set[str]:
         shutil.rmtree(tmp_path / "cache" / "floors", ignore_errors=True)
         run("train.py", "model=gan", *SHORT[:2], "trainer.max_steps=2", *MEASURED,
-            "callbacks.metrics.cache_dir=cache", *options)  # fmt: skip
+            *options, GAN_ZOO_CACHE_DIR="cache")  # fmt: skip
         return {path.name.split("-")[1] for path in (tmp_path / "cache" / "floors").iterdir()}
 
     assert parts("hydra.run.dir=here") == {"val"}
-    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]", "cache_dir=fresh")
+    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]",
+        GAN_ZOO_CACHE_DIR="fresh")
     assert [path.name.split("-")[1] for path in (tmp_path / "fresh" / "floors").iterdir()] == [
         "test"
     ]
@@ -277,7 +278,7 @@ def test_the_best_is_the_highest_or_the_lowest_as_the_measure_says(
         def save_checkpoint(self, path: Path) -> None:
             path.write_text(str(self.global_step))
 
-    metrics, trainer = Metrics(tmp_path, monitor=monitor), Trainer()
+    metrics, trainer = Metrics(monitor=monitor), Trainer()
     for trainer.global_step, value in enumerate(values):
         metrics._keep_best(trainer, {monitor: value})  # type: ignore[arg-type]
     assert metrics.best == best
@@ -308,7 +309,7 @@ def test_measuring_takes_no_more_than_its_share() -> None:
         strategy = Strategy()
         is_global_zero = True
 
-    metrics = Metrics("nowhere", every_n_steps=100, max_share=0.05)
+    metrics = Metrics(every_n_steps=100, max_share=0.05)
     metrics._bound(Trainer(), cost=1.0, step_time=0.3)  # type: ignore[arg-type]
     assert metrics._interval == 100
     # 1 s is 5 % of 20 s, which are 400 iterations of .05 s.
@@ -324,7 +325,7 @@ def test_measuring_takes_no_more_than_its_share() -> None:
 )
 def test_options_out_of_range_are_named(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{option} "):
-        Metrics("nowhere", **{option: value})
+        Metrics(**{option: value})
 
 
 def test_two_processes_measure_together(spawn: Run, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ class Breaking(GAN):
 def breaking_run(tmp_path: Path, **options: Any) -> None:
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=40, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[Checkpoint(tmp_path, every_n_train_steps=4)],
+        enable_model_summary=False, callbacks=[Checkpoint(every_n_train_steps=4)],
         **options,
     )  # fmt: skip
     trainer.fit(small(Breaking), Shapes("shapes", 8, 0, 0))

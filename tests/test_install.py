@@ -205,7 +205,7 @@ def everything_composed() -> dict[str, Any]:
     found = {}
     for group in ("model", "experiment"):
         for file in sorted((CONFIG_DIR / group).glob("*.yaml")):
-            config = composed("train", [f"{group}={file.stem}"], Path("here"))
+            config = composed("train", [f"{group}={file.stem}"])
             instantiate(config.model).configure_optimizers()
             found[file.stem] = OmegaConf.to_container(config, resolve=True)
     return found

@@ -215,7 +215,7 @@ GROUPS = ("experiment", "debug", "callbacks", "logger", "trainer", "paths", "hpa
     [f"{group}={file.stem}" for group in GROUPS for file in (CONFIG_DIR / group).glob("*.yaml")],
 )
 def test_what_users_of_the_template_know_composes(choice: str) -> None:
-    config = composed("train", [choice], Path("here"))
+    config = composed("train", [choice])
     assert isinstance(config, DictConfig)
     OmegaConf.to_container(config, resolve=True)
 

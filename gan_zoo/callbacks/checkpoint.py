@@ -4,7 +4,6 @@ import functools
 import signal
 import threading
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from gan_zoo.files import link
 from gan_zoo.ranges import Count, Positive, Steps, checked
-from gan_zoo.training.checkpoints import step_of
+from gan_zoo.training.checkpoints import checkpoint_folder, step_of
 
 
 # Lightning's ModelCheckpoint (2.6) won't do: under manual optimization it saves before the
@@ -23,15 +22,14 @@ from gan_zoo.training.checkpoints import step_of
 class Checkpoint(pl.callbacks.Checkpoint):
     """Writes ``step-<iteration>.ckpt``; the latest is also ``last.ckpt``.
 
-        trainer = pl.Trainer(callbacks=[Checkpoint("checkpoints", every_n_train_steps=1000)])
+        trainer = pl.Trainer(callbacks=[Checkpoint(every_n_train_steps=1000)])
         trainer.fit(model, data)
 
-    A checkpoint is written between two iterations: every so many iterations or minutes (None counts
-    iterations alone), at the end, and on Ctrl-C or SIGTERM, after the iteration; a second signal
-    ends the run at once.
+    They are in the folder ``checkpoints`` of the trainer's. One is written between two iterations:
+    every so many iterations or minutes (None counts iterations alone), at the end, and on Ctrl-C or
+    SIGTERM, after the iteration; a second signal ends the run at once.
 
     Args:
-        dirpath: folder of the checkpoints.
         keep_last: how many to keep, beside ``best.ckpt``; None for all.
 
     Attributes:
@@ -41,12 +39,10 @@ class Checkpoint(pl.callbacks.Checkpoint):
     @checked
     def __init__(
         self,
-        dirpath: str | Path,
         every_n_train_steps: Steps = 5000,
         every_n_minutes: Positive | None = 10.0,
         keep_last: Count | None = 3,
     ) -> None:
-        self.dirpath = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self.every_n_minutes = every_n_minutes
         self.keep_last = keep_last
@@ -89,12 +85,13 @@ class Checkpoint(pl.callbacks.Checkpoint):
         for logger in trainer.loggers:
             # A resumed run does not repeat these iterations: what they logged has to be on disk.
             logger.save()
-        file = self.dirpath / f"step-{trainer.global_step:06d}.ckpt"
+        folder = checkpoint_folder(trainer)
+        file = folder / f"step-{trainer.global_step:06d}.ckpt"
         trainer.save_checkpoint(file, weights_only=False)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
-            link(file, self.dirpath / "last.ckpt")
-            steps = sorted(self.dirpath.glob("step-*.ckpt"), key=step_of)
+            link(file, folder / "last.ckpt")
+            steps = sorted(folder.glob("step-*.ckpt"), key=step_of)
             for old in steps[: -self.keep_last] if self.keep_last else ():
                 old.unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytorch_lightning as pl
@@ -12,11 +11,13 @@ import torch
 from torch.utils.data import Subset
 
 from gan_zoo.data import InMemoryDataModule
+from gan_zoo.files import cache_dir
 from gan_zoo.metrics import silent
 from gan_zoo.metrics.measures import MEASURES, available, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.ranges import PositiveShare, Range, Seed, Steps, UnfitArgument, checked
+from gan_zoo.training.checkpoints import checkpoint_folder
 from gan_zoo.training.reporting import report_figures
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _LEAST_HELD_OUT = 10
 class Metrics(pl.Callback):
     """Measures the model's images every ``every_n_steps`` iterations, and after the last one.
 
-        trainer = pl.Trainer(callbacks=[Metrics("checkpoints", monitor="precision")])
+        trainer = pl.Trainer(callbacks=[Metrics(monitor="precision")])
         trainer.fit(model, data)
 
     Images are measured against the validation images, so that the test images are left for the
@@ -43,8 +44,6 @@ class Metrics(pl.Callback):
     Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
 
     Args:
-        dirpath: folder of the checkpoints.
-        cache_dir: folder of trained evaluators and floors.
         metrics: names in gan_zoo.metrics.measures.MEASURES that need no pixels; those that need
             labels are left out for models that are not asked for classes.
         monitor: the figure that the best checkpoint is chosen by.
@@ -61,8 +60,6 @@ class Metrics(pl.Callback):
     @checked
     def __init__(
         self,
-        dirpath: str | Path,
-        cache_dir: str | Path = "~/.cache/gan_zoo",
         metrics: Sequence[str] = ("fid", "score", "prdc", "modes", "accuracy"),
         monitor: str = "fid",
         num_samples: Annotated[int, Range(10, 10**7)] = 2000,
@@ -85,8 +82,6 @@ class Metrics(pl.Callback):
                 "monitor", f"is {monitor}; with these metrics it can be {', '.join(better)}."
             )
         self._higher = better[figure]
-        self.dirpath = Path(dirpath)
-        self.cache_dir = Path(cache_dir).expanduser()
         self.metrics = list(metrics)
         self.monitor = monitor
         self.num_samples = num_samples
@@ -157,7 +152,7 @@ class Metrics(pl.Callback):
             trainer.strategy.barrier()
         for domain in data.domains:
             self._references[domain] = reference_for(
-                data, domain, "val" if held_out else "train", self.cache_dir
+                data, domain, "val" if held_out else "train", cache_dir()
             )
         if trainer.is_global_zero:
             trainer.strategy.barrier()
@@ -210,7 +205,7 @@ class Metrics(pl.Callback):
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
             self.best, self.best_step = value, trainer.global_step
             report_figures(trainer.loggers, {f"best/{self.monitor}": value}, trainer.global_step)
-            trainer.save_checkpoint(self.dirpath / "best.ckpt")
+            trainer.save_checkpoint(checkpoint_folder(trainer) / "best.ckpt")
 
     def _bound(self, trainer: pl.Trainer, cost: float, step_time: float) -> None:
         """Makes the interval longer if a measurement takes too large a share of it."""

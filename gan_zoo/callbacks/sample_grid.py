@@ -16,17 +16,16 @@ from gan_zoo.training.reporting import report_picture
 class SampleGrid(pl.Callback):
     """Draws the model's grid every so many iterations, at the start and at the end.
 
-        trainer = pl.Trainer(callbacks=[SampleGrid("samples", every_n_steps=100)])
+        trainer = pl.Trainer(callbacks=[SampleGrid(every_n_steps=100)])
         trainer.fit(model, data)
 
     Pictures are logged as ``samples/generated`` and, once, ``samples/real``, and written into the
-    folder ``dirpath`` as ``step-<iteration>.png`` and ``real.png``. The noise is drawn once from
-    the seed and saved in the checkpoints, so that a resumed run uses the same.
+    folder ``samples`` of the trainer's as ``step-<iteration>.png`` and ``real.png``. The noise is
+    drawn once from the seed and saved in the checkpoints, so that a resumed run uses the same.
     """
 
     @checked
-    def __init__(self, dirpath: str | Path, every_n_steps: Steps = 500, seed: Seed = 0) -> None:
-        self.dirpath = Path(dirpath)
+    def __init__(self, every_n_steps: Steps = 500, seed: Seed = 0) -> None:
         self.every_n_steps = every_n_steps
         self.seed = seed
         self.inputs: dict[str, Tensor] = {}
@@ -64,6 +63,7 @@ class SampleGrid(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, grid: tuple[Tensor, int], tag: str, file: str) -> None:
         picture = image_grid(*grid)
-        self.dirpath.mkdir(parents=True, exist_ok=True)
-        save_png(picture, self.dirpath / file)
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_png(picture, folder / file)
         report_picture(trainer.loggers, f"samples/{tag}", picture, trainer.global_step)

@@ -6,7 +6,6 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryDataset, LabelledDataset, Part
-from gan_zoo.files import atomic_write
+from gan_zoo.files import atomic_write, cache_dir
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder, text_encoder_from
 from gan_zoo.ranges import Count, Range, Seed, checked
@@ -168,7 +167,7 @@ class CaptionDataModule(InMemoryDataModule):
 
     A ``TextEncoder`` is trained on the training images and captions in ``setup``, with the
     joint-embedding loss that StackGAN's authors trained theirs with. It is then frozen, and its
-    ``artifact()`` is kept in ``cache_dir`` under a hash of everything that decides it.
+    ``artifact()`` is kept in the cache under a hash of everything that decides it.
 
     A model takes the encoder of these captions, ``text_encoder``, when fitting starts, and its
     checkpoints carry ``text_encoder.artifact()``. A model that is resumed or evaluated brings that
@@ -180,7 +179,6 @@ class CaptionDataModule(InMemoryDataModule):
         encoder_steps: iterations of the TextEncoder's training, on batches of 100.
         captions_averaged: batches hold the mean embedding of so many captions of an image
             (StackGAN's authors: 4).
-        cache_dir: folder of trained encoders.
         seed: decides the encoder's weights, and what the subclass draws.
 
     Attributes:
@@ -197,7 +195,6 @@ class CaptionDataModule(InMemoryDataModule):
         text_encoder: nn.Module,
         encoder_steps: Annotated[int, Range(1, 10**7)] = 1000,
         captions_averaged: Count = 1,
-        cache_dir: str | Path = "~/.cache/gan_zoo",
         seed: Seed = 0,
         **options: Any,
     ) -> None:
@@ -205,7 +202,6 @@ class CaptionDataModule(InMemoryDataModule):
         self.text_encoder = text_encoder
         self.encoder_steps = encoder_steps
         self.captions_averaged = captions_averaged
-        self.cache_dir = Path(cache_dir).expanduser()
         self.seed = seed
         self.caption_rows: list[list[str]] = []
 
@@ -244,7 +240,7 @@ class CaptionDataModule(InMemoryDataModule):
         kind = type(encoder).__qualname__
         about = (self.checksum(), kind, shapes, self.encoder_steps, self.seed, _TRAINING)
         digest = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
-        file = self.cache_dir / f"text-encoder-{digest}.pt"
+        file = cache_dir() / f"text-encoder-{digest}.pt"
         try:
             with torch.random.fork_rng(devices=[]):
                 return text_encoder_from(torch.load(file, weights_only=True))

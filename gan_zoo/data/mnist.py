@@ -30,7 +30,7 @@ TORCHVISION_DATASETS: dict[str, type[datasets.MNIST]] = {
 }
 STAND_IN: Literal["digits"] = "digits"
 Name = Literal["mnist", "fashion_mnist", "kmnist", "digits"]
-WhenUnavailable = Literal["digits", "error"]
+WhenUnavailable = Literal["digits", "error", "offline"]
 
 # File name -> (dimensions of its idx header, MNIST's md5). torchvision knows the checksums of the
 # compressed files only, and takes any uncompressed file of the right name for genuine: truncated
@@ -54,7 +54,8 @@ def available_dataset(
         name: of the dataset; "digits" needs no files.
         root: torchvision's data folder, which holds ``MNIST/raw`` and the like.
         when_unavailable: if neither disk nor network has the dataset, "digits" falls back on the
-            stand-in with a warning, and "error" raises RuntimeError.
+            stand-in with a warning, and "error" raises RuntimeError; "offline" raises it if the
+            disk has not, and downloads nothing.
 
     Returns the name of the dataset to train on: ``name``, or "digits"; ValueError for files that
     are not the dataset's.
@@ -90,6 +91,11 @@ def downloaded(
     folder = files[0].parent
     if all(file.exists() for file in files):
         return name
+    if when_unavailable == "offline":
+        raise RuntimeError(
+            f"{name} is not in '{folder}', and nothing is downloaded there. Put its files there, "
+            "or name the data folder by GAN_ZOO_DATA_DIR."
+        )
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
     try:

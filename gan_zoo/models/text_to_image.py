@@ -168,7 +168,7 @@ class TextToImage(NoiseToImage):
     def _take_text(self, checkpoint: Mapping[str, Any]) -> None:
         text = checkpoint.get("text", {})
         if text.get("encoder") is not None:
-            self._text_encoder = (text_encoder_from(text["encoder"]),)
+            self._text_encoder = (text_encoder_from(text["encoder"], self.trust),)
         self.captions = list(text.get("captions", ()))
         self.caption_rows = [list(row) for row in text.get("caption_rows", ())]
 

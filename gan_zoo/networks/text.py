@@ -160,16 +160,24 @@ class SentenceTransformerEncoder(nn.Module):
         return {"kind": "sentence_transformers", "options": options}
 
 
-def text_encoder_from(artifact: Mapping[str, Any]) -> TextEncoder | SentenceTransformerEncoder:
+def text_encoder_from(
+    artifact: Mapping[str, Any], trust: Sequence[str] = ()
+) -> TextEncoder | SentenceTransformerEncoder:
     """The encoder that ``artifact()`` describes, frozen and on the CPU.
 
     Builds the two kinds of this module and nothing else, whatever the artifact says; raises
-    ValueError for another kind, or data that is not an artifact's.
+    ValueError for another kind, or data that is not an artifact's. The folder of a sentence
+    transformer may hold code: it is opened only if ``trust`` has "sentence_transformers".
     """
     kinds = {"gru": TextEncoder, "sentence_transformers": SentenceTransformerEncoder}
     kind = artifact.get("kind")
     if kind not in kinds:
         raise ValueError(f"'{kind}' is not a kind of text encoder: {' or '.join(kinds)}.")
+    if kind == "sentence_transformers" and kind not in trust:
+        raise ValueError(
+            f"The text encoder is the model in '{artifact['options']['path']}', a folder that may "
+            f"hold code: trust={kind} opens it."
+        )
     try:
         encoder = kinds[kind](**artifact["options"])
         if isinstance(encoder, TextEncoder):

@@ -12,11 +12,12 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from gan_zoo.callbacks import Checkpoint
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.ranges import within
-from gan_zoo.run.configuration import dataset_title
+from gan_zoo.run.configuration import dataset_title, names_in
 from gan_zoo.run.folder import find_checkpoint
 from gan_zoo.run.report import Result
 from gan_zoo.training.checkpoints import CheckpointFiles
 from gan_zoo.training.module import AdversarialModule
+from gan_zoo.training.untrusted import keywords_of
 
 
 class Run(NamedTuple):
@@ -48,6 +49,7 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
     data.order_seed = config.seed
     model: AdversarialModule = instantiate(config.model)
     model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    model.trust = names_in(config.trust)
     with within("model"):
         # Their options are checked by building them.
         model.configure_optimizers()
@@ -59,7 +61,8 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
     trainer: pl.Trainer = instantiate(
         config.trainer,
-        logger=_loggers(config, step) or False,
+        default_root_dir=str(folder),
+        logger=_loggers(config, folder, step) or False,
         callbacks=[*callbacks, Result(folder, about)],
         plugins=[CheckpointFiles()],
         # The data module shares its data out among ranks itself.
@@ -71,13 +74,26 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
     return Run(model, data, trainer, about, folder)
 
 
-def _loggers(config: DictConfig, step: int) -> list[Logger]:
-    """The loggers; a TensorBoard that is open drops what was logged after the iteration."""
+def _loggers(config: DictConfig, folder: Path, step: int) -> list[Logger]:
+    """The loggers; a TensorBoard that is open drops what was logged after the iteration.
+
+    Raises:
+        ValueError: if one would write outside the run's folder.
+    """
     loggers = []
-    for item in (config.get("logger") or {}).values():
+    for key, item in (config.get("logger") or {}).items():
         if item:
-            purges = step >= 0 and issubclass(get_class(item._target_), TensorBoardLogger)
-            loggers.append(instantiate(item, **({"purge_step": step + 1} if purges else {})))
+            kind = get_class(item._target_)
+            purges = step >= 0 and issubclass(kind, TensorBoardLogger)
+            options = {"save_dir": str(folder)} if "save_dir" in keywords_of(kind) else {}
+            logger = instantiate(item, **options, **({"purge_step": step + 1} if purges else {}))
+            place = getattr(logger, "log_dir", None)
+            if place and not Path(place).resolve().is_relative_to(folder.resolve()):
+                raise ValueError(
+                    f"logger.{key} would write into '{place}', outside of the run's folder: leave "
+                    f"its name and version as they are."
+                )
+            loggers.append(logger)
     return loggers
 
 

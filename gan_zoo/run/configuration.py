@@ -3,7 +3,6 @@
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -14,35 +13,24 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gan_zoo.data import InMemoryDataModule
+from gan_zoo.files import CONFIG_DIR
 from gan_zoo.ranges import within
 
 VERSION_BASE = "1.3"
-_PACKAGE = Path(__file__).parent.parent
-# Next to the package in a checkout, inside it when installed from a wheel.
-CONFIG_DIR = next(
-    (place for place in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if place.is_dir()),
-    _PACKAGE / "conf",
-)
 _LONGEST_NAME = 80
 
 
-def composed(
-    name: str, overrides: Sequence[str] = (), folder: Path | None = None, hydra: bool = False
-) -> DictConfig:
+def composed(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> DictConfig:
     """A configuration as the command of that name would compose it.
 
     Args:
         name: of the primary file, such as "train".
         overrides: as on the command line.
-        folder: what takes the place of the run's folder.
         hydra: keep Hydra's own node.
     """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIG_DIR), version_base=VERSION_BASE):
-        config = compose(name, overrides=list(overrides), return_hydra_config=hydra)
-    if folder is not None:
-        config.paths.output_dir = str(folder)
-    return config
+        return compose(name, overrides=list(overrides), return_hydra_config=hydra)
 
 
 def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -47,7 +47,7 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         return f"{_origin(option, config)} {' '.join(error.problem.split())}"
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"There is no {group} '{choice}'{_nearest(choice, error.options)}"
+        return f"There is no {group} '{choice}'{nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' is not an override such as model=cgan or trainer.max_steps=100."
     if isinstance(error, ConfigCompositionException):
@@ -98,7 +98,7 @@ def _explain_override(error: Exception, text: str, config_name: str) -> str:
         if found is None:
             return text
         key = found.group(1)
-    return f"There is no option '{key}'{_nearest(key, _known_keys(config_name))}"
+    return f"There is no option '{key}'{nearest(key, _known_keys(config_name))}"
 
 
 def _known_keys(config_name: str) -> list[str]:
@@ -114,7 +114,8 @@ def _known_keys(config_name: str) -> list[str]:
     return [*groups, *(key for key, _ in keys)]
 
 
-def _nearest(unknown: str, known: Sequence[str]) -> str:
+def nearest(unknown: str, known: Sequence[str]) -> str:
+    """The rest of the sentence that there is no such name: what was meant, or what there is."""
     last = unknown.rpartition(".")[2]
     near = [key for key in known if key.rpartition(".")[2] == last]
     near = near or get_close_matches(unknown, known, n=1, cutoff=0.5)

@@ -26,6 +26,7 @@ from gan_zoo.files import atomic_write, remove_partial_files
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import shown
+from gan_zoo.run.resume import FOLLOWS_FILE, leaders
 from gan_zoo.training.module import AdversarialModule
 from gan_zoo.training.reporting import report_figures
 
@@ -47,8 +48,12 @@ def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, st
         for place in (folder, saved, folder / "checkpoints"):
             remove_partial_files(place)
         truncate_logs(folder, step)
-    kept = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    kept = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     kept.resume.folder = None
+    if not config.resume.folder:
+        # Resolved, an option does not say what it follows from.
+        with atomic_write(saved / FOLLOWS_FILE) as aside:
+            OmegaConf.save(OmegaConf.create(leaders(config)), aside)
     with atomic_write(saved / "config.yaml") as aside:
         OmegaConf.save(kept, aside)
     if not config.resume.folder:

@@ -1,44 +1,60 @@
-"""Resuming: a run's own configuration on the command line, and what may differ from it."""
+"""Resuming: a run's own configuration, what the command line changes of it, and what it may."""
 
-import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
-from gan_zoo.run.configuration import CONFIG_DIR, dotted, names_in
+from gan_zoo.files import CONFIG_DIR
+from gan_zoo.run.configuration import dotted, names_in
+from gan_zoo.run.errors import nearest
 from gan_zoo.run.folder import find_checkpoint, saved_in
-from gan_zoo.training.checkpoints import refuse_foreign_code
+from gan_zoo.training.untrusted import vouched
 
+# Beside the resolved configuration: option -> the option that it takes its value from.
+FOLLOWS_FILE = "follows.yaml"
 # Not of the run, but of this session.
 _OF_A_SESSION = ("resume", "trust", "init_from", "paths")
+_LARGEST_FILE = 10**6
 
 
-def resumed_arguments(arguments: list[str], config_name: str) -> list[str]:
-    """Turns ``resume=RUN_FOLDER`` into that run's own configuration, in that folder.
+class Resumed(NamedTuple):
+    """A run to resume.
+
+    Attributes:
+        folder: the run's.
+        overrides: of its options, as typed.
+    """
+
+    folder: Path
+    overrides: list[str]
+
+
+def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
+    """Takes ``resume=RUN_FOLDER``, and the run's options with it, out of a command line.
+
+    Returns:
+        what is left for Hydra, and what the run is resumed with; None if nothing is resumed.
 
     Raises:
-        ValueError: if it is no run's folder, or the other arguments can't go with it.
+        ValueError: if it is no run's folder, leads out of itself, or the other arguments can't go
+            with it.
     """
-    resumes = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    typed = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
-    # With --config-path Lightning has started this process for a run that is resumed already.
-    if "--config-path" in arguments or not resumes or resumes[-1] in ("", "null"):
-        return rest
-    folder = Path(resumes[-1].strip("'\"")).resolve()
-    try:
-        text = (folder / ".hydra" / "config.yaml").read_text()
-        saved = OmegaConf.create(text)
-    except (OSError, YAMLError, UnicodeDecodeError):
-        raise ValueError(f"resume={resumes[-1]}: that is not the folder of a run.") from None
-    keys = {str(key) for key in saved} if OmegaConf.is_dict(saved) else set()
-    # What Hydra itself reads could run code before anything has been checked.
-    if "model" not in keys or keys & {"hydra", "defaults"} or "@package" in text:
-        raise ValueError(
-            f"resume={resumes[-1]}: its .hydra/config.yaml is not as train.py writes it."
-        )
+    if not typed or typed[-1] in ("", "null"):
+        return rest, None
+    folder = Path(typed[-1].strip("'\"")).resolve()
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        raise ValueError(f"resume={typed[-1]}: that is not the folder of a run.")
+    if "${" in str(folder):
+        raise ValueError(f"resume={typed[-1]}: Hydra would look up what is in its name; rename it.")
+    _refuse_ways_out(folder)
     if {"-m", "--multirun"} & set(rest):
         raise ValueError("resume takes one run: leave -m out.")
     for argument in rest:
@@ -47,39 +63,111 @@ def resumed_arguments(arguments: list[str], config_name: str) -> list[str]:
                 f"A run is resumed with its own configuration, which {argument} would replace; "
                 "change single options instead, such as trainer.max_steps."
             )
-    # Options that the version which began the run did not have.
-    primary = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml"))
-    new = {k: v for k, v in primary.items() if k not in (*keys, "hydra", "defaults")}  # type: ignore[union-attr]
+    quoted = "'" + str(folder).replace("\\", r"\\").replace("'", r"\'") + "'"
+    own = re.compile(r"-|\+*(hydra[./]|paths\.|trust=|resume\.)")
     return [
-        *("--config-path", str(folder / ".hydra"), "--config-name", "config"),
-        *(f"++{k}={json.dumps(v)}" for k, v in dotted(new) if not isinstance(v, dict)),
-        # Not what the folder itself says is to be trusted.
-        "++trust=[]",
-        *(f"++{a}" if a.startswith(("resume.", "trust=")) else a for a in rest),
-        f"++resume.folder='{folder}'",
-        f"hydra.run.dir='{folder}'",
-        "hydra.output_subdir=null",
-    ]
+        *(a for a in rest if own.match(a)),
+        *(f"hydra.run.dir={quoted}", "hydra.output_subdir=null", f"resume.folder={quoted}"),
+    ], Resumed(folder, [a for a in rest if not own.match(a)])
+
+
+def _refuse_ways_out(folder: Path) -> None:
+    """Raises ValueError for a link in a run's folder that leads out of it, and what is no file."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            inside = path.resolve().is_relative_to(folder)
+            if not inside or not (path.is_dir() or path.is_file() or path.is_symlink()):
+                raise ValueError(
+                    f"'{path}' is not a file of this run: it leads to '{path.resolve()}'. Nothing "
+                    "is written there; remove it to resume the run."
+                )
+
+
+def resumed_configuration(session: DictConfig, run: Resumed) -> DictConfig:
+    """A run's own configuration, with this session's paths and trust, and what was typed.
+
+    Args:
+        session: conf/train.yaml, composed with what the command line says of this session.
+        run: to resume.
+
+    Raises:
+        ValueError: if the folder's configuration is not as train.py writes it, or would run code;
+            or if there is no such option.
+    """
+    saved = _read(run.folder / ".hydra" / "config.yaml")
+    plain = vouched(saved, "The run's configuration", names_in(session.trust))
+    if "model" not in plain or "hydra" in plain:
+        raise ValueError(f"'{run.folder}/.hydra/config.yaml' is not as train.py writes it.")
+    # Options that the version which began the run did not have.
+    new: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "train.yaml"))
+    new = {key: value for key, value in new.items() if key not in ("hydra", "defaults")}
+    config = OmegaConf.create({**new, **plain})
+    for name in ("resume", "trust"):
+        config[name] = session[name]
+    follows = followers(run.folder)
+
+    def put(key: str, value: Any) -> None:
+        for name in (key, *(name for name, leader in follows.items() if leader == key)):
+            OmegaConf.update(config, name, value)
+
+    for key, value in session.paths.items():
+        put(f"paths.{key}", value)
+    for override in OverridesParser.create().parse_overrides(run.overrides):
+        key = str(override.key_or_group)
+        parent, _, name = key.rpartition(".")
+        holder = OmegaConf.select(config, parent) if parent else config
+        adds = override.is_add() or override.is_force_add()
+        if not adds and (not isinstance(holder, DictConfig) or name not in holder):
+            known = [name for name, _ in dotted(OmegaConf.to_container(config))]
+            raise ValueError(f"There is no option '{key}'{nearest(key, known)}")
+        if override.is_sweep_override():
+            raise ValueError(f"{override.input_line}: resume takes one value of an option.")
+        if override.is_delete():
+            del holder[name]
+        else:
+            put(key, override.value())
+    # What the user typed may refer to something.
+    OmegaConf.resolve(config)
+    if "when_unavailable" in config.dataset and config.dataset.root != config.paths.data_dir:
+        # Only the user says where something may be written to.
+        config.dataset.when_unavailable = "offline"
+    return config
+
+
+def followers(folder: Path) -> dict[str, str]:
+    """Option -> the option that it takes its value from, as a run's folder has it."""
+    file = folder / ".hydra" / FOLLOWS_FILE
+    content = _read(file) if file.is_file() else {}
+    text = isinstance(content, dict) and all(
+        isinstance(part, str) for pair in content.items() for part in pair
+    )
+    return content if text else {}
+
+
+def _read(file: Path) -> Any:
+    """What a YAML file has; ValueError for what is not as train.py writes it."""
+    try:
+        if file.stat().st_size > _LARGEST_FILE:
+            raise ValueError(f"'{file}' is larger than train.py writes it.")
+        return yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"'{file}' is not as train.py writes it.") from error
 
 
 def checkpoint_to_resume(config: DictConfig, folder: Path) -> tuple[Path | None, int]:
     """A run's latest whole checkpoint and its iteration; None and -1 where it begins again.
 
     Raises:
-        ValueError: if all its checkpoints are damaged, or its configuration would run foreign code
-            or differs from what the checkpoint was trained with.
+        ValueError: if all its checkpoints are damaged, or its configuration differs from what the
+            checkpoint was trained with.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    refuse_foreign_code(plain, "The run's configuration", names_in(config.trust), run=True)
     if saved_in(folder):
         file, checkpoint = find_checkpoint(folder)
         before, step = checkpoint["config"], checkpoint["global_step"]
     else:
         file, step = None, -1
-        before = OmegaConf.to_container(
-            OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True
-        )
-    changed = _changed(before, config)
+        before = _read(folder / ".hydra" / "config.yaml")
+    changed = _changed(before, config, followers(folder))
     old, new = changed.get("trainer.max_steps", (0, 0))
     if isinstance(new, int) and (new == -1 or new > old >= 0):
         del changed["trainer.max_steps"]
@@ -96,10 +184,12 @@ def checkpoint_to_resume(config: DictConfig, folder: Path) -> tuple[Path | None,
     return file, step
 
 
-def _changed(before: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[Any, Any]]:
+def _changed(
+    before: Mapping[str, Any], config: DictConfig, follows: Mapping[str, str]
+) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (value before, value now) of the options that were set and differ.
 
-    What follows from other options, the environment or the folder's place is left out.
+    What follows from another option is left out, and what is of a session.
     """
 
     def flat(node: Any) -> dict[str, Any]:
@@ -109,8 +199,7 @@ def _changed(before: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[A
             if not isinstance(value, dict) and key.partition(".")[0] not in _OF_A_SESSION
         }
 
-    old, now = flat(before), flat(OmegaConf.to_container(config, resolve=True))
-    written = flat(OmegaConf.to_container(config, resolve=False))
+    old, now = flat(before), flat(OmegaConf.to_container(config))
     # Not options that an older version of this package did not have.
     roots = set(before)
     return {
@@ -118,5 +207,14 @@ def _changed(before: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[A
         for key in sorted(old.keys() | now.keys())
         if old.get(key) != now.get(key)
         and key.partition(".")[0] in roots
-        and "${" not in str(written.get(key))
+        and (key not in follows or now.get(key) != OmegaConf.select(config, follows[key]))
+        and key != "dataset.when_unavailable"
     }
+
+
+def leaders(config: DictConfig) -> dict[str, str]:
+    """Option -> the option that it takes its value from, of a configuration as composed."""
+    reference = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)(?:,\w+)?\}")
+    written = dotted(OmegaConf.to_container(config, resolve=False))
+    found = {key: reference.fullmatch(value) for key, value in written if isinstance(value, str)}
+    return {key: match.group(1) for key, match in found.items() if match}

@@ -4,7 +4,7 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,8 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from gan_zoo.files import atomic_write
+from gan_zoo.training.untrusted import vouched
 
-# Where the classes are defined that a checkpoint's configuration may name: they build a model or
-# its data, and run nothing.
-_BUILDING = (
-    *(f"gan_zoo.{part}" for part in ("models", "networks", "losses", "schedules", "data")),
-    *("torch.nn", "torch.optim"),
-)
-# For a whole run's configuration. Not Lightning's core, whose modules read any file as code.
-_RUNNING = (
-    *_BUILDING,
-    "gan_zoo.callbacks",
-    *(f"pytorch_lightning.{part}" for part in ("trainer", "loggers", "callbacks", "profilers")),
-)
 # What torch and zipfile raise on a file that is cut short or altered.
 _OF_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError)
 
@@ -53,6 +42,11 @@ class CheckpointFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def checkpoint_folder(trainer: pl.Trainer) -> Path:
+    """The folder of a run's checkpoints, within the trainer's."""
+    return Path(trainer.default_root_dir) / "checkpoints"
 
 
 def step_of(file: Path) -> int:
@@ -94,17 +88,28 @@ def _plain_data(path: Path) -> Any:
 
 
 def _refuse_damage(path: Path) -> None:
-    """Raises if a zip file, as torch writes it, is not what was written.
+    """Raises if a file is not a zip as torch writes it: entries stored as they are, and intact.
 
-    torch does not look at the checksums in it.
+    torch does not look at the checksums in it, and unpacks compressed entries of any size.
     """
     with path.open("rb") as file:
-        # The format of old versions of torch has no checksum.
-        if file.read(1) != pickle.PROTO:
-            with zipfile.ZipFile(file) as archive:
-                if broken := archive.testzip():
-                    problem = f"is damaged: {broken} does not fit its checksum."
-                    raise DamagedCheckpoint(f"'{path}' {problem}")
+        if file.read(1) == pickle.PROTO:
+            raise ValueError(
+                f"'{path}' is in torch's format of before 2020, which is not read: this project "
+                "writes no such checkpoint."
+            )
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+            if packed or size > path.stat().st_size:
+                raise ValueError(
+                    f"'{path}' would unpack to {size:,} bytes. It is not read; this project "
+                    "compresses no checkpoint."
+                )
+            if broken := archive.testzip():
+                problem = f"is damaged: {broken} does not fit its checksum."
+                raise DamagedCheckpoint(f"'{path}' {problem}")
 
 
 def model_of(checkpoint: Mapping[str, Any], trust: Sequence[str] = ()) -> Any:
@@ -112,23 +117,22 @@ def model_of(checkpoint: Mapping[str, Any], trust: Sequence[str] = ()) -> Any:
 
     Args:
         checkpoint: as read_checkpoint gives it.
-        trust: packages other than gan_zoo whose classes its configuration may name.
+        trust: what its configuration may name beside what is listed in gan_zoo.training.untrusted:
+            full names, or packages.
 
     Raises:
-        ValueError: if its configuration names what is not of this package, torch's nn and optim, or
-            a trusted package; or does not describe a model whose weights these are.
+        ValueError: if its configuration is not plain data, names something else, or does not
+            describe a model whose weights these are.
     """
     from hydra.utils import instantiate
 
-    config = checkpoint["config"]
-    for part in ("model", "dataset"):
-        refuse_foreign_code({part: config.get(part)}, "The checkpoint's configuration", trust)
+    origin = "The checkpoint's configuration"
+    config = vouched(checkpoint["config"], origin, trust, ("model", "dataset"))
     model: Any = instantiate(config.get("model") or {})
     if not isinstance(model, pl.LightningModule):
-        raise ValueError(
-            "The checkpoint's configuration describes no model: it is not as train.py wrote it."
-        )
-    restore(model, checkpoint)
+        raise ValueError(f"{origin} describes no model: it is not as train.py wrote it.")
+    model.trust = trust  # type: ignore[assignment]
+    restore(model, {**checkpoint, "config": config})
     return model
 
 
@@ -148,58 +152,3 @@ def restore(model: Any, checkpoint: Mapping[str, Any]) -> None:
             "train.py wrote it, or another version did."
         ) from error
     model.eval()
-
-
-def refuse_foreign_code(
-    config: Mapping[str, Any], origin: str, trust: Sequence[str] = (), run: bool = False
-) -> None:
-    """Raises ValueError if a configuration would run code from a package that is not trusted.
-
-    Args:
-        config: plain, not instantiated yet.
-        origin: what it is, for the message.
-        trust: packages that the user trusts.
-        run: whether it is a whole run's, with a trainer, loggers and callbacks.
-    """
-    allowed = (*(_RUNNING if run else _BUILDING), *trust)
-    for key, target in _targets(config):
-        if not _defined_in(target, allowed):
-            package = str(target).partition(".")[0]
-            raise ValueError(
-                f"{origin} would run {target} ({key}), which is neither this project's nor of "
-                f"torch's nn and optim. If you know it to be harmless, trust={package} allows it."
-            )
-
-
-def _targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield key, node["_target_"]
-        items: Iterable[tuple[Any, Any]] = node.items()
-    elif isinstance(node, (list, tuple)):
-        items = enumerate(node)
-    else:
-        return
-    for name, value in items:
-        yield from _targets(value, f"{key}.{name}" if key else str(name))
-
-
-def _defined_in(target: Any, places: Sequence[str]) -> bool:
-    """Whether a name is that of something defined in one of the places.
-
-    The name alone tells nothing: gan_zoo.data.mnist.os.system is what a module of ours imports.
-    """
-    from hydra.utils import get_object
-
-    def inside(name: str, places: Iterable[str]) -> bool:
-        return any(name == place or name.startswith(f"{place}.") for place in places)
-
-    # To look something up imports its package.
-    if not isinstance(target, str) or not inside(target, {p.partition(".")[0] for p in places}):
-        return False
-    try:
-        found = get_object(target)
-    except Exception:
-        # Hydra says it where it is built.
-        return True
-    return inside(getattr(found, "__module__", None) or "", places)

@@ -18,6 +18,7 @@ class SavedModule(pl.LightningModule):
 
     Attributes:
         config: the run's whole configuration as plain dicts.
+        trust: what the user trusts beside this package: full names, or packages.
         counts: images_seen, and of each player the optimizer's steps.
         latest: phase -> its loss and terms when it last ran, detached, on the device.
         divergence: the losses that have not been checked yet.
@@ -26,6 +27,7 @@ class SavedModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, Any] = {}
+        self.trust: Sequence[str] = ()
         self.counts: dict[str, int] = {"images_seen": 0}
         self.latest: dict[str, dict[str, Tensor]] = {}
         self.divergence = Divergence()
@@ -86,7 +88,8 @@ class SavedModule(pl.LightningModule):
         Args:
             checkpoint_path: a checkpoint that train.py wrote, which knows its networks; or one of
                 a trainer of your own, for which ``options`` are the model's arguments.
-            trust: packages other than gan_zoo whose classes its configuration may name.
+            trust: full names, or packages, that its configuration may have built beside this
+                package's.
 
         Raises:
             ValueError: for a file that is no such checkpoint, is damaged, or would run code; or
