@@ -29,14 +29,18 @@ def small_encoder() -> TextEncoder:
     return TextEncoder(embedding_dim=8, max_words=100, word_dim=4, hidden_dim=8)
 
 
-def captioned(tmp_path: Path, **options: object) -> MNISTCaptionsDataModule:
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAN_ZOO_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def captioned(**options: object) -> MNISTCaptionsDataModule:
     """The stand-in digits with captions, their encoder hardly trained."""
     data = MNISTCaptionsDataModule(
         **{
             "name": "digits",
             "text_encoder": small_encoder(),
             "encoder_steps": 2,
-            "cache_dir": tmp_path / "cache",
             "channels": 3,
             "batch_size": 50,
             **options,
@@ -98,7 +102,7 @@ def spoken(caption: str) -> dict[str, int]:
 
 
 def test_captions_say_what_was_measured_and_drawn(tmp_path: Path) -> None:
-    data = captioned(tmp_path)
+    data = captioned()
     for dataset in data.parts():
         assert dataset.captions.of_image.shape == (len(dataset), 4)
         for index in range(0, len(dataset), 7):
@@ -113,7 +117,7 @@ def test_captions_say_what_was_measured_and_drawn(tmp_path: Path) -> None:
 
 
 def test_attributes_are_those_of_the_image(tmp_path: Path) -> None:
-    data = captioned(tmp_path, val_size=0)
+    data = captioned(val_size=0)
     train = part(data.train)
     digits, ink, ground, thickness, slant, size = train.attributes.unbind(1)
     images, labels = data.originals(train=True)
@@ -142,7 +146,7 @@ def test_attributes_are_those_of_the_image(tmp_path: Path) -> None:
 
 
 def test_some_inks_are_never_seen_in_training(tmp_path: Path) -> None:
-    data = captioned(tmp_path, val_size=100)
+    data = captioned(val_size=100)
     missing = data.held_out_inks
     assert missing.bincount(minlength=len(INKS)).max() <= 2
     for dataset in (data.train, data.val, data.test):
@@ -157,21 +161,21 @@ def test_some_inks_are_never_seen_in_training(tmp_path: Path) -> None:
 
 
 def test_data_is_the_seeds(tmp_path: Path) -> None:
-    first, again, other = (captioned(tmp_path, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (captioned(seed=seed) for seed in (3, 3, 4))
     assert first.checksum() == again.checksum() != other.checksum()
     assert part(first.train).captions.texts == part(again.train).captions.texts
     assert torch.equal(first.held_out_inks, again.held_out_inks)
-    classes = captioned(tmp_path, num_classes=3)
+    classes = captioned(num_classes=3)
     assert part(classes.train).attributes[:, 0].unique().tolist() == [0, 1, 2]
-    few = captioned(tmp_path, train_size=200, val_size=0)
+    few = captioned(train_size=200, val_size=0)
     assert len(part(few.train)) == 200
     # What is thick among all digits stays so among fewer.
-    assert torch.equal(few.test.attributes[:, 3:], captioned(tmp_path).test.attributes[:, 3:])  # type: ignore[union-attr]
+    assert torch.equal(few.test.attributes[:, 3:], captioned().test.attributes[:, 3:])  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_sizes_and_batches(tmp_path: Path, size: int) -> None:
-    data = captioned(tmp_path, image_size=size)
+    data = captioned(image_size=size)
     batch = next(iter(data.train_dataloader()))
     assert batch.image.shape == (50, 3, size, size)
     assert -1 <= batch.image.min() < batch.image.max() <= 1
@@ -183,7 +187,7 @@ def test_sizes_and_batches(tmp_path: Path, size: int) -> None:
 
 
 def test_training_shows_all_captions_of_an_image_and_evaluation_the_first(tmp_path: Path) -> None:
-    data = captioned(tmp_path)
+    data = captioned()
     train, test = part(data.train), part(data.test)
     assert train.embeddings is not None
     own = train.embeddings[train.captions.of_image[5]]
@@ -196,7 +200,7 @@ def test_training_shows_all_captions_of_an_image_and_evaluation_the_first(tmp_pa
     assert torch.equal(first[0].wrong_caption, first[1].wrong_caption)
     assert test.embeddings is not None
     assert torch.equal(first[0].caption[0], test.embeddings[test.captions.of_image[3, 0]])
-    averaged = part(captioned(tmp_path, captions_averaged=4).train).__getitems__([5]).caption[0]
+    averaged = part(captioned(captions_averaged=4).train).__getitems__([5]).caption[0]
     torch.testing.assert_close(averaged, own.mean(0))
 
 
@@ -226,7 +230,7 @@ def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
 
 
 def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
-    data = captioned(tmp_path)
+    data = captioned()
     for dataset in data.parts():
         for _ in range(3):
             other = dataset.of_other_label(dataset.labels)
@@ -273,7 +277,7 @@ def saved(artifact: object, folder: Path) -> Any:
 
 
 def test_an_encoder_is_rebuilt_from_plain_data(tmp_path: Path) -> None:
-    data = captioned(tmp_path)
+    data = captioned()
     encoder = text_encoder_from(saved(data.text_encoder.artifact(), tmp_path))
     texts = part(data.test).captions.texts
     assert isinstance(encoder, TextEncoder)
@@ -281,7 +285,7 @@ def test_an_encoder_is_rebuilt_from_plain_data(tmp_path: Path) -> None:
     assert not encoder.training
     assert not any(p.requires_grad for p in encoder.parameters())
     # What another model brings along is not trained again.
-    other = captioned(tmp_path, seed=1)
+    other = captioned(seed=1)
     other.embed_with(encoder)
     assert torch.equal(part(other.test).embeddings, encoder.encode(part(other.test).captions.texts))  # type: ignore[arg-type]
 
@@ -301,9 +305,8 @@ def test_only_known_encoders_are_rebuilt() -> None:
             text_encoder_from({**artifact, **change})
 
 
-def test_the_encoder_learns_to_tell_captions_of_digits_and_colours_apart(tmp_path: Path) -> None:
+def test_the_encoder_learns_to_tell_captions_of_digits_and_colours_apart() -> None:
     data = captioned(
-        tmp_path,
         text_encoder=TextEncoder(embedding_dim=48, word_dim=16, hidden_dim=64),
         encoder_steps=200,
     )
@@ -328,7 +331,7 @@ def test_a_trained_encoder_is_kept_and_changes_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(5)
-    first = captioned(tmp_path)
+    first = captioned()
     drawn = torch.rand(3)
     (file,) = (tmp_path / "cache").iterdir()
     trained = []
@@ -339,24 +342,25 @@ def test_a_trained_encoder_is_kept_and_changes_nothing_else(
         lambda *arguments: (trained.append(1), train(*arguments)),
     )
     torch.manual_seed(5)
-    again = captioned(tmp_path)
+    again = captioned()
     assert not trained
     assert torch.equal(torch.rand(3), drawn)
     assert torch.equal(part(first.train).embeddings, part(again.train).embeddings)  # type: ignore[arg-type]
     # Another seed, encoder, length of training or training set is another encoder.
     others = ({"seed": 1}, {"encoder_steps": 3}, {"train_size": 900})
     for count, options in enumerate(others, 1):
-        captioned(tmp_path, **options)
+        captioned(**options)
         assert len(trained) == count
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
     file.write_bytes(file.read_bytes()[:100])
-    restored = captioned(tmp_path)
+    restored = captioned()
     assert "damaged" in caplog.text
     assert torch.equal(part(first.train).embeddings, part(restored.train).embeddings)  # type: ignore[arg-type]
     blocked = tmp_path / "file"
     blocked.write_text("")
-    captioned(tmp_path, cache_dir=blocked / "cache")
+    monkeypatch.setenv("GAN_ZOO_CACHE_DIR", str(blocked / "cache"))
+    captioned()
     assert "could not be kept" in caplog.text
 
 
@@ -381,7 +385,7 @@ def test_a_sentence_transformers_model_from_disk(
         SentenceTransformerEncoder(tmp_path / "gone", 3)
     with pytest.raises(ValueError, match="embedding_dim is 384; it has to be 3"):
         SentenceTransformerEncoder(tmp_path, 384)
-    data = captioned(tmp_path, text_encoder=SentenceTransformerEncoder(tmp_path, 3))
+    data = captioned(text_encoder=SentenceTransformerEncoder(tmp_path, 3))
     train = part(data.train)
     batch = train.__getitems__([0, 1])
     assert batch.caption.shape == (2, 3)
@@ -391,7 +395,8 @@ def test_a_sentence_transformers_model_from_disk(
     assert artifact == {
         "kind": "sentence_transformers", "options": {"path": str(tmp_path), "embedding_dim": 3},
     }  # fmt: skip
-    assert torch.equal(text_encoder_from(artifact).encode(["three"]), torch.tensor([[5.0, 2, 1]]))
+    encoder = text_encoder_from(artifact, ["sentence_transformers"])
+    assert torch.equal(encoder.encode(["three"]), torch.tensor([[5.0, 2, 1]]))
 
 
 def test_each_caption_is_written_once() -> None:
@@ -425,7 +430,7 @@ def test_each_caption_is_written_once() -> None:
 )
 def test_options_that_cannot_be(tmp_path: Path, options: dict[str, int], culprit: str) -> None:
     with pytest.raises(ValueError, match=culprit):
-        captioned(tmp_path, **options)
+        captioned(**options)
 
 
 def write_pictures(root: Path, layout: str, count: int = 3, kinds: int = 4) -> None:
@@ -449,7 +454,6 @@ def folder(root: Path, **options: object) -> CaptionFolderDataModule:
             "root": root,
             "text_encoder": small_encoder(),
             "encoder_steps": 2,
-            "cache_dir": root / "cache",
             "batch_size": 2,
             "image_size": 16,
             **options,

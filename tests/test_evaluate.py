@@ -246,8 +246,13 @@ def test_the_best_checkpoint_is_chosen_on_validation_images(
         return {path.name.split("-")[1] for path in (tmp_path / "cache" / "floors").iterdir()}
 
     assert parts("hydra.run.dir=here") == {"val"}
-    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]",
-        GAN_ZOO_CACHE_DIR="fresh")
+    run(
+        "evaluate.py",
+        "checkpoint=here",
+        "num_samples=20",
+        "metrics=[fid]",
+        GAN_ZOO_CACHE_DIR="fresh",
+    )
     assert [path.name.split("-")[1] for path in (tmp_path / "fresh" / "floors").iterdir()] == [
         "test"
     ]
@@ -274,15 +279,17 @@ def test_the_best_is_the_highest_or_the_lowest_as_the_measure_says(
     class Trainer:
         loggers = ()
         global_step = 0
+        default_root_dir = str(tmp_path)
 
         def save_checkpoint(self, path: Path) -> None:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(str(self.global_step))
 
     metrics, trainer = Metrics(monitor=monitor), Trainer()
     for trainer.global_step, value in enumerate(values):
         metrics._keep_best(trainer, {monitor: value})  # type: ignore[arg-type]
     assert metrics.best == best
-    assert (tmp_path / "best.ckpt").read_text() == str(values.index(best))
+    assert (tmp_path / "checkpoints" / "best.ckpt").read_text() == str(values.index(best))
 
 
 def test_two_domains_are_measured_in_training_with_their_mean(run: Run, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def breaking_run(tmp_path: Path, **options: Any) -> None:
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=40, logger=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[Checkpoint(every_n_train_steps=4)],
+        default_root_dir=tmp_path,
         **options,
     )  # fmt: skip
     trainer.fit(small(Breaking), Shapes("shapes", 8, 0, 0))
@@ -206,8 +207,9 @@ def test_not_a_number_stops_with_its_iteration_and_term(tmp_path: Path, log_ever
     # Without logging it is found before a checkpoint is written.
     with pytest.raises(ArithmeticError, match="train/penalty is nan in iteration 7:"):
         breaking_run(tmp_path, log_every_n_steps=log_every)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "step-000004.ckpt"]
-    weights = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    saved = tmp_path / "checkpoints"
+    assert sorted(file.name for file in saved.iterdir()) == ["last.ckpt", "step-000004.ckpt"]
+    weights = torch.load(saved / "last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
 
 

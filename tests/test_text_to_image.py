@@ -86,11 +86,11 @@ def batch(n: int = 4) -> CaptionBatch:
 class Digits(MNISTCaptionsDataModule):
     """The stand-in digits of 16 pixels with captions."""
 
-    def __init__(self, cache: Path, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(
             **{
                 "name": "digits", "text_encoder": encoder(), "encoder_steps": 2, "channels": 3,
-                "image_size": 16, "batch_size": 8, "cache_dir": cache, "train_size": 200, **options,
+                "image_size": 16, "batch_size": 8, "train_size": 200, **options,
             }
         )  # fmt: skip
 
@@ -297,7 +297,7 @@ def test_stages_are_trained_in_turn_and_stage_two_leaves_stage_one_untouched(
     watch = Watch()
     scheduler = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
     model = stackgan(stage_one_share=0.6, ema_decay=0.9, scheduler=scheduler)
-    trainer = train(model, Digits(tmp_path), 5, trainer={"callbacks": [watch]})
+    trainer = train(model, Digits(), 5, trainer={"callbacks": [watch]})
     assert model.stage_one_steps == 3
     first, second = ("generator", "discriminator"), ("generator_2", "discriminator_2")
     for step in range(1, 5):
@@ -366,14 +366,14 @@ def test_what_is_drawn_depends_on_noise_caption_and_stage() -> None:
 
 @pytest.mark.parametrize("interrupted", [2, 5])
 def test_a_run_resumes_in_either_stage(tmp_path: Path, interrupted: int) -> None:
-    data = Digits(tmp_path)
+    data = Digits()
     model = stackgan(stage_one_share=0.5)
     trainer = train(model, data, 8, trainer={"limit_train_batches": interrupted, "max_epochs": 1})
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     stage_one = states(model.generator)
     again = stackgan(stage_one_share=0.5)
     # With more iterations than were planned the boundary stays.
-    train(again, Digits(tmp_path), 12, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    train(again, Digits(), 12, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert again.stage_one_steps == 4
     assert again.counts["g_steps"] == 4
     assert again.counts["g_2_steps"] == 8
@@ -382,7 +382,7 @@ def test_a_run_resumes_in_either_stage(tmp_path: Path, interrupted: int) -> None
 
 
 def test_stages_alone(tmp_path: Path) -> None:
-    data = Digits(tmp_path)
+    data = Digits()
     first = stackgan(stage_one_share=1.0)
     train(first, data, 3)
     assert int(first.trained_stage) == 1
@@ -486,7 +486,7 @@ def test_without_text_a_tree_trains_on_images_alone() -> None:
 
 
 def test_the_checkpoint_knows_the_words_and_what_to_draw(tmp_path: Path) -> None:
-    data = Digits(tmp_path, val_size=8)
+    data = Digits(val_size=8)
     model = tree()
     trainer = train(model, data, 2)
     assert model.captions == data.example_captions
@@ -511,7 +511,7 @@ def test_the_checkpoint_knows_the_words_and_what_to_draw(tmp_path: Path) -> None
     assert again.sample(2).shape == (2, 3, 16, 16)
 
     # Resumed beside an encoder trained otherwise, the data is read by the one in the checkpoint.
-    other = Digits(tmp_path, encoder_steps=5)
+    other = Digits(encoder_steps=5)
     train(again, other, 3, ckpt_path=tmp_path / "it.ckpt", weights_only=True)
     assert other.train is not None
     train_set: Any = other.train
@@ -543,7 +543,7 @@ def test_unknown_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_the_grid_shows_captions_and_rows_with_a_word_changed(tmp_path: Path) -> None:
-    data = Digits(tmp_path)
+    data = Digits()
     model = stackgan(stage_one_share=0.5)
     train(model, data, 2)
     inputs = model.grid_inputs(torch.Generator().manual_seed(0), None)

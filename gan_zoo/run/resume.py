@@ -102,7 +102,7 @@ def resumed_configuration(session: DictConfig, run: Resumed) -> DictConfig:
     new: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "train.yaml"))
     new = {key: value for key, value in new.items() if key not in ("hydra", "defaults")}
     config = OmegaConf.create({**new, **plain})
-    for name in ("resume", "trust"):
+    for name in ("resume", "trust", "paths"):
         config[name] = session[name]
     follows = followers(run.folder)
 

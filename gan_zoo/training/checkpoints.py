@@ -23,6 +23,10 @@ class DamagedCheckpoint(ValueError):
     """A file that is cut short, altered, or no checkpoint at all."""
 
 
+class _OtherFormat(ValueError):
+    """A file that torch could read, but that no checkpoint of this project is."""
+
+
 class CheckpointFiles(CheckpointIO):
     """Has Lightning write checkpoints atomically and read them as plain data."""
 
@@ -75,7 +79,7 @@ def _plain_data(path: Path) -> Any:
     try:
         _refuse_damage(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, DamagedCheckpoint):
+    except (FileNotFoundError, PermissionError, DamagedCheckpoint, _OtherFormat):
         raise
     except (pickle.UnpicklingError, zipfile.BadZipFile, *_OF_DAMAGE) as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
@@ -94,7 +98,7 @@ def _refuse_damage(path: Path) -> None:
     """
     with path.open("rb") as file:
         if file.read(1) == pickle.PROTO:
-            raise ValueError(
+            raise _OtherFormat(
                 f"'{path}' is in torch's format of before 2020, which is not read: this project "
                 "writes no such checkpoint."
             )
@@ -103,7 +107,7 @@ def _refuse_damage(path: Path) -> None:
             size = sum(entry.file_size for entry in entries)
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
             if packed or size > path.stat().st_size:
-                raise ValueError(
+                raise _OtherFormat(
                     f"'{path}' would unpack to {size:,} bytes. It is not read; this project "
                     "compresses no checkpoint."
                 )
