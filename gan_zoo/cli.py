@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gan_zoo.run.configuration import CONFIG_DIR, VERSION_BASE
+from gan_zoo.run.configuration import CONFIG_DIR, VERSION_BASE, readable
 from gan_zoo.run.errors import explain
 from gan_zoo.run.resume import resumed_arguments
 from gan_zoo.run.sweep import Sweep, failures, write_reason
@@ -97,7 +97,7 @@ def main(task: Task, config_name: str) -> int:
     Sweep.folder = None
     error, reason = None, ""
     try:
-        arguments = resumed_arguments(sys.argv[1:], config_name)
+        arguments = map(readable, resumed_arguments(sys.argv[1:], config_name))
         # argparse refuses overrides on both sides of an option.
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
         # Hydra raises what it would print itself.

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -55,20 +57,59 @@ def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def names_in(option: Any) -> list[str]:
     """An option that is a name, a list of names, or null, as a list."""
-    return [str(name) for name in ([option] if isinstance(option, str) else option or [])]
+    single = isinstance(option, (str, int, float))
+    return [str(name) for name in ([option] if single else option or [])]
 
 
 def constant_overrides(arguments: Sequence[str]) -> list[str]:
     """The keys of a command line's overrides that sweep nothing."""
-    parser, constant = OverridesParser.create(), []
-    for argument in arguments:
-        try:
-            override = parser.parse_override(argument)
-        except HydraException:
-            continue
-        if not override.is_sweep_override():
-            constant.append(argument.partition("=")[0])
-    return constant
+    parsed = [(argument, _parsed(argument)) for argument in arguments]
+    return [a.partition("=")[0] for a, o in parsed if o and not o.is_sweep_override()]
+
+
+def readable(argument: str) -> str:
+    """An argument as Hydra reads it: its value in quotes where it would be refused without.
+
+    So paths and sentences need no quotes but the shell's. What begins as a list, a dict or a quoted
+    text is left as it is.
+
+    Raises:
+        ValueError: for a run's folder without a name, which would be the working folder.
+    """
+    key, _, value = argument.partition("=")
+    if key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\" ") in ("", "null"):
+        raise ValueError(f"{argument} names no folder: give {key}=FOLDER, or leave it out.")
+    if not value or value[0] in "[{'\"" or _parsed(argument):
+        return argument
+    quoted = f"{key}={in_quotes(value)}"
+    return quoted if _parsed(quoted) else argument
+
+
+def text_of(argument: str) -> str:
+    """The value of an argument that is a text, whatever it looks like, such as a path."""
+    override = _parsed(readable(argument))
+    value = override.value() if override else None
+    return value if isinstance(value, str) else argument.partition("=")[2]
+
+
+def to_paste(key: str, text: str) -> str:
+    """An override of that value as people can paste it into a shell."""
+    argument = f"{key}={text}"
+    override = _parsed(readable(argument))
+    plain = override and override.value() == text
+    return shlex.quote(argument if plain else f"{key}={in_quotes(text)}")
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra reads it back."""
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
 
 
 @functools.cache

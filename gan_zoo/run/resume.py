@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from gan_zoo.run.configuration import CONFIG_DIR, dotted, names_in
+from gan_zoo.run.configuration import CONFIG_DIR, dotted, in_quotes, names_in, text_of
 from gan_zoo.run.folder import find_checkpoint, saved_in
 from gan_zoo.training.checkpoints import refuse_foreign_code
 
@@ -22,12 +22,12 @@ def resumed_arguments(arguments: list[str], config_name: str) -> list[str]:
     Raises:
         ValueError: if it is no run's folder, or the other arguments can't go with it.
     """
-    resumes = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    resumes = [text_of(a) for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
     # With --config-path Lightning has started this process for a run that is resumed already.
     if "--config-path" in arguments or not resumes or resumes[-1] in ("", "null"):
         return rest
-    folder = Path(resumes[-1].strip("'\"")).resolve()
+    folder = Path(resumes[-1]).resolve()
     try:
         text = (folder / ".hydra" / "config.yaml").read_text()
         saved = OmegaConf.create(text)
@@ -56,8 +56,8 @@ def resumed_arguments(arguments: list[str], config_name: str) -> list[str]:
         # Not what the folder itself says is to be trusted.
         "++trust=[]",
         *(f"++{a}" if a.startswith(("resume.", "trust=")) else a for a in rest),
-        f"++resume.folder='{folder}'",
-        f"hydra.run.dir='{folder}'",
+        f"++resume.folder={in_quotes(str(folder))}",
+        f"hydra.run.dir={in_quotes(str(folder))}",
         "hydra.output_subdir=null",
     ]
 
