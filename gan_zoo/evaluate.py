@@ -49,7 +49,12 @@ _KINDS: dict[str, Any] = {
     "root": str | None,
     "cache_dir": str,
 }
-_TRAINING_KINDS: dict[str, Any] = {"epochs": Count, "seed": Seed, "output": str | None}
+_TRAINING_KINDS: dict[str, Any] = {
+    "domain": str,
+    "epochs": Count,
+    "seed": Seed,
+    "output": str | None,
+}
 
 
 class Row(NamedTuple):

@@ -240,6 +240,22 @@ CASES = [
     ),
     Case("train", "~callbacks.x", "There is no option 'callbacks.x'", "callbacks"),
     Case("train", "~init_from", "init_from is null already", "leave ~init_from out"),
+    Case("train", "tags={a:1}", "tags", "Cannot merge"),
+    Case("train", "model=null", "model=null", "leave it out"),
+    Case("train", "--config-dir nowhere", "nowhere' not found", "config directory"),
+    Case("train", "resume.folder=cgan_run", "resume.folder=cgan_run", "resume=RUN_FOLDER"),
+    *(
+        Case("train", f"{argument}=3", f"{argument.lstrip('+')} is 3", "null")
+        for argument in ("callbacks.metrics", "logger.tensorboard", "+logger.x")
+    ),
+    Case("train", "+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2",
+         "model.accumulate_grad_batches"),
+    Case("train", "+trainer.gradient_clip_val=1", "trainer.gradient_clip_val is 1",
+         "model.gradient_clip_val"),
+    Case("train", "trainer.profiler=nope", "trainer.profiler=nope: ", "simple"),
+    Case("train", "dataset._target_=gan_zoo.models.GAN", "dataset._target_ is gan_zoo.models.GAN",
+         "dataset=mnist"),
+    Case("train", "dataset.root=null", "dataset.root is null", "text"),
     # Types and ranges.
     Case("train", "dataset.batch_size=-1", "dataset.batch_size is -1", "from 1"),
     Case("train", "dataset.batch_size=true", "dataset.batch_size is true", "whole number"),
@@ -409,7 +425,7 @@ CASES = [
     # Folders and files of runs.
     *(
         Case("train", f"{option}={value}", f"{option}={value}", f"give {option}=FOLDER")
-        for option in ("hydra.run.dir", "hydra.sweep.dir")
+        for option in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
         for value in ("", "null")
     ),
     Case("train", "resume=a=b", "resume=a=b", "not the folder of a run"),
@@ -569,7 +585,11 @@ CASES += [
          both(pictures, files(file=""))),
     Case("sample", "checkpoint=toy_run input=mine/trainA", "points", "not pictures", pictures),
     Case("sample", "checkpoint=2024_01", "checkpoint is 202401", "'checkpoint=\"...\"'"),
+    Case("sample", "checkpoint=", "checkpoint is empty", "checkpoint=RUN_FOLDER"),
+    Case("sample", "checkpoint=cgan_run resume=cgan_run", "no option 'resume'", "checkpoint"),
     # Evaluating.
+    Case("evaluate", "checkpoint=cgan_run metrics=[prdc] num_samples=3", "prdc needs more than 5",
+         "num_samples"),
     Case("evaluate", "checkpoint=cgan_run metrics=[fdi]", "metric 'fdi'", "fid"),
     Case("evaluate", "checkpoint=cgan_run metrics=[]", "metrics is an empty list", "null"),
     Case("evaluate", "checkpoint=cgan_run metrics=5", "metrics is 5", "a list"),
@@ -599,10 +619,14 @@ CASES += [
          files(file="")),
     Case("train_evaluator", "dataset=digits dataset.image_size=-4", "dataset.image_size is -4",
          "from 4"),
+    Case("train_evaluator", "dataset=digits epochs=1 output=/proc/e.safetensors",
+         "'/proc/e.safetensors'", "No such file"),
+    Case("train_evaluator", "dataset=digits domain=null", "domain is null", "text"),
     Case("train_evaluator", "dataset=nothing", "dataset 'nothing'", "mnist"),
     Case("train_evaluator", "dataset=gaussian_mixture", "domain is ''", "a or b"),
     Case("train_evaluator", "dataset=gaussian_mixture domain=a", "gaussian_mixture", "dataset"),
     # The benchmark.
+    Case("benchmark", "dataset=gaussian_mixture", "GAN does not train on PointPair", "mnist"),
     Case("benchmark", "trainer=ddp_cpu dataset=digits", "this trainer 2", "trainer=default"),
     Case("benchmark", "trainer=gpu trainer.devices=64 dataset=digits", "trainer.devices=64",
          "trainer=default"),

@@ -6,6 +6,7 @@ Options are checked by the signatures that they are for, and named as they are t
 import functools
 import inspect
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -65,6 +66,10 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
         "log_every_n_steps": Natural,
         "check_val_every_n_epoch": Count | None,
         "num_nodes": Count,
+        "accumulate_grad_batches": Annotated[
+            Literal[1], " (model.accumulate_grad_batches does it)"
+        ],
+        "gradient_clip_val": Annotated[None, " (model.gradient_clip_val does it)"],
         "precision": Annotated[
             Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16", 32, 16],
             ": images and noise are float32, and so are the weights",
@@ -92,6 +97,11 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
     """
     refuse_unfit("seed", config.seed, Seed)
     refuse_unfit_options(config)
+    for group in ("callbacks", "logger"):
+        for name, item in (config.get(group) or {}).items():
+            if item is not None and not (OmegaConf.is_dict(item) and "_target_" in item):
+                what = f"is {item}; it has to be options with a _target_, or null."
+                raise UnfitArgument(f"{group}.{name}", what)
     # It may be what a model recommends, which is of no class that would be looked at.
     refuse_unfit("trainer.max_steps", config.trainer.max_steps, _MaxSteps)
     _refuse_no_time(config.trainer.get("max_time"))
@@ -160,6 +170,11 @@ def bare_trainer(config: DictConfig) -> pl.Trainer:
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split())
         asked = config.trainer
+        # As Lightning quotes its options.
+        named = [n for n in re.findall(r"[`(, ](\w+)[`=]", reason) if n in asked]
+        if named and not {"accelerator", "devices", "strategy"} & set(named):
+            options = " and ".join(f"trainer.{name}={shown(asked[name])}" for name in named)
+            raise ValueError(f"{options}: {reason}") from error
         raise ValueError(
             f"trainer.accelerator={asked.accelerator} with trainer.devices={asked.devices} and "
             f"trainer.strategy={asked.strategy}: {reason} trainer=default takes one device of what "

@@ -16,7 +16,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gan_zoo.data import InMemoryDataModule
-from gan_zoo.ranges import within
+from gan_zoo.ranges import UnfitArgument, refuse_unfit, within
 
 VERSION_BASE = "1.3"
 _PACKAGE = Path(__file__).parent.parent
@@ -77,7 +77,9 @@ def readable(argument: str) -> str:
         ValueError: for a run's folder without a name, which would be the working folder.
     """
     key, _, value = argument.partition("=")
-    if key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\" ") in ("", "null"):
+    if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir") and value.strip(
+        "'\" "
+    ) in ("", "null"):
         raise ValueError(f"{argument} names no folder: give {key}=FOLDER, or leave it out.")
     if not value or value[0] in "[{'\"" or _parsed(argument):
         return argument
@@ -123,8 +125,12 @@ def dataset_name(dataset: DictConfig) -> str:
     Looked up once a process.
     """
     # Where pictures' root is missing, it is said when they are read.
-    root = "" if OmegaConf.is_missing(dataset, "root") else str(dataset.get("root", ""))
-    kind = get_class(dataset._target_)
+    root = "" if OmegaConf.is_missing(dataset, "root") else dataset.get("root", "")
+    refuse_unfit("dataset.root", root, str)
+    kind: Any = get_class(dataset._target_)
+    if not issubclass(kind, InMemoryDataModule):
+        what = f"is {dataset._target_}, which is no dataset; dataset=mnist and others choose one."
+        raise UnfitArgument("dataset._target_", what)
     with within("dataset"):
         return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
 

@@ -50,8 +50,9 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         if not isinstance(inner, Exception):
             break
         error = inner
-    if "configure handler" in str(error) and isinstance(error.__cause__, OSError):
-        # The run's log, in a folder that can't be written to.
+    logs = re.search("configure handler|you tried to log", str(error))
+    if logs and isinstance(error.__cause__, OSError):
+        # The run's log or events, in a folder that can't be written to.
         error = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(error, UnfitArgument):
@@ -62,6 +63,9 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         return f"There is no {group} '{choice}'{_nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(str(error.override))
+    if "group override must be" in text:
+        nothing = [a for a in sys.argv[1:] if a.endswith("=null")]
+        return f"{' or '.join(nothing)} names no choice of that group: leave it out."
     if isinstance(error, ConfigCompositionException):
         return _explain_override(error, text, config_name)
     if isinstance(error, (ConfigKeyError, ConfigAttributeError, InterpolationKeyError)):
@@ -80,7 +84,7 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         return f"{where}: {text}" if where else text
     if isinstance(error, OSError) and error.filename is not None:
         return _explain_file(error)
-    if isinstance(error, (ValueError, RuntimeError, ArithmeticError)) and text:
+    if isinstance(error, (ValueError, RuntimeError, ArithmeticError, HydraException)) and text:
         return text
     return f"{type(error).__name__}: {text}"
 
@@ -173,6 +177,7 @@ def _explain_missing(
 
 
 def _explain_override(error: Exception, text: str, config_name: str) -> str:
+    cause = " ".join(str(error.__cause__ or text).partition("full_key")[0].split())
     several = re.search(r"Ambiguous value for argument '(.*)' 1\. To use it as a list", text)
     if several:
         option, _, value = several.group(1).partition("=")
@@ -189,7 +194,8 @@ def _explain_override(error: Exception, text: str, config_name: str) -> str:
     known = _known_keys(config_name)
     if key in known:
         # Hydra finds nothing to delete where an option is null.
-        return f"{key} is null already: leave ~{key} out."
+        is_null = "delete" in text
+        return f"{key} is null already: leave ~{key} out." if is_null else f"{key}: {cause}"
     return f"There is no option '{key}'{_nearest(key, known)}"
 
 
@@ -203,13 +209,13 @@ def _known_keys(config_name: str) -> list[str]:
         if argument.partition("=")[0] in groups
     ]
     keys = dotted(OmegaConf.to_container(composed(config_name, chosen), resolve=False))
-    return [*groups, *(key for key, _ in keys)]
+    return list(dict.fromkeys([*groups, *(key for key, _ in keys)]))
 
 
 def _nearest(unknown: str, known: Sequence[str]) -> str:
     last = unknown.rpartition(".")[2]
     near = [key for key in known if key.rpartition(".")[2] == last]
-    near = near or get_close_matches(unknown, known, n=1, cutoff=0.5)
+    near = near or get_close_matches(unknown, known, n=1)
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else "."
     if len(known) <= 20:
         hint += f" There are: {', '.join(sorted(known))}."

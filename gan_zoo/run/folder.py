@@ -184,6 +184,8 @@ def find_checkpoint(
 
 def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
     """A command's checkpoint: its path, its content and its model."""
+    if not config.checkpoint:
+        raise ValueError("checkpoint is empty: give checkpoint=RUN_FOLDER.")
     path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
     return path, checkpoint, model_of(checkpoint, names_in(config.trust))
 

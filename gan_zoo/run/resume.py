@@ -22,8 +22,13 @@ def resumed_arguments(arguments: list[str], config_name: str) -> list[str]:
     Raises:
         ValueError: if it is no run's folder, or the other arguments can't go with it.
     """
+    if config_name != "train":
+        return arguments
     resumes = [text_of(a) for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
+    for argument in rest:
+        if argument.lstrip("+").startswith("resume.folder=") and "--config-path" not in arguments:
+            raise ValueError(f"{argument}: a run is resumed by resume=RUN_FOLDER.")
     # With --config-path Lightning has started this process for a run that is resumed already.
     if "--config-path" in arguments or not resumes or resumes[-1] in ("", "null"):
         return rest
