@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -167,6 +168,8 @@ def bare_trainer(config: DictConfig) -> pl.Trainer:
             return instantiate(
                 config.trainer, logger=False, enable_checkpointing=False, _convert_="all"
             )
+    except InterpolationResolutionError:
+        raise
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split())
         asked = config.trainer

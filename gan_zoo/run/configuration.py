@@ -74,9 +74,12 @@ def readable(argument: str) -> str:
     text is left as it is.
 
     Raises:
-        ValueError: for a run's folder without a name, which would be the working folder.
+        ValueError: for no option, and for a run's folder without a name, which would be the working
+            folder.
     """
     key, _, value = argument.partition("=")
+    if not key:
+        raise ValueError(f"'{argument}' names no option, as in trainer.max_steps=100.")
     if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir") and value.strip(
         "'\" "
     ) in ("", "null"):

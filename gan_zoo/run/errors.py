@@ -28,7 +28,7 @@ from omegaconf.errors import (
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gan_zoo.ranges import UnfitArgument
-from gan_zoo.run.configuration import composed, dotted, to_paste
+from gan_zoo.run.configuration import CONFIG_DIR, composed, dotted, to_paste
 
 
 def explain(error: Exception, config_name: str, config: DictConfig | None = None) -> str:
@@ -62,15 +62,22 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"There is no {group} '{choice}'{_nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        return _explain_unreadable(str(error.override))
+        return _explain_unreadable(str(error.override).removeprefix("++"))
     if "group override must be" in text:
-        nothing = [a for a in sys.argv[1:] if a.endswith("=null")]
-        return f"{' or '.join(nothing)} names no choice of that group: leave it out."
+        groups = [a for a in sys.argv[1:] if (CONFIG_DIR / a.partition("=")[0]).is_dir()]
+        nameless = [a for a in groups if not re.search("=.*[a-z]", a) or a.endswith("=null")]
+        return f"{' and '.join(nameless)}: that names no choice of the group; leave it out."
+    several = re.search(r"Multiple values for (\S+)\. To override", text)
+    if several:
+        return f"{several.group(1)} has several choices: give one, without a plus or brackets."
     if isinstance(error, ConfigCompositionException):
         return _explain_override(error, text, config_name)
     if isinstance(error, (ConfigKeyError, ConfigAttributeError, InterpolationKeyError)):
         return _explain_missing(error, text, config_name, config)
-    if isinstance(error, (TypeError, AttributeError, RuntimeError)) and _in_networks(error, where):
+    # Two networks that take a value from each other, or whatever networks raise.
+    recursive = isinstance(error, InterpolationResolutionError)
+    unlike = isinstance(error, (TypeError, AttributeError, RuntimeError))
+    if recursive or (unlike and _in_networks(error, where)):
         misfit = _misfit(config_name, text)
         if misfit:
             return misfit
@@ -84,6 +91,9 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         return f"{where}: {text}" if where else text
     if isinstance(error, OSError) and error.filename is not None:
         return _explain_file(error)
+    if isinstance(error, KeyError) and " " in text:
+        # Which shows its sentence in quotes.
+        return str(error.args[0])
     if isinstance(error, (ValueError, RuntimeError, ArithmeticError, HydraException)) and text:
         return text
     return f"{type(error).__name__}: {text}"
@@ -143,7 +153,7 @@ def _misfit(config_name: str, reason: str) -> str:
 def _networks(choices: Mapping[str, Any]) -> dict[str, str]:
     """Group -> what was chosen of it, of those that are networks."""
     return {
-        str(group).partition("@")[0]: str(choice)
+        str(group): str(choice)
         for group, choice in choices.items()
         if re.match("model/(generator|discriminator)", str(group))
     }
@@ -163,7 +173,9 @@ def _explain_missing(
 ) -> str:
     """An option that is not there, which code or another option has asked for."""
     found = re.search(r"nterpolation key '([^']+)' not found", text)
-    key = found.group(1) if found else str(getattr(error, "full_key", ""))
+    key = found.group(1) if found else str(getattr(error, "full_key", None) or "")
+    if not key:
+        return text
     for argument in sys.argv[1:]:
         deleted = re.split("[@=]", argument[1:])[0].replace("/", ".")
         if argument.startswith("~") and f"{key}.".startswith(f"{deleted}."):
@@ -191,6 +203,8 @@ def _explain_override(error: Exception, text: str, config_name: str) -> str:
         if found is None:
             return text
         key = found.group(1)
+    if key.startswith("hydra."):
+        return f"{key}: {cause}"
     known = _known_keys(config_name)
     if key in known:
         # Hydra finds nothing to delete where an option is null.
