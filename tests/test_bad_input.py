@@ -285,7 +285,7 @@ CASES = [
     Case("train", "trainer.max_epochs=0", "trainer.max_epochs is 0", "from 1"),
     Case("train", "trainer.max_time=00:00:00:00", "trainer.max_time is 00:00:00:00", "above 0"),
     Case("train", "trainer.max_time=soon", "trainer.max_time is soon", "days:hours"),
-    Case("train", "trainer.max_time=60", "trainer.max_time is 60", "text"),
+    Case("train", "trainer.max_time=60", "trainer.max_time is 60", "days:hours"),
     Case("train", "trainer.limit_train_batches=0", "trainer.limit_train_batches is 0", "from 1"),
     Case("train", "trainer.limit_train_batches=1.5", "trainer.limit_train_batches is 1.5",
          "above 0 and at most 1"),

@@ -75,6 +75,8 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
             Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16", 32, 16],
             ": images and noise are float32, and so are the weights",
         ],
+        # Its form is looked at by _refuse_no_time.
+        "max_time": Any,
         "overfit_batches": _AtMostAll,
         "limit_train_batches": Count | PositiveShare | None,
         "limit_val_batches": _AtMostAll | None,

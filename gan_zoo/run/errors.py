@@ -208,8 +208,8 @@ def _explain_override(error: Exception, text: str, config_name: str) -> str:
     known = _known_keys(config_name)
     if key in known:
         # Hydra finds nothing to delete where an option is null.
-        is_null = "delete" in text
-        return f"{key} is null already: leave ~{key} out." if is_null else f"{key}: {cause}"
+        is_null, misfit = "delete" in text, f"{key} does not take what it was given: {cause}."
+        return f"{key} is null already: leave ~{key} out." if is_null else misfit
     return f"There is no option '{key}'{_nearest(key, known)}"
 
 
