@@ -147,7 +147,7 @@ def _refuse_no_time(max_time: Any) -> None:
         return
     try:
         seconds = Timer(plain).time_remaining()
-    except (MisconfigurationException, TypeError):
+    except (MisconfigurationException, TypeError, AttributeError):
         seconds = None
     if not seconds or seconds < 0:
         raise UnfitArgument(
