@@ -71,7 +71,7 @@ def readable(argument: str) -> str:
     """An argument as Hydra reads it: its value in quotes where it would be refused without.
 
     So paths and sentences need no quotes but the shell's. What begins as a list, a dict or a quoted
-    text is left as it is.
+    text, or has such a part after a comma, is left as it is.
 
     Raises:
         ValueError: for no option, and for a run's folder without a name, which would be the working
@@ -80,11 +80,10 @@ def readable(argument: str) -> str:
     key, _, value = argument.partition("=")
     if not key:
         raise ValueError(f"'{argument}' names no option, as in trainer.max_steps=100.")
-    if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir") and value.strip(
-        "'\" "
-    ) in ("", "null"):
+    folders = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+    if key in folders and value.strip("'\" ") in ("", "null"):
         raise ValueError(f"{argument} names no folder: give {key}=FOLDER, or leave it out.")
-    if not value or value[0] in "[{'\"" or _parsed(argument):
+    if not value or re.search(r"""(^|,) *[\[{'"]""", value) or _parsed(argument):
         return argument
     quoted = f"{key}={in_quotes(value)}"
     return quoted if _parsed(quoted) else argument
