@@ -19,7 +19,12 @@ from gan_zoo.data import ImageBatch, MNISTDataModule
 from gan_zoo.models import CGAN, DCGAN, GAN
 from gan_zoo.models.noise_to_image import ImageGAN
 from gan_zoo.ranges import Count, Range, Seed
-from gan_zoo.run.checks import refuse_unfit_options, refuse_unfit_values
+from gan_zoo.run.checks import (
+    bare_trainer,
+    refuse_data_that_does_not_fit,
+    refuse_unfit_values,
+    refuse_what_cannot_work,
+)
 from gan_zoo.run.configuration import dataset_name
 
 _KINDS = {"block": Count, "rounds": Annotated[int, Range(3, 10**6)], "seed": Seed}
@@ -90,7 +95,14 @@ def benchmark(config: DictConfig) -> None:
     this. The options are conf/benchmark.yaml's.
     """
     refuse_unfit_values(config, _KINDS)
-    refuse_unfit_options(config)
+    refuse_what_cannot_work(config)
+    refuse_data_that_does_not_fit(config)
+    processes = bare_trainer(config).world_size
+    if processes > 1:
+        raise ValueError(
+            f"The bare loop has one process, and this trainer {processes}: take one device "
+            "(trainer=default, cpu or gpu)."
+        )
     config.dataset.name = dataset_name(config.dataset)
     pl.seed_everything(config.seed, verbose=False)
     model: ImageGAN = instantiate(config.model)
@@ -100,11 +112,6 @@ def benchmark(config: DictConfig) -> None:
             "compare model=gan, cgan or dcgan without a penalty."
         )
     datamodule: MNISTDataModule = instantiate(config.dataset)
-    if datamodule.batch_type is not ImageBatch:
-        raise ValueError(
-            f"The bare loop trains on images alone, not on {datamodule.name}'s "
-            f"{datamodule.batch_type.__name__}: dataset=mnist or digits would do."
-        )
     datamodule.prepare_data()
     datamodule.setup()
     batch = next(iter(datamodule.train_dataloader()))

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gan_zoo.files import CONFIG_DIR
-from gan_zoo.run.configuration import VERSION_BASE
+from gan_zoo.run.configuration import VERSION_BASE, readable
 from gan_zoo.run.errors import explain
 from gan_zoo.run.resume import Resumed, resumed, resumed_configuration
 from gan_zoo.run.sweep import Sweep, failures, write_reason
@@ -107,7 +107,9 @@ def main(task: Task, config_name: str) -> int:
     Sweep.folder = None
     error, reason = None, ""
     try:
-        arguments, run_to_resume = resumed(sys.argv[1:])
+        arguments, run_to_resume = [readable(a) for a in sys.argv[1:]], None
+        if config_name == "train":
+            arguments, run_to_resume = resumed(arguments)
         job = _Job(task, config_name, full_error, run_to_resume)
         # argparse refuses overrides on both sides of an option.
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))

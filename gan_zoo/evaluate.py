@@ -15,7 +15,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 from torch import Tensor
 
@@ -39,6 +39,7 @@ from gan_zoo.run.report import METRICS_FILE
 # Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
 _KINDS: dict[str, Any] = {
+    "checkpoint": str,
     "which": Literal["last", "best"],
     "metrics": str | list[str] | None,
     "num_samples": Annotated[int, Range(2, 10**7)] | None,
@@ -47,7 +48,12 @@ _KINDS: dict[str, Any] = {
     "ema": bool,
     "root": str | None,
 }
-_TRAINING_KINDS: dict[str, Any] = {"epochs": Count, "seed": Seed, "output": str | None}
+_TRAINING_KINDS: dict[str, Any] = {
+    "domain": str,
+    "epochs": Count,
+    "seed": Seed,
+    "output": str | None,
+}
 
 
 class Row(NamedTuple):
@@ -281,7 +287,9 @@ def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None
         of = f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else "")
         table.add_row(name, *numbers, of, figure.detail)
     # In a file or a pipe, lines are not to be cut to a terminal's width.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    width = None if sys.stdout.isatty() else 160
+    # Names come from files, and may hold what would be markup.
+    Console(width=width, markup=False, emoji=False).print(table)
 
 
 def _number(figure: Figure) -> str:
@@ -296,7 +304,10 @@ def _number(figure: Figure) -> str:
 def _progress() -> Iterator[Callable[[str], Report]]:
     """Progress bars where the output is a terminal: a stage's name -> its Report."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:]
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
 
         def stage(name: str) -> Report:
             task = bar.add_task(name, total=1.0, visible=False)

@@ -141,7 +141,7 @@ def wgan_gp(
     1 alone, E[max(0, ||grad D(x^)||_2 - 1)^2], a variant that the paper's section 4 mentions.
     """
     epsilon = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
-    norms = input_gradient_norms(critic, torch.lerp(fake.detach(), real, epsilon))
+    norms = input_gradient_norms(critic, torch.lerp(fake.detach().to(real), real, epsilon))
     excess = F.relu(norms - 1) if one_sided else norms - 1
     return excess.square().mean(), norms
 

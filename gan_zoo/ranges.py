@@ -182,24 +182,37 @@ def in_words(kind: Any) -> str:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return in_words(parts[0]) + "".join(str(mark) for mark in parts[1:])
-    if origin in (Union, types.UnionType):
-        return ", or ".join(dict.fromkeys(in_words(part) for part in parts))
-    if origin is Literal:
-        words = list(dict.fromkeys(map(str, parts)))
-        return " or ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else words[0]
+    if origin in (Union, types.UnionType, Literal) or kind is bool:
+        choices = list(dict.fromkeys(_choices(kind)))
+        phrases = [choice for choice in choices if " " in choice or choice == "text"]
+        words = [choice for choice in choices if choice not in phrases]
+        if words[1:]:
+            words = [f"{', '.join(words[:-1])} or {words[-1]}"]
+        return ", or ".join([*phrases, *words])
     if (origin or kind) in _LISTS:
         many = f"a list of {len(parts)}" if origin is tuple and parts[1:] != (...,) else "a list"
         return f"{many}, each {in_words(parts[0])}" if parts else many
     plain = {
         int: "a whole number",
         float: "a number",
-        bool: "true or false",
         str: "text",
         types.NoneType: "null",
     }
     if kind in plain:
         return plain[kind]
     return "options with a _target_" if is_built(kind) else "text"
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """What a type is one of, each in words."""
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        for part in parts:
+            yield from _choices(part)
+    elif get_origin(kind) is Literal:
+        yield from map(shown, parts)
+    else:
+        yield from ("true", "false") if kind is bool else (in_words(kind),)
 
 
 def shown(value: object) -> str:

@@ -22,6 +22,7 @@ from gan_zoo.run.folder import opened
 
 _MOST_COLUMNS = 16
 _KINDS: dict[str, Any] = {
+    "checkpoint": str,
     "which": Literal["last", "best"],
     "output": str | None,
     "input": str | None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.cli import main
 from gan_zoo.run import report
@@ -31,7 +31,9 @@ def train(config: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     folder = RunFolder(
-        Path(hydra.runtime.output_dir), bool(config.resume.folder), f"{hydra.job.name}.log"
+        Path(hydra.runtime.output_dir),
+        bool(OmegaConf.select(config, "resume.folder")),
+        f"{hydra.job.name}.log",
     )
     with folder.session():
         checkpoint, step = None, -1

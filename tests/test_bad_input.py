@@ -9,6 +9,7 @@ import math
 import os
 import re
 import runpy
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Case(NamedTuple):
 
     Attributes:
         script: without its ending.
-        arguments: as typed, with spaces between.
+        arguments: as typed in a shell.
         culprit, remedy: what the message has to say.
         prepare: makes the files that it is about, in an empty folder with the runs that it names.
         environment: variables.
@@ -223,6 +224,47 @@ CASES = [
     Case("train", "callbacks.metrics.metrics=[fdi]", "'fdi'", "fid"),
     Case("train", "model.generator._target_=gan_zoo.networks.mlp.Generator", "Generator",
          "model.generator"),
+    # What Hydra's grammar does not take.
+    Case("train", "callbacks.metrics.metrics=[fid,kïd]", "metrics=[fid,kïd]", "needs quotes"),
+    Case("train", "tags=[a", "tags=[a", "brackets and quotes have to close"),
+    Case("train", "init_from=a,b", "init_from has several values", "'init_from=\"a,b\"'"),
+    Case("train", "seed=1=2", "seed is 1=2", "whole number"),
+    Case("train", "model=a=b", "model 'a=b'", "cgan"),
+    # Options that are left out.
+    *(
+        Case("train", f"~{option}", f"{option}", f"is needed: leave ~{option} out")
+        for option in (
+            "trainer", "seed", "model", "dataset", "paths", "recommended", "resume",
+            "trainer.max_steps", "model._target_", "dataset.name", "dataset.batch_size",
+        )
+    ),
+    Case("train", "~callbacks.x", "There is no option 'callbacks.x'", "callbacks"),
+    Case("train", "~init_from", "init_from is null already", "leave ~init_from out"),
+    Case("train", "tags={a:1}", "tags", "Cannot merge"),
+    Case("train", "model=null", "model=null", "leave it out"),
+    Case("train", "trainer=3", "trainer=3", "leave it out"),
+    Case("train", "+model=cgan", "model has several choices", "without a plus"),
+    Case("train", "=3", "'=3' names no option", "trainer.max_steps=100"),
+    Case("train", "seed='${oc.env:NOPE}'", "Environment variable 'NOPE'", "not found"),
+    Case("train", "hydra.mode=NOPE", "hydra.mode: Invalid value 'NOPE'", "MULTIRUN"),
+    Case("train", "trainer.default_root_dir='${nope}'", "trainer.default_root_dir takes its value",
+         "give +nope=..."),
+    Case("train", "paths.output_dir=/proc/x", "'/proc/x'", "No such file"),
+    Case("train", "resume=cgan_run resume.allow=[a", "'resume.allow=[a'", "have to close"),
+    Case("train", "--config-dir nowhere", "nowhere' not found", "config directory"),
+    Case("train", "resume.folder=cgan_run", "resume.folder=cgan_run", "resume=RUN_FOLDER"),
+    *(
+        Case("train", f"{argument}=3", f"{argument.lstrip('+')} is 3", "null")
+        for argument in ("callbacks.metrics", "logger.tensorboard", "+logger.x")
+    ),
+    Case("train", "+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2",
+         "model.accumulate_grad_batches"),
+    Case("train", "+trainer.gradient_clip_val=1", "trainer.gradient_clip_val is 1",
+         "model.gradient_clip_val"),
+    Case("train", "trainer.profiler=nope", "trainer.profiler=nope: ", "simple"),
+    Case("train", "dataset._target_=gan_zoo.models.GAN", "dataset._target_ is gan_zoo.models.GAN",
+         "dataset=mnist"),
+    Case("train", "dataset.root=null", "dataset.root is null", "text"),
     # Types and ranges.
     Case("train", "dataset.batch_size=-1", "dataset.batch_size is -1", "from 1"),
     Case("train", "dataset.batch_size=true", "dataset.batch_size is true", "whole number"),
@@ -236,7 +278,28 @@ CASES = [
     Case("train", "seed=4294967296", "seed is 4294967296", "to 4294967295"),
     Case("train", "trainer.max_steps=soon", "trainer.max_steps is soon", "whole number"),
     Case("train", "trainer.max_steps=1.5", "trainer.max_steps is 1.5", "whole number"),
-    Case("train", "trainer.max_steps=-2", "trainer.max_steps is -2", "from -1"),
+    Case("train", "trainer.max_steps=-2", "trainer.max_steps is -2", "or -1"),
+    Case("train", "trainer.max_steps=0", "trainer.max_steps is 0", "from 1"),
+    Case("train", "trainer.max_steps=${recommended.max_steps} recommended.max_steps=0",
+         "trainer.max_steps is 0", "from 1"),
+    Case("train", "trainer.max_epochs=0", "trainer.max_epochs is 0", "from 1"),
+    Case("train", "trainer.max_time=00:00:00:00", "trainer.max_time is 00:00:00:00", "above 0"),
+    Case("train", "trainer.max_time=soon", "trainer.max_time is soon", "days:hours"),
+    Case("train", "trainer.max_time=60", "trainer.max_time is 60", "days:hours"),
+    Case("train", "trainer.limit_train_batches=0", "trainer.limit_train_batches is 0", "from 1"),
+    Case("train", "trainer.limit_train_batches=1.5", "trainer.limit_train_batches is 1.5",
+         "above 0 and at most 1"),
+    Case("train", "trainer.overfit_batches=1.5", "trainer.overfit_batches is 1.5", "from 0 to 1"),
+    Case("train", "trainer.deterministic=maybe", "trainer.deterministic is maybe",
+         "true, false, warn or null"),
+    Case("train", "trainer.precision=16-mixed", "trainer.precision is 16-mixed", "bf16-mixed"),
+    *(
+        Case("train", f"trainer.precision={precision}", f"trainer.precision is {precision}",
+             "32-true, 16-mixed, bf16-mixed, 32, 16 or bf16: images and noise are float32")
+        for precision in ("64-true", "16-true", "bf16-true", "64", "transformer-engine")
+    ),
+    Case("train", "trainer.num_nodes=2", "trainer.num_nodes=2", "torchrun or SLURM"),
+    Case("train", "init_from=2024", "init_from is 2024", "'init_from=\"...\"'"),
     Case("train", "trainer.log_every_n_steps=-5", "trainer.log_every_n_steps is -5", "from 0"),
     Case("train", "trainer.devices=all", "trainer.devices=all", "auto"),
     Case("train", "trainer.devices=0", "trainer.devices", "0"),
@@ -292,6 +355,26 @@ CASES = [
          "model.adapt is true", "mnist_usps"),
     Case("train", "model=cyclegan dataset=mnist_colored dataset.name=digits dataset.channels=1",
          "dataset.channels is 1", "3"),
+    Case("train", "model=cgan experiment=gan_2014", "MLPGenerator, which takes no labels",
+         "model/generator=dcgan_conditional"),
+    Case("train", "model=cgan model/discriminator=maxout",
+         "MaxoutDiscriminator, which takes no labels", "model=gan"),
+    Case("train", "model=gan model/discriminator=conditional_maxout",
+         "model/discriminator=conditional_maxout can't be trained as model=gan, whose own are",
+         "from model.num_classes"),
+    Case("train", "model=began dataset=digits model/generator=cogan",
+         "model/generator=cogan can't be trained as model=began", "model/generator=began"),
+    Case("train", "model=began dataset=digits model/discriminator=patchgan",
+         "model/discriminator=patchgan can't be trained as model=began",
+         "model/discriminator=began"),
+    Case("train", f"{CAPTIONS} model/generator=stackgan_2",
+         "model/generator=stackgan_2 can't be trained as model=stackgan", "whose own are"),
+    Case("train", "model=dcgan model/discriminator=cogan",
+         "model/discriminator=cogan can't be trained as model=dcgan",
+         "model/discriminator=dcgan"),
+    Case("train", "model=cyclegan dataset.name=digits model/discriminator=maxout",
+         "model/discriminator=maxout can't be trained as model=cyclegan",
+         "model/discriminator=patchgan"),
     Case("train", "model=began model.loss=hinge", "model.loss", "no option"),
     Case("train", "model=began dataset.image_size=30", "30 pixels", "28"),
     Case("train", "model=gan model/scheduler=plateau", "plateau", "linear"),
@@ -351,6 +434,13 @@ CASES = [
     Case("train", f"{TOLD} dataset.test_list=gone", "dataset.test_list='gone'", "not a file",
          captioned),
     # Folders and files of runs.
+    *(
+        Case("train", f"{option}={value}", f"{option}={value}", f"give {option}=FOLDER")
+        for option in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+        for value in ("", "null")
+    ),
+    Case("train", "resume=a=b", "resume=a=b", "not the folder of a run"),
+    Case("train", "init_from=a=b", "no checkpoint 'a=b'", "RUN_FOLDER"),
     Case("train", "init_from=nowhere", "no checkpoint 'nowhere'", "RUN_FOLDER"),
     Case("train", "init_from=cgan_run", "init_from=cgan_run", "model and dataset"),
     Case("train", "hydra.run.dir=file/run",
@@ -505,7 +595,12 @@ CASES += [
          "'file/new' can't be a folder", "name another",
          both(pictures, files(file=""))),
     Case("sample", "checkpoint=toy_run input=mine/trainA", "points", "not pictures", pictures),
+    Case("sample", "checkpoint=2024_01", "checkpoint is 202401", "'checkpoint=\"...\"'"),
+    Case("sample", "checkpoint=", "checkpoint is empty", "checkpoint=RUN_FOLDER"),
+    Case("sample", "checkpoint=cgan_run resume=cgan_run", "no option 'resume'", "checkpoint"),
     # Evaluating.
+    Case("evaluate", "checkpoint=cgan_run metrics=[prdc] num_samples=3", "prdc needs more than 5",
+         "num_samples"),
     Case("evaluate", "checkpoint=cgan_run metrics=[fdi]", "metric 'fdi'", "fid"),
     Case("evaluate", "checkpoint=cgan_run metrics=[]", "metrics is an empty list", "null"),
     Case("evaluate", "checkpoint=cgan_run metrics=5", "metrics is 5", "a list"),
@@ -535,10 +630,17 @@ CASES += [
          files(file="")),
     Case("train_evaluator", "dataset=digits dataset.image_size=-4", "dataset.image_size is -4",
          "from 4"),
+    Case("train_evaluator", "dataset=digits epochs=1 output=/proc/e.safetensors",
+         "'/proc/e.safetensors'", "No such file"),
+    Case("train_evaluator", "dataset=digits domain=null", "domain is null", "text"),
     Case("train_evaluator", "dataset=nothing", "dataset 'nothing'", "mnist"),
     Case("train_evaluator", "dataset=gaussian_mixture", "domain is ''", "a or b"),
     Case("train_evaluator", "dataset=gaussian_mixture domain=a", "gaussian_mixture", "dataset"),
     # The benchmark.
+    Case("benchmark", "dataset=gaussian_mixture", "GAN does not train on PointPair", "mnist"),
+    Case("benchmark", "trainer=ddp_cpu dataset=digits", "this trainer 2", "trainer=default"),
+    Case("benchmark", "trainer=gpu trainer.devices=64 dataset=digits", "trainer.devices=64",
+         "trainer=default"),
     Case("benchmark", "block=0 dataset=digits", "block is 0", "from 1"),
     Case("benchmark", "rounds=2 dataset=digits", "rounds is 2", "from 3"),
     Case("benchmark", "rounds=few dataset=digits", "rounds is few", "whole number"),
@@ -587,11 +689,16 @@ def test_bad_input_gets_a_line_and_leaves_nothing(
             shutil.copytree(trained / name, tmp_path / name)
     if case.prepare:
         case.prepare(tmp_path)
-    arguments = case.arguments.split()
+    arguments = shlex.split(case.arguments)
     names = {argument.partition("=")[0] for argument in arguments}
     given = names | ({"dataset"} if "dataset.name" in names else set())
     if case.script == "train" and "resume" not in given:
-        arguments += [argument for argument in SHORT if argument.partition("=")[0] not in given]
+        gone = tuple(name[1:] for name in given if name.startswith("~"))
+        arguments += [
+            argument
+            for argument in SHORT
+            if argument.partition("=")[0] not in given and not (gone and argument.startswith(gone))
+        ]
     before = contents(tmp_path)
     result = run(f"{case.script}.py", *arguments, check=False, **case.environment)
     assert result.returncode in (1, 2)
@@ -607,6 +714,51 @@ def test_bad_input_gets_a_line_and_leaves_nothing(
     message = lines[-1].removeprefix("error: ").replace(str(tmp_path), ".")
     about = f": {case.about}" if case.about else ""
     table("bad input", f"`{case.script}.py {case.arguments}`{about}", message=message)
+
+
+@pytest.mark.parametrize("name", ["it's", "a=b", "donnée (1)", 'a "b"', "a,b", "2024_01", "back\\"])
+def test_folders_of_any_name_need_no_quotes_but_a_shells(
+    run: Run, trained: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(trained / "cgan_run", tmp_path / name)
+    taken = run("train.py", *SHORT, to_read("hydra.run.dir", name), check=False)
+    remedy = shlex.split(taken.stderr.partition("already: ")[2].partition(" resumes it")[0])
+    assert remedy[0].startswith("resume=")
+    run("train.py", *remedy, "trainer.max_steps=3")
+    run("train.py", f"resume={name}", "trainer.max_steps=4")
+    last = read_checkpoint(tmp_path / name)
+    assert last["global_step"] == 4
+    picture = to_read("output", f"{name}.png")
+    run("sample.py", to_read("checkpoint", name), picture)
+    assert (tmp_path / f"{name}.png").is_file()
+
+
+def to_read(option: str, value: str) -> str:
+    """An override as people type it: in quotes only what Hydra reads as something else."""
+    return f'{option}="{value}"' if re.fullmatch(r"[\w,.]+", value) else f"{option}={value}"
+
+
+@pytest.mark.parametrize("option", ["metrics", "checkpoint", "sample_grid", "progress", "health"])
+def test_single_callbacks_can_be_left_out(run: Run, tmp_path: Path, option: str) -> None:
+    run("train.py", *SHORT, f"~callbacks.{option}", "hydra.run.dir=here")
+    assert (tmp_path / "here" / "metrics.json").is_file()
+
+
+def test_a_launcher_may_start_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed("gan").copy()
+    config.trainer.num_nodes = 2
+    config.trainer.strategy = "ddp_find_unused_parameters_true"
+    with pytest.raises(ValueError, match="no launcher"):
+        refuse_what_cannot_work(config)
+    torchrun = ["TORCHELASTIC_RUN_ID", "GROUP_RANK", "RANK", "LOCAL_RANK", "WORLD_SIZE"]
+    slurm = [
+        f"SLURM_{word}" for word in ("NTASKS", "NTASKS_PER_NODE", "NODEID", "PROCID", "LOCALID")
+    ]
+    for names in (["NODE_RANK"], torchrun, slurm):
+        with monkeypatch.context() as patch:
+            for name in names:
+                patch.setenv(name, "1")
+            refuse_what_cannot_work(config)
 
 
 # What every numeric option of these runs is tried out in.

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gan_zoo import load
 from gan_zoo.callbacks import Metrics
-from gan_zoo.evaluate import data_of
+from gan_zoo.evaluate import _progress, data_of
 from gan_zoo.metrics import evaluator as evaluators
 from tests.conftest import ROOT
 from tests.same_end import read_checkpoint
@@ -191,6 +191,23 @@ def test_an_evaluator_is_trained_by_command(run: Run, tmp_path: Path) -> None:
         result = run(*command, f"evaluator={file}", check=False)
         assert result.returncode == 1
         assert culprit in result.stderr.splitlines()[-1]
+
+
+def test_names_from_files_are_no_markup(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = evaluators.packaged_evaluator("mnist")
+    assert evaluator is not None
+    evaluator.name = "[/red] :smile:"
+    evaluators.save_evaluator(evaluator, tmp_path / "e.safetensors")
+    train(run, "gan")
+    command = ("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid]")
+    result = run(*command, "evaluator=e.safetensors")
+    assert f"evaluator: [/red] :smile: {evaluator.hash}" in result.stdout
+    # As on a terminal.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with _progress() as stage:
+        stage("[/red]")(0.5)
 
 
 MEASURED = ("callbacks.metrics.every_n_steps=2", "callbacks.metrics.num_samples=40",

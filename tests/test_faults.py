@@ -108,7 +108,7 @@ def test_a_signal_ends_a_run_in_order(
         process.send_signal(number)
         output, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + number
-    assert "Interrupted. Resume with: python scripts/train.py resume=here" in output
+    assert f"Interrupted. Resume with: python {TRAIN} resume=here" in output
     assert "Traceback" not in errors
     run("train.py", "resume=here")
     assert_same_end(here, straight)
@@ -306,7 +306,7 @@ def test_a_loader_process_is_killed(run: Run, table: Table, straight: Path, tmp_
     with started(tmp_path, *arguments, at=checkpoint_at(here, EVERY)) as process:
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(workers[0]), signal.SIGKILL)
-        said(process, "DataLoader worker", "Resume with: python scripts/train.py resume=here")
+        said(process, "DataLoader worker", f"Resume with: python {TRAIN} resume=here")
     allowed = ("dataset.num_workers=0", "resume.allow=[dataset.num_workers]")
     run("train.py", "resume=here", *allowed)
     assert_same_end(here, straight)

@@ -158,6 +158,16 @@ def test_penalties_train_the_critic_through_second_derivatives(name: str) -> Non
         assert weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("name", GRADIENT_PENALTIES)
+def test_penalties_take_images_generated_in_another_precision(name: str) -> None:
+    half, critic = FAKE_IMAGES.bfloat16(), linear_critic(3.0)
+    values = []
+    for fake in (half, half.float()):
+        torch.manual_seed(0)
+        values.append(GRADIENT_PENALTIES[name](lambda x: critic(x.flatten(1)), REAL_IMAGES, fake))
+    assert torch.equal(values[0][0], values[1][0])
+
+
 def test_categorical_information() -> None:
     # Q that knows nothing gives 0, Q that is sure and right log K, and p = .7 gives log(.7 K).
     code = torch.tensor([0, 1, 2])

@@ -100,6 +100,9 @@ def test_fits(value: object, kind: Any, expected: bool) -> None:
         # An option that may be text or a number is listed once.
         (Literal["16", "32", "64", 16, 32, 64], "16, 32 or 64"),
         (list[int], "a list, each a whole number"),
+        (bool | Literal["warn"] | None, "true, false, warn or null"),
+        (str | list[bool] | None, "text, or a list, each true or false, or null"),
+        (Annotated[int, Range(1, 9)] | Literal[-1], "a whole number from 1 to 9, or -1"),
     ],
 )
 def test_types_in_words(kind: Any, words: str) -> None:

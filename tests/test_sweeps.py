@@ -82,7 +82,7 @@ def test_a_sweep_that_never_starts_leaves_no_folder(run: Run, tmp_path: Path) ->
     [
         ("model=gan,cgna", "There is no model 'cgna'; did you mean cgan"),
         ("model.optimizer_g.rl=1,2", "There is no option 'model.optimizer_g.rl'"),
-        ("model.optimizer_g.lr=1,[", "is not an override"),
+        ("model.optimizer_g.lr=1,[", "can't be read"),
     ],
 )
 def test_a_sweep_that_cannot_be_composed_gets_a_line(

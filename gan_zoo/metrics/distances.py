@@ -79,7 +79,7 @@ def fidelity_and_diversity(real: Tensor, fake: Tensor) -> Fidelity:
     the papers take 10,000.
     """
     if min(len(real), len(fake)) <= _K:
-        raise ValueError(f"Precision and recall need more than {_K} images in each set.")
+        raise ValueError(f"prdc needs more than {_K} images of each set: raise num_samples.")
     real_radius, fake_radius = (
         torch.cat([torch.cdist(x, rows).kthvalue(_K + 1).values for x in rows.split(_ROWS)])
         for rows in (real, fake)

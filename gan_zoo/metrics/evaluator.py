@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -255,7 +255,7 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
         "hash": evaluator.hash,
     }
     with atomic_write(file) as aside:
-        save_file(evaluator.network.state_dict(), aside, metadata=about)
+        aside.write_bytes(save(evaluator.network.state_dict(), about))
 
 
 def load_evaluator(file: Path) -> Evaluator:

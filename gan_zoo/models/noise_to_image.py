@@ -5,6 +5,7 @@ ImageGAN is the game that most papers vary: an adversarial loss on the discrimin
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -77,6 +78,9 @@ class NoiseToImage(AdversarialModule):
             generator = self.paper_networks[0](latent_dim, **condition)
         if discriminator is None:
             discriminator = self.paper_networks[1](**condition)
+        if num_classes is not None:
+            _refuse_without_labels("generator", generator)
+            _refuse_without_labels("discriminator", discriminator)
         super().__init__(
             optimizers={"d": optimizer_d, "g": optimizer_g},
             averaged={"generator": ("g", generator), **(averaged or {})},
@@ -345,6 +349,18 @@ class ImageGAN(NoiseToImage):
         logits = self.discriminate(batch.image, batch.label)
         value = self.adversarial.output(logits).mean()
         self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
+
+
+def _refuse_without_labels(name: str, network: nn.Module) -> None:
+    try:
+        inspect.signature(network.forward).bind("inputs", "labels")
+    except TypeError as error:
+        raise UnfitArgument(
+            name,
+            f"is {type(network).__name__}, which takes no labels, and this model gives it some: "
+            f"take one that does (model/{name}=dcgan_conditional, say), or a model without classes "
+            "(model=gan, say).",
+        ) from error
 
 
 def _refuse_penalty(discriminator: nn.Module) -> None:

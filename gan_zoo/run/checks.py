@@ -5,6 +5,9 @@ Options are checked by the signatures that they are for, and named as they are t
 
 import functools
 import inspect
+import os
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gan_zoo.ranges import (
     Count,
@@ -23,16 +30,22 @@ from gan_zoo.ranges import (
     Natural,
     NonNegative,
     Positive,
+    PositiveShare,
     Range,
     Seed,
     Share,
+    UnfitArgument,
     fits,
     in_words,
     kinds_of,
     refuse_unfit,
+    shown,
 )
 from gan_zoo.run.configuration import CONFIG_DIR, composed, dataset_name
 
+_MaxSteps = Annotated[int, Range(1, 10**9)] | Literal[-1]
+# Batches: a number of them, or a share.
+_AtMostAll = Natural | Share
 # Ranges of other packages' options: they accept impossible values, or their errors name no option.
 _ELSEWHERE: dict[str, dict[str, Any]] = {
     "torch.optim": {
@@ -49,25 +62,33 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
     },
     "torch.nn": {"std": Positive},
     "pytorch_lightning": {
-        "max_steps": Annotated[int, Range(-1, 10**9)],
-        "max_epochs": Annotated[int, Range(-1)] | None,
+        "max_steps": _MaxSteps,
+        "max_epochs": Annotated[int, Range(1)] | Literal[-1] | None,
         "log_every_n_steps": Natural,
         "check_val_every_n_epoch": Count | None,
         "num_nodes": Count,
-        "precision": Literal[
-            *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
-            *("transformer-engine", "transformer-engine-float16"),
-            *("32", "16", "bf16", "64", 32, 16, 64),
+        "accumulate_grad_batches": Annotated[
+            Literal[1], " (model.accumulate_grad_batches does it)"
         ],
-        "overfit_batches": NonNegative,
-        "limit_train_batches": NonNegative | None,
-        "limit_val_batches": NonNegative | None,
+        "gradient_clip_val": Annotated[None, " (model.gradient_clip_val does it)"],
+        "precision": Annotated[
+            Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16", 32, 16],
+            ": images and noise are float32, and so are the weights",
+        ],
+        # Its form is looked at by _refuse_no_time.
+        "max_time": Any,
+        "overfit_batches": _AtMostAll,
+        "limit_train_batches": Count | PositiveShare | None,
+        "limit_val_batches": _AtMostAll | None,
     },
 }
+
+_OF_A_RUN: dict[str, Any] = {"init_from": str | None}
 
 
 def check(config: DictConfig) -> None:
     """Raises ValueError for what can't work; has the configuration name the available dataset."""
+    refuse_unfit_values(config, _OF_A_RUN)
     refuse_what_cannot_work(config)
     refuse_data_that_does_not_fit(config)
     use_available_dataset(config)
@@ -79,8 +100,29 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
     """
     refuse_unfit("seed", config.seed, Seed)
     refuse_unfit_options(config)
+    for group in ("callbacks", "logger"):
+        for name, item in (config.get(group) or {}).items():
+            if item is not None and not (OmegaConf.is_dict(item) and "_target_" in item):
+                what = f"is {item}; it has to be options with a _target_, or null."
+                raise UnfitArgument(f"{group}.{name}", what)
+    # It may be what a model recommends, which is of no class that would be looked at.
+    refuse_unfit("trainer.max_steps", config.trainer.max_steps, _MaxSteps)
+    _refuse_no_time(config.trainer.get("max_time"))
     trainer, asked = bare_trainer(config), config.trainer
     strategy = trainer.strategy
+    if trainer.precision == "bf16-mixed" and str(asked.precision).startswith("16"):
+        raise UnfitArgument(
+            "trainer.precision",
+            f"is {asked.precision}, in which no CPU trains; bf16-mixed or 32-true would do.",
+        )
+    alone = isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment)
+    if trainer.num_nodes > 1 and alone and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes} waits for the processes of other machines, and "
+            "no launcher has started this one: start it with torchrun or SLURM, or by hand with "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK set on each machine; for this machine alone "
+            "leave trainer.num_nodes out."
+        )
     if not isinstance(strategy, DDPStrategy):
         return
     if not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -99,6 +141,22 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
         )
 
 
+def _refuse_no_time(max_time: Any) -> None:
+    plain: Any = OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time
+    if plain is None:
+        return
+    try:
+        seconds = Timer(plain).time_remaining()
+    except (MisconfigurationException, TypeError, AttributeError):
+        seconds = None
+    if not seconds or seconds < 0:
+        raise UnfitArgument(
+            "trainer.max_time",
+            f"is {shown(max_time)}; it has to be days:hours:minutes:seconds above 0, such as "
+            "00:01:30:00, or null.",
+        )
+
+
 def bare_trainer(config: DictConfig) -> pl.Trainer:
     """A trainer on the devices that the configuration asks for, with nothing else.
 
@@ -106,12 +164,22 @@ def bare_trainer(config: DictConfig) -> pl.Trainer:
         ValueError: if they are not there, or the options can't be.
     """
     try:
-        return instantiate(
-            config.trainer, logger=False, enable_checkpointing=False, _convert_="all"
-        )
+        with warnings.catch_warnings():
+            # The trainer of the run warns again.
+            warnings.simplefilter("ignore")
+            return instantiate(
+                config.trainer, logger=False, enable_checkpointing=False, _convert_="all"
+            )
+    except InterpolationResolutionError:
+        raise
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split())
         asked = config.trainer
+        # As Lightning quotes its options.
+        named = [n for n in re.findall(r"[`(, ](\w+)[`=]", reason) if n in asked]
+        if named and not {"accelerator", "devices", "strategy"} & set(named):
+            options = " and ".join(f"trainer.{name}={shown(asked[name])}" for name in named)
+            raise ValueError(f"{options}: {reason}") from error
         raise ValueError(
             f"trainer.accelerator={asked.accelerator} with trainer.devices={asked.devices} and "
             f"trainer.strategy={asked.strategy}: {reason} trainer=default takes one device of what "
@@ -204,6 +272,9 @@ def refuse_unfit_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
     for option, kind in kinds.items():
         value = config[option]
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if isinstance(plain, (int, float)) and not fits(plain, kind) and fits("", kind):
+            words = f"{in_words(kind)}; in quotes it is text, '{option}=\"...\"'"
+            raise UnfitArgument(option, f"is {shown(plain)}; it has to be {words}.")
         refuse_unfit(option, plain, kind)
 
 

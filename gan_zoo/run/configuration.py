@@ -2,19 +2,21 @@
 
 import functools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import CONFIG_DIR
-from gan_zoo.ranges import within
+from gan_zoo.ranges import UnfitArgument, refuse_unfit, within
 
 VERSION_BASE = "1.3"
 _LONGEST_NAME = 80
@@ -43,20 +45,63 @@ def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def names_in(option: Any) -> list[str]:
     """An option that is a name, a list of names, or null, as a list."""
-    return [str(name) for name in ([option] if isinstance(option, str) else option or [])]
+    single = isinstance(option, (str, int, float))
+    return [str(name) for name in ([option] if single else option or [])]
 
 
 def constant_overrides(arguments: Sequence[str]) -> list[str]:
     """The keys of a command line's overrides that sweep nothing."""
-    parser, constant = OverridesParser.create(), []
-    for argument in arguments:
-        try:
-            override = parser.parse_override(argument)
-        except HydraException:
-            continue
-        if not override.is_sweep_override():
-            constant.append(argument.partition("=")[0])
-    return constant
+    parsed = [(argument, _parsed(argument)) for argument in arguments]
+    return [a.partition("=")[0] for a, o in parsed if o and not o.is_sweep_override()]
+
+
+def readable(argument: str) -> str:
+    """An argument as Hydra reads it: its value in quotes where it would be refused without.
+
+    So paths and sentences need no quotes but the shell's. What begins as a list, a dict or a quoted
+    text, or has such a part after a comma, is left as it is.
+
+    Raises:
+        ValueError: for no option, and for a run's folder without a name, which would be the working
+            folder.
+    """
+    key, _, value = argument.partition("=")
+    if not key:
+        raise ValueError(f"'{argument}' names no option, as in trainer.max_steps=100.")
+    folders = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+    if key in folders and value.strip("'\" ") in ("", "null"):
+        raise ValueError(f"{argument} names no folder: give {key}=FOLDER, or leave it out.")
+    if not value or re.search(r"""(^|,) *[\[{'"]""", value) or _parsed(argument):
+        return argument
+    quoted = f"{key}={in_quotes(value)}"
+    return quoted if _parsed(quoted) else argument
+
+
+def text_of(argument: str) -> str:
+    """The value of an argument that is a text, whatever it looks like, such as a path."""
+    override = _parsed(readable(argument))
+    value = override.value() if override else None
+    return value if isinstance(value, str) else argument.partition("=")[2]
+
+
+def to_paste(key: str, text: str) -> str:
+    """An override of that value as people can paste it into a shell."""
+    argument = f"{key}={text}"
+    override = _parsed(readable(argument))
+    plain = override and override.value() == text
+    return shlex.quote(argument if plain else f"{key}={in_quotes(text)}")
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra reads it back."""
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
 
 
 @functools.cache
@@ -70,8 +115,12 @@ def dataset_name(dataset: DictConfig) -> str:
     Looked up once a process.
     """
     # Where pictures' root is missing, it is said when they are read.
-    root = "" if OmegaConf.is_missing(dataset, "root") else str(dataset.get("root", ""))
-    kind = get_class(dataset._target_)
+    root = "" if OmegaConf.is_missing(dataset, "root") else dataset.get("root", "")
+    refuse_unfit("dataset.root", root, str)
+    kind: Any = get_class(dataset._target_)
+    if not issubclass(kind, InMemoryDataModule):
+        what = f"is {dataset._target_}, which is no dataset; dataset=mnist and others choose one."
+        raise UnfitArgument("dataset._target_", what)
     with within("dataset"):
         return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
 

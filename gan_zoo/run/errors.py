@@ -2,21 +2,34 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from traceback import walk_tb
+from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
+    HydraException,
     InstantiationException,
     MissingConfigException,
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+)
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gan_zoo.ranges import UnfitArgument
-from gan_zoo.run.configuration import composed, dotted
+from gan_zoo.files import CONFIG_DIR
+from gan_zoo.run.configuration import composed, dotted, to_paste
 
 
 def explain(error: Exception, config_name: str, config: DictConfig | None = None) -> str:
@@ -38,8 +51,9 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         if not isinstance(inner, Exception):
             break
         error = inner
-    if "configure handler" in str(error) and isinstance(error.__cause__, OSError):
-        # The run's log, in a folder that can't be written to.
+    logs = re.search("configure handler|you tried to log", str(error))
+    if logs and isinstance(error.__cause__, OSError):
+        # The run's log or events, in a folder that can't be written to.
         error = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(error, UnfitArgument):
@@ -49,9 +63,25 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"There is no {group} '{choice}'{nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' is not an override such as model=cgan or trainer.max_steps=100."
+        return _explain_unreadable(str(error.override).removeprefix("++"))
+    if "group override must be" in text:
+        groups = [a for a in sys.argv[1:] if (CONFIG_DIR / a.partition("=")[0]).is_dir()]
+        nameless = [a for a in groups if not re.search("=.*[a-z]", a) or a.endswith("=null")]
+        return f"{' and '.join(nameless)}: that names no choice of the group; leave it out."
+    several = re.search(r"Multiple values for (\S+)\. To override", text)
+    if several:
+        return f"{several.group(1)} has several choices: give one, without a plus or brackets."
     if isinstance(error, ConfigCompositionException):
         return _explain_override(error, text, config_name)
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError, InterpolationKeyError)):
+        return _explain_missing(error, text, config_name, config)
+    # Two networks that take a value from each other, or whatever networks raise.
+    recursive = isinstance(error, InterpolationResolutionError)
+    unlike = isinstance(error, (TypeError, AttributeError, RuntimeError))
+    if recursive or (unlike and _in_networks(error, where)):
+        misfit = _misfit(config_name, text)
+        if misfit:
+            return misfit
     if isinstance(error, MissingMandatoryValue):
         key = re.search(r"value: (\S+)", text)
         name = error.full_key or (key.group(1) if key else "")
@@ -62,7 +92,10 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         return f"{where}: {text}" if where else text
     if isinstance(error, OSError) and error.filename is not None:
         return _explain_file(error)
-    if isinstance(error, (ValueError, RuntimeError, ArithmeticError)) and text:
+    if isinstance(error, KeyError) and " " in text:
+        # Which shows its sentence in quotes.
+        return str(error.args[0])
+    if isinstance(error, (ValueError, RuntimeError, ArithmeticError, HydraException)) and text:
         return text
     return f"{type(error).__name__}: {text}"
 
@@ -91,14 +124,94 @@ def _explain_file(error: OSError) -> str:
     return f"'{error.filename}': {error.strerror}."
 
 
+def _in_networks(error: Exception, where: str) -> bool:
+    """Whether an error is of a model's networks, in building them or in its first iterations."""
+    # A run that has saved something has trained them.
+    if getattr(error, "__notes__", None) or isinstance(error, torch.OutOfMemoryError):
+        return False
+    modules = [str(frame.f_globals["__name__"]) for frame, _ in walk_tb(error.__traceback__)]
+    return where == "model" or any(
+        module.startswith(("gan_zoo.models.", "gan_zoo.training.module")) for module in modules
+    )
+
+
+def _misfit(config_name: str, reason: str) -> str:
+    """What to say where the networks that were chosen are not the model's own; "" otherwise."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    chosen, model = _networks(choices), choices.get("model")
+    with suppress(HydraException):
+        own = _networks(composed(config_name, [f"model={model}"], hydra=True).hydra.runtime.choices)
+        others = [f"{group}={name}" for group, name in chosen.items() if own.get(group) != name]
+        if model and others:
+            its = ", ".join(f"{group}={name}" for group, name in own.items())
+            return (
+                f"{' and '.join(others)} can't be trained as model={model}, whose own are {its}: "
+                f"{reason}."
+            )
+    return ""
+
+
+def _networks(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Group -> what was chosen of it, of those that are networks."""
+    return {
+        str(group): str(choice)
+        for group, choice in choices.items()
+        if re.match("model/(generator|discriminator)", str(group))
+    }
+
+
+def _explain_unreadable(argument: str) -> str:
+    if argument.partition("=")[2]:
+        return (
+            f"'{argument}' can't be read: brackets and quotes have to close, and a text in them "
+            "that is more than a word needs quotes, as in 'captions=[\"it's a three\"]'."
+        )
+    return f"'{argument}' is not an override such as model=cgan or trainer.max_steps=100."
+
+
+def _explain_missing(
+    error: Exception, text: str, config_name: str, config: DictConfig | None
+) -> str:
+    """An option that is not there, which code or another option has asked for."""
+    found = re.search(r"nterpolation key '([^']+)' not found", text)
+    key = found.group(1) if found else str(getattr(error, "full_key", None) or "")
+    if not key:
+        return text
+    for argument in sys.argv[1:]:
+        deleted = re.split("[@=]", argument[1:])[0].replace("/", ".")
+        if argument.startswith("~") and f"{key}.".startswith(f"{deleted}."):
+            return f"{key} is needed: leave {argument} out."
+    options = dotted({} if config is None else OmegaConf.to_container(config, resolve=False))
+    readers = [name for name, value in options if str(value) == f"${{{key}}}"]
+    if not found or not readers:
+        return f"{key} is needed, and is missing: give +{key}=..."
+    reason = f"{readers[0]} takes its value from {key}, which there is not in this configuration"
+    return _misfit(config_name, reason) or f"{reason}: give +{key}=..."
+
+
 def _explain_override(error: Exception, text: str, config_name: str) -> str:
+    cause = " ".join(str(error.__cause__ or text).partition("full_key")[0].split())
+    several = re.search(r"Ambiguous value for argument '(.*)' 1\. To use it as a list", text)
+    if several:
+        option, _, value = several.group(1).partition("=")
+        return (
+            f"{option} has several values, which -m tries one by one; as one text it is "
+            f"{to_paste(option, value)}, as one list {option}=[{value}]."
+        )
     key = getattr(error.__cause__, "full_key", None)
     if not key:
         found = re.search(r"Could not (?:override|delete[^']*|append[^']*) '([^']+)'", text)
         if found is None:
             return text
         key = found.group(1)
-    return f"There is no option '{key}'{nearest(key, _known_keys(config_name))}"
+    if key.startswith("hydra."):
+        return f"{key}: {cause}"
+    known = _known_keys(config_name)
+    if key in known:
+        # Hydra finds nothing to delete where an option is null.
+        is_null, misfit = "delete" in text, f"{key} does not take what it was given: {cause}."
+        return f"{key} is null already: leave ~{key} out." if is_null else misfit
+    return f"There is no option '{key}'{nearest(key, known)}"
 
 
 def _known_keys(config_name: str) -> list[str]:
@@ -111,14 +224,14 @@ def _known_keys(config_name: str) -> list[str]:
         if argument.partition("=")[0] in groups
     ]
     keys = dotted(OmegaConf.to_container(composed(config_name, chosen), resolve=False))
-    return [*groups, *(key for key, _ in keys)]
+    return list(dict.fromkeys([*groups, *(key for key, _ in keys)]))
 
 
 def nearest(unknown: str, known: Sequence[str]) -> str:
     """The rest of the sentence that there is no such name: what was meant, or what there is."""
     last = unknown.rpartition(".")[2]
     near = [key for key in known if key.rpartition(".")[2] == last]
-    near = near or get_close_matches(unknown, known, n=1, cutoff=0.5)
+    near = near or get_close_matches(unknown, known, n=1)
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else "."
     if len(known) <= 20:
         hint += f" There are: {', '.join(sorted(known))}."

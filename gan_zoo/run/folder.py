@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from gan_zoo.run.configuration import names_in
+from gan_zoo.run.configuration import names_in, to_paste
 from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, read_checkpoint, step_of
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,9 @@ class RunFolder:
     def resume_command(self) -> str:
         """What resumes the run, as it was begun: by the script or by the installed command."""
         installed = Path(sys.argv[0]).name.startswith("gan-zoo")
-        command = "gan-zoo-train" if installed else "python scripts/train.py"
-        return f"{command} resume={shown(self.path)}"
+        script = f"python {shlex.quote(shown(Path(sys.argv[0])))}"
+        command = "gan-zoo-train" if installed else script
+        return f"{command} {to_paste('resume', shown(self.path))}"
 
     def _locked(self) -> FileLock:
         holds_a_run = any((self.path / name).exists() for name in (".hydra", "checkpoints"))
@@ -107,8 +109,9 @@ class RunFolder:
         if holds_a_run and not self.resumed:
             lock.release()
             raise ValueError(
-                f"'{shown(self.path)}' holds a run already: resume={shown(self.path)} resumes it, "
-                "another hydra.run.dir begins a new one."
+                f"'{shown(self.path)}' holds a run already: "
+                f"{to_paste('resume', shown(self.path))} resumes it, another hydra.run.dir begins "
+                "a new one."
             )
         return lock
 
@@ -181,6 +184,8 @@ def find_checkpoint(
 
 def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
     """A command's checkpoint: its path, its content and its model."""
+    if not config.checkpoint:
+        raise ValueError("checkpoint is empty: give checkpoint=RUN_FOLDER.")
     path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
     return path, checkpoint, model_of(checkpoint, names_in(config.trust))
 

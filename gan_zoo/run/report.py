@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -244,5 +245,5 @@ def print_summary(folder: Path) -> None:
         f"Trained {result['steps']} steps, {result['images_seen']:,} images of "
         f"{result['dataset']} in {result['seconds'] / 60:.1f} min\n"
         f"Scored  {scores}\n"
-        f"Look    tensorboard --logdir {shown(runs)}"
+        f"Look    tensorboard --logdir {shlex.quote(shown(runs))}"
     )

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.files import CONFIG_DIR
-from gan_zoo.run.configuration import dotted, names_in
+from gan_zoo.run.configuration import dotted, in_quotes, names_in, text_of
 from gan_zoo.run.errors import nearest
 from gan_zoo.run.folder import find_checkpoint, saved_in
 from gan_zoo.training.untrusted import vouched
@@ -45,11 +45,14 @@ def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
         ValueError: if it is no run's folder, leads out of itself, or the other arguments can't go
             with it.
     """
-    typed = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    typed = [text_of(a) for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
+    for argument in rest:
+        if argument.lstrip("+").startswith("resume.folder="):
+            raise ValueError(f"{argument}: a run is resumed by resume=RUN_FOLDER.")
     if not typed or typed[-1] in ("", "null"):
         return rest, None
-    folder = Path(typed[-1].strip("'\"")).resolve()
+    folder = Path(typed[-1]).resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise ValueError(f"resume={typed[-1]}: that is not the folder of a run.")
     if "${" in str(folder):
@@ -63,7 +66,7 @@ def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
                 f"A run is resumed with its own configuration, which {argument} would replace; "
                 "change single options instead, such as trainer.max_steps."
             )
-    quoted = "'" + str(folder).replace("\\", r"\\").replace("'", r"\'") + "'"
+    quoted = in_quotes(str(folder))
     own = re.compile(r"-|\+*(hydra[./]|paths\.|trust=|resume\.)")
     return [
         *(a for a in rest if own.match(a)),
