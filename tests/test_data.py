@@ -195,6 +195,18 @@ def test_a_damaged_file_is_named(fashion: Path, damage: str) -> None:
         available_dataset("mnist", fashion)
 
 
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_a_label_that_is_no_class_is_named(fashion: Path, name: str, part: str) -> None:
+    if name == "kmnist":
+        (fashion / "FashionMNIST").rename(fashion / "KMNIST")
+    (path,) = fashion.glob(f"*/raw/{part}-labels-idx1-ubyte")
+    path.write_bytes(path.read_bytes()[:-1] + bytes([200]))
+    problem = rf"The {name} file '.*{part}-labels-idx1-ubyte' has a label 200; they are 0 to 9\."
+    with pytest.raises(ValueError, match=problem):
+        available_dataset(name, fashion)  # type: ignore[arg-type]
+
+
 def test_an_altered_file_differs_from_the_genuine_archive_beside_it(
     fashion: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,8 @@ def _verify(name: str, raw: Path) -> None:
             problem = "has another checksum than the original"
         elif name != "mnist" and not _matches_archive(name, content, file):
             problem = "differs from the compressed original beside it"
+        elif len(shape) == 1 and (label := max(content[len(header) :])) > 9:
+            problem = f"has a label {label}; they are 0 to 9"
         else:
             continue
         advice = "Delete it and its neighbours to have them downloaded again."
