@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -14,8 +15,17 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets import MNIST, FashionMNIST
 
-from gan_zoo.data import MNISTDataModule, available_dataset
+from gan_zoo.data import (
+    MappedDigitsDataModule,
+    MNISTDataModule,
+    RotatedDigitsDataModule,
+    StackedMNISTDataModule,
+    available_dataset,
+)
 from gan_zoo.data.base import pass_through
+from gan_zoo.data.digit_pairs import negatives
+from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.metrics.evaluator import hash_of
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 from tests.conftest import small_gan
 
@@ -154,6 +164,49 @@ def test_missing_data_without_a_network_falls_back_loudly(
     assert list((tmp_path / "data").iterdir()) == []
     with pytest.raises(RuntimeError, match="GAN_ZOO_DATA_DIR"):
         available_dataset("mnist", tmp_path / "data", when_unavailable="error")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (MNISTDataModule, {}),
+        (MNISTDataModule, {"num_classes": 9}),
+        (StackedMNISTDataModule, {"train_size": 500, "test_size": 100}),
+        (MappedDigitsDataModule, {"counterpart": negatives}),
+        (RotatedDigitsDataModule, {}),
+    ],
+)
+def test_files_that_go_after_setup_change_no_data(
+    kind: type[DigitsDataModule],
+    options: dict[str, Any],
+    fashion: Path,
+    no_network: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labels = bytes(n % 10 for n in range(60000))
+    raw = fashion / "FashionMNIST" / "raw"
+    write_idx(raw / "train-labels-idx1-ubyte", (60000,), labels)
+    write_idx(raw / "t10k-labels-idx1-ubyte", (10000,), labels[:10000])
+
+    def seen(data: DigitsDataModule) -> list[str]:
+        return [
+            hash_of(data.evaluator_images(domain, train).stored())
+            for domain in data.domains
+            for train in (True, False)
+        ] + [data.evaluator_name(domain) for domain in data.domains]
+
+    before, after = (kind(name="fashion_mnist", root=fashion, **options) for _ in range(2))
+    for data in (before, after):
+        data.prepare_data()
+        data.setup()
+    expected = seen(before)
+    shutil.rmtree(fashion / "FashionMNIST")
+    # As a trainer does when fitting starts.
+    after.prepare_data()
+    after.setup()
+    assert after.name == "fashion_mnist"
+    assert seen(after) == expected
+    assert "STAND-IN" not in caplog.text
 
 
 def test_a_download_appears_only_when_it_is_whole(
