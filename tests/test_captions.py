@@ -518,7 +518,6 @@ def test_folder_errors_name_the_file(tmp_path: Path, caplog: pytest.LogCaptureFi
     for name, content, problem in (
         ("nothing.txt", b"a picture", "describes no picture"),
         ("picture_0_1.txt", b" \n", "holds no caption"),
-        ("picture_0_0.txt", b"\xff\xfe\x00", "not a text file in UTF-8"),
     ):
         before = (text / name).read_bytes() if (text / name).exists() else None
         (text / name).write_bytes(content)
@@ -539,3 +538,35 @@ def test_folder_errors_name_the_file(tmp_path: Path, caplog: pytest.LogCaptureFi
     (tmp_path / "text" / "twin.txt").write_text("one of two")
     with pytest.raises(ValueError, match=r"000\.kind/twin\.png' or '.*001\.kind/twin\.png"):
         folder(tmp_path, when_broken="stop", test_share=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff\xfea\x00", r"picture_0_0\.txt' is not a text file in UTF-8"),
+        ("a caption\nun carré".encode("latin-1"), r"picture_0_0\.txt' is not a text file in UTF-8"),
+        (
+            b"a caption\n\n" + b"word " * 440_000,
+            r"line 3 of '.*picture_0_0\.txt' has 2,199,999 char",
+        ),
+    ],
+    ids=["bytes", "latin-1", "long"],
+)
+def test_a_text_file_that_holds_no_captions_is_named_or_skipped(
+    content: bytes, problem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_pictures(tmp_path, "cub")
+    (tmp_path / "text" / "000.kind" / "picture_0_0.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"(?i){problem}.*dataset\.when_broken=skip"):
+        folder(tmp_path)
+    data = folder(tmp_path, when_broken="skip", test_share=0)
+    assert len(part(data.train)) == 11
+    assert re.search(f"(?i)left out: .*{problem}", caplog.text)
+
+
+def test_a_text_file_may_begin_with_the_mark_of_its_encoding(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "flat", count=1)
+    (tmp_path / "text" / "picture_0_0.txt").write_text("a square", encoding="utf-8-sig")
+    (tmp_path / "test.txt").write_text("picture_0_0", encoding="utf-8-sig")
+    data = folder(tmp_path, test_list="test.txt", val_size=0)
+    assert part(data.test).texts(0) == ["a square"]

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -14,8 +15,17 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets import MNIST, FashionMNIST
 
-from gan_zoo.data import MNISTDataModule, available_dataset
+from gan_zoo.data import (
+    MappedDigitsDataModule,
+    MNISTDataModule,
+    RotatedDigitsDataModule,
+    StackedMNISTDataModule,
+    available_dataset,
+)
 from gan_zoo.data.base import pass_through
+from gan_zoo.data.digit_pairs import negatives
+from gan_zoo.data.mnist import DigitsDataModule
+from gan_zoo.metrics.evaluator import hash_of
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 from tests.conftest import small_gan
 
@@ -156,6 +166,49 @@ def test_missing_data_without_a_network_falls_back_loudly(
         available_dataset("mnist", tmp_path / "data", when_unavailable="error")
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (MNISTDataModule, {}),
+        (MNISTDataModule, {"num_classes": 9}),
+        (StackedMNISTDataModule, {"train_size": 500, "test_size": 100}),
+        (MappedDigitsDataModule, {"counterpart": negatives}),
+        (RotatedDigitsDataModule, {}),
+    ],
+)
+def test_files_that_go_after_setup_change_no_data(
+    kind: type[DigitsDataModule],
+    options: dict[str, Any],
+    fashion: Path,
+    no_network: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labels = bytes(n % 10 for n in range(60000))
+    raw = fashion / "FashionMNIST" / "raw"
+    write_idx(raw / "train-labels-idx1-ubyte", (60000,), labels)
+    write_idx(raw / "t10k-labels-idx1-ubyte", (10000,), labels[:10000])
+
+    def seen(data: DigitsDataModule) -> list[str]:
+        return [
+            hash_of(data.evaluator_images(domain, train).stored())
+            for domain in data.domains
+            for train in (True, False)
+        ] + [data.evaluator_name(domain) for domain in data.domains]
+
+    before, after = (kind(name="fashion_mnist", root=fashion, **options) for _ in range(2))
+    for data in (before, after):
+        data.prepare_data()
+        data.setup()
+    expected = seen(before)
+    shutil.rmtree(fashion / "FashionMNIST")
+    # As a trainer does when fitting starts.
+    after.prepare_data()
+    after.setup()
+    assert after.name == "fashion_mnist"
+    assert seen(after) == expected
+    assert "STAND-IN" not in caplog.text
+
+
 def test_a_download_appears_only_when_it_is_whole(
     tmp_path: Path, fashion: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +246,18 @@ def test_a_damaged_file_is_named(fashion: Path, damage: str) -> None:
     # What is altered is that these are not MNIST's bytes at all.
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte' (has|does)"):
         available_dataset("mnist", fashion)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_a_label_that_is_no_class_is_named(fashion: Path, name: str, part: str) -> None:
+    if name == "kmnist":
+        (fashion / "FashionMNIST").rename(fashion / "KMNIST")
+    (path,) = fashion.glob(f"*/raw/{part}-labels-idx1-ubyte")
+    path.write_bytes(path.read_bytes()[:-1] + bytes([200]))
+    problem = rf"The {name} file '.*{part}-labels-idx1-ubyte' has a label 200; they are 0 to 9\."
+    with pytest.raises(ValueError, match=problem):
+        available_dataset(name, fashion)  # type: ignore[arg-type]
 
 
 def test_an_altered_file_differs_from_the_genuine_archive_beside_it(

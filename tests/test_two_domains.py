@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,17 @@ def test_usps_is_verified_by_count_and_shape(usps: Path, tmp_path: Path) -> None
     (tmp_path / "USPS" / "usps.t.bz2").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"usps\.t\.bz2' is damaged"):
         load_usps(tmp_path, train=False)
+
+
+@pytest.mark.parametrize("label", [0, 11, 10**30])
+def test_a_label_of_usps_that_is_no_digit_is_named(usps: Path, tmp_path: Path, label: int) -> None:
+    shutil.copytree(usps / "USPS", tmp_path / "USPS")
+    path = tmp_path / "USPS" / "usps.t.bz2"
+    lines = bz2.decompress(path.read_bytes()).split(b"\n", 1)[1]
+    blank = " ".join(f"{pixel}:-1" for pixel in range(1, 257))
+    path.write_bytes(bz2.compress(f"{label} {blank}\n".encode() + lines, 1))
+    with pytest.raises(ValueError, match=rf"usps\.t\.bz2' has a label {label}; they are 1 to 10\."):
+        available_usps(tmp_path)
 
 
 def test_missing_usps_is_stood_in_for(

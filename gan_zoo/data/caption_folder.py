@@ -17,6 +17,9 @@ from gan_zoo.ranges import Count, Decay, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
 
+# Of a caption, in characters. Encoders read a batch in the time that its longest caption takes.
+_LONGEST = 2000
+
 
 class CaptionedPicture(NamedTuple):
     """A picture, its captions, and the name: its text file's path in the folder, less suffix."""
@@ -34,9 +37,10 @@ class CaptionedPicture(NamedTuple):
 class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
     """Pictures in one folder, and for each a text file of the same name in another.
 
-    Each line of the text file is a caption. Captions belong to the picture of the same path below
-    the folders or, if there is none, to the only one of the same name. Captions' folders are the
-    pictures' classes, as in CUB and Oxford flowers; without folders each picture is a class.
+    Each line of the text file, in UTF-8, is a caption of at most 2,000 characters. Captions belong
+    to the picture of the same path below the folders or, if there is none, to the only one of the
+    same name. Captions' folders are the pictures' classes, as in CUB and Oxford flowers; without
+    folders each picture is a class.
 
     Test pictures are of classes that are not trained on, or those that a list names. Validation
     pictures are drawn by the seed. All pictures are held in memory.
@@ -51,8 +55,8 @@ class CaptionFolderDataModule(CaptionDataModule, PicturesDataModule):
             ``root`` too. None to draw classes by the seed.
         test_share: share of the classes to draw.
         options: ``load_size`` is 76 / 64 of image_size by default, as in StackGAN's authors' code,
-            and ``when_broken`` also applies to captions without a picture and pictures without a
-            caption.
+            and ``when_broken`` also applies to text files without a picture, or without captions
+            that can be read.
     """
 
     load_ratio = 76 / 64
@@ -157,8 +161,9 @@ def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedP
 
     Args:
         images, captions: the folders of the pictures and of the text files.
-        when_broken: what to do about a text file that is empty, or belongs to no picture or to
-            several: "stop", with ValueError, or "skip", with a warning.
+        when_broken: what to do about a text file that is empty, is not in UTF-8, has a line of
+            more than 2,000 characters, or belongs to no picture or to several: "stop", with
+            ValueError, or "skip", with a warning.
     """
     by_path: defaultdict[str, list[Path]] = defaultdict(list)
     by_name: defaultdict[str, list[Path]] = defaultdict(list)
@@ -169,18 +174,23 @@ def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedP
     for file in visible(captions.rglob("*.txt")):
         name = file.relative_to(captions).with_suffix("").as_posix()
         candidates = by_path.get(name) or by_name.get(file.stem, [])
+        problem, lines = "", []
         if not candidates:
-            problem = f"describes no picture in '{images}'"
+            problem = f"'{file}' describes no picture in '{images}'."
         elif len(candidates) > 1:
-            problem = f"may describe '{candidates[0]}' or '{candidates[1]}'"
-        elif lines := _lines(file):
-            found.append(CaptionedPicture(name, candidates[0], lines))
-            continue
+            problem = f"'{file}' may describe '{candidates[0]}' or '{candidates[1]}'."
         else:
-            problem = "holds no caption"
-        refuse_broken(f"'{file}' {problem}.", when_broken, WHEN_BROKEN)
+            try:
+                lines = _lines(file)
+            except ValueError as error:
+                problem = str(error)
+        if lines:
+            found.append(CaptionedPicture(name, candidates[0], lines))
+        else:
+            problem = problem or f"'{file}' holds no caption."
+            refuse_broken(problem, when_broken, WHEN_BROKEN)
     if not found:
-        problem = f"has the name of a picture in '{images}'."
+        problem = f"has captions of a picture in '{images}'."
         raise ValueError(f"No text file (.txt) in '{captions}' {problem}")
     if left_out := count - len(found):
         log.warning("%d pictures in '%s' have no captions and are left out.", left_out, images)
@@ -188,8 +198,13 @@ def described(images: Path, captions: Path, when_broken: str) -> list[CaptionedP
 
 
 def _lines(file: Path) -> list[str]:
+    """The lines that are not empty; ValueError for no text or too long a line."""
     try:
-        text = file.read_text(encoding="utf-8")
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"'{file}' is not a text file in UTF-8.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LONGEST:
+            problem = f"has {len(line):,} characters; {_LONGEST:,} are the most."
+            raise ValueError(f"Line {number} of '{file}' {problem}")
+    return [line for line in lines if line]

@@ -143,6 +143,8 @@ def _verify(name: str, raw: Path) -> None:
             problem = "has another checksum than the original"
         elif name != "mnist" and not _matches_archive(name, content, file):
             problem = "differs from the compressed original beside it"
+        elif len(shape) == 1 and (label := max(content[len(header) :])) > 9:
+            problem = f"has a label {label}; they are 0 to 9"
         else:
             continue
         advice = "Delete it and its neighbours to have them downloaded again."
@@ -193,18 +195,26 @@ class DigitsDataModule(InMemoryDataModule):
         self.num_classes = num_classes
         self.when_unavailable = when_unavailable
         self.task = type(self).task if task is None else task
+        self._originals: dict[bool, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
         return available_dataset(name, root, when_unavailable)  # type: ignore[arg-type]
 
     def prepare_data(self) -> None:
-        self.name = self.available(self.name, self.root, self.when_unavailable)
+        """Has the files ready; once they are read, it is no matter whether they are still there."""
+        if self.train is None:
+            self.name = self.available(self.name, self.root, self.when_unavailable)
 
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
-        """(N, 1, 28, 28) uint8 images and (N,) int64 labels of the classes that are kept."""
-        images, labels = load_images(self.name, self.root, train)
-        return of_classes(images[:, None], labels, self.num_classes)
+        """(N, 1, 28, 28) uint8 images and (N,) int64 labels of the classes that are kept.
+
+        They are read once, so that what is measured against is what is trained on.
+        """
+        if train not in self._originals:
+            images, labels = load_images(self.name, self.root, train)
+            self._originals[train] = of_classes(images[:, None], labels, self.num_classes)
+        return self._originals[train]
 
     def as_dataset(self, images: Tensor, labels: Tensor) -> InMemoryImages:
         """Images (N, 1 or 3, H, H) uint8, of the module's channels and size."""

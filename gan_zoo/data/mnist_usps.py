@@ -114,13 +114,15 @@ def load_usps(root: Path, train: bool) -> tuple[Tensor, Tensor]:
         data = USPS(str(file.parent), train=train)
     except (OSError, ValueError, IndexError, EOFError) as error:
         raise ValueError(f"The USPS file '{file}' is damaged ({error}).") from error
-    labels = torch.as_tensor(data.targets)
-    if len(data.data) != expected or not bool(((labels >= 0) & (labels < 10)).all()):
-        raise ValueError(
-            f"The USPS file '{file}' has {len(data.data):,} images instead of {expected:,}, or "
-            "labels that are no digits. Delete it to have it downloaded again."
-        )
-    return torch.as_tensor(data.data)[:, None], labels
+    problem = ""
+    if len(data.data) != expected:
+        problem = f"has {len(data.data):,} images instead of {expected:,}"
+    elif strange := set(data.targets) - set(range(10)):
+        problem = f"has a label {min(strange) + 1}; they are 1 to 10"
+    if problem:
+        advice = "Delete it to have it downloaded again."
+        raise ValueError(f"The USPS file '{file}' {problem}. {advice}")
+    return torch.as_tensor(data.data)[:, None], torch.as_tensor(data.targets)
 
 
 def _scaled(images: Tensor, size: int) -> Tensor:

@@ -1,8 +1,11 @@
-"""A user's own pictures, from folders of any image type that Pillow reads."""
+"""A user's own pictures, from folders of image files of the usual types."""
 
+import contextlib
 import functools
 import logging
+import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,28 +27,71 @@ WHEN_BROKEN = "dataset.when_broken"
 WhenBroken = Literal["stop", "skip"]
 Side = Annotated[int, Range(4, 4096)]
 
+# Others can start programs (EPS), or are no pictures by themselves. TGA is known by no first bytes.
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA")
+# 8192 x 8192, which take up to 1 GB while they are converted. Larger ones are not decoded.
+MOST_PIXELS = 2**26
+# Larger ones are decoded one at a time, not one in each thread.
+_LARGE = 2**24
+_decoding_large = threading.Lock()
+# Pillow advises three times the size for a result that is as good as from the whole photo.
+_DRAFT = 3
+
 
 def load_picture(path: Path, size: int, channels: int) -> Tensor:
     """A picture's middle square, scaled to the size: (C, size, size) uint8.
 
-    Converted to grey or RGB by ``channels``; transparency becomes white, 16-bit grey is scaled to
-    8 bits, and the EXIF orientation is applied. ValueError for what is no picture, or is damaged.
+    Converted to grey or RGB by ``channels``; transparency becomes white, of 16-bit grey the upper 8
+    bits are kept, and the EXIF orientation is applied. Photos (JPEG) of several times the size are
+    decoded at a fraction of theirs.
+
+    ValueError for what is no picture, is damaged, has more than ``MOST_PIXELS``, or holds integers
+    or floats of 32 bits: which of these are black and white no file says.
     """
     try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I;16"):
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture)
-            picture = picture.convert("L" if channels == 1 else "RGB")
-            return pil_to_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, (PermissionError, FileNotFoundError)):
-            raise
-        raise ValueError(f"'{path}' is not a picture that Pillow can read.") from error
+        with Image.open(path, formats=_known_formats()) as picture:
+            return _middle_square(picture, size, channels)
+    except (PermissionError, FileNotFoundError):
+        raise
+    # Pillow's plugins raise whatever their parsing runs into.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(_known_formats())}"
+        raise ValueError(f"'{path}' is not a picture that can be read: {reason}.") from error
+
+
+@functools.cache
+def _known_formats() -> tuple[str, ...]:
+    """Of ``_FORMATS`` those that this Pillow has."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _middle_square(picture: Image.Image, size: int, channels: int) -> Tensor:
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width:,} x {height:,} pixels are more than {MOST_PIXELS:,}")
+    # Pillow's grey of 16 bits from PGM is of mode I too.
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PPM"):
+        raise ValueError("it has numbers of 32 bits; save it with 8 or 16 bits")
+    # All of a progressive photo is held in memory at any scale.
+    if not picture.info.get("progressive"):
+        picture.draft(None, (_DRAFT * size, _DRAFT * size))
+    with _decoding_large if math.prod(picture.size) > _LARGE else contextlib.nullcontext():
+        picture.getexif()
+        # Else Pillow writes the cameras' other data anew, and fails at what it would not write.
+        for data in ("exif", "Raw profile type exif"):
+            picture.info.pop(data, None)
+        ImageOps.exif_transpose(picture, in_place=True)
+        if picture.mode.startswith("I"):
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture)
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        return pil_to_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
 
 
 def load_pictures(
@@ -56,6 +102,8 @@ def load_pictures(
     option: str = "when_broken",
 ) -> tuple[list[Path], Tensor]:
     """The pictures that could be read, and their pixels (N, C, size, size) uint8, in order.
+
+    They are decoded in as many threads as there are processors.
 
     Args:
         paths, size, channels: as load_picture's.
@@ -76,7 +124,7 @@ def load_pictures(
                     pool.shutdown(cancel_futures=True)
                 refuse_broken(str(error), when_broken, option)
     if not pictures:
-        advice = "is a picture that Pillow can read: add some, such as PNG or JPEG."
+        advice = "is a picture that can be read: add some, such as PNG or JPEG."
         raise ValueError(f"No file in '{paths[0].parent}' {advice}")
     return read, torch.stack(pictures)
 
