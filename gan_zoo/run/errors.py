@@ -27,8 +27,8 @@ from omegaconf.errors import (
 )
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from gan_zoo.ranges import UnfitArgument
 from gan_zoo.files import CONFIG_DIR
+from gan_zoo.ranges import UnfitArgument
 from gan_zoo.run.configuration import composed, dotted, to_paste
 
 
