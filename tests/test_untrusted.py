@@ -28,7 +28,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from gan_zoo.data.mnist import InMemoryImages
 from gan_zoo.files import CONFIG_DIR
+from gan_zoo.metrics import evaluator
+from gan_zoo.plotting import save_png
 from gan_zoo.run.configuration import composed
 from gan_zoo.run.resume import Resumed, resumed_configuration
 from gan_zoo.training.checkpoints import CheckpointFiles, model_of, read_checkpoint
@@ -309,6 +312,25 @@ def test_a_checkpoint_that_would_unpack_to_more_is_not_unpacked(tmp_path: Path) 
     assert bomb.stat().st_size < 10**5
     with pytest.raises(ValueError, match=r"bomb\.ckpt' would unpack to [34],\d"):
         read_checkpoint(bomb)
+
+
+def test_names_in_a_configuration_are_no_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = evaluator.packaged_evaluator("mnist")
+    monkeypatch.setattr(evaluator, "train_evaluator", lambda *_, **__: known)
+    images = InMemoryImages(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(2).long())
+    evaluator.evaluator_for("mnist_../../../out", lambda train: images, tmp_path / "cache")
+    (written,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert written.parent == tmp_path / "cache" / "evaluators"
+
+
+def test_a_picture_takes_a_links_place(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("before")
+    (tmp_path / "nearest.png").symlink_to(tmp_path / "other")
+    save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), tmp_path / "nearest.png")
+    assert (tmp_path / "other").read_text() == "before"
+    assert not (tmp_path / "nearest.png").is_symlink()
 
 
 def test_trust_is_of_what_is_named(

@@ -7,6 +7,7 @@ of two evaluators can't be compared.
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -301,6 +302,8 @@ def evaluator_for(
         images: gives the training images for True and the test images for False, as needed.
         cache_dir: folder of trained ones.
     """
+    # A run's folder may say what its data is called.
+    name = re.sub(r"[^\w.+-]", "-", name)
     if evaluator := packaged_evaluator(name):
         return evaluator
     train = images(True)
