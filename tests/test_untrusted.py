@@ -191,6 +191,7 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "what another part may build": (
         in_model(generator={"_target_": "pytorch_lightning.Trainer"}), "pytorch_lightning.Trainer"),
     "more values than any run has": (in_model(generator=list(range(30_000))), "too many values"),
+    "what a terminal would run": (in_model(loss="\x1b]0;x\x07"), "'\\x1b]0;x"),
     "a tensor": (in_model(generator=torch.zeros(1)), "not plain data"),
 }  # fmt: skip
 
@@ -278,6 +279,18 @@ def test_a_link_out_of_a_runs_folder_is_refused(
     assert str(link) in refused.stderr
     assert [path.name for path in outside.iterdir()] == ["file"]
     assert (outside / "file").read_text() == "before\n"
+
+
+def test_what_follows_changes_no_target_and_no_trust(here: Path) -> None:
+    (here / ".hydra" / "follows.yaml").write_text(yaml.safe_dump(dict.fromkeys(
+        ("model._target_", "trust", "resume.allow", "callbacks.metrics._target_", "seed", "paths"),
+        "trainer.max_steps"
+    )))  # fmt: skip
+    session = OmegaConf.create({"paths": {"data_dir": "data"}, "trust": [], "resume": {}})
+    config = resumed_configuration(session, Resumed(here, ["trainer.max_steps=9"]))
+    assert (config.trainer.max_steps, config.seed) == (9, 9)
+    assert config.model._target_ == "gan_zoo.models.CGAN"
+    assert (config.trust, config.resume, config.paths) == ([], {}, {"data_dir": "data"})
 
 
 TAGS = ("!!python/object/apply:os.system ['touch marker']", "!!python/name:os.system",

@@ -141,10 +141,10 @@ def followers(folder: Path) -> dict[str, str]:
     """Option -> the option that it takes its value from, as a run's folder has it."""
     file = folder / ".hydra" / FOLLOWS_FILE
     content = _read(file) if file.is_file() else {}
-    text = isinstance(content, dict) and all(
-        isinstance(part, str) for pair in content.items() for part in pair
-    )
-    return content if text else {}
+    pairs = content.items() if isinstance(content, dict) else ()
+    # Nothing else of what is vouched for may change: no target, and nothing of this session.
+    option = re.compile(rf"(?!({'|'.join(_OF_A_SESSION)})\b)[a-z]\w*(\.[a-z]\w*)*")
+    return {k: v for k, v in pairs if option.fullmatch(str(k)) and isinstance(v, str)}
 
 
 def _read(file: Path) -> Any:

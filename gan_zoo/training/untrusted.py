@@ -108,6 +108,9 @@ def vouched(
             return [plain(value, f"{key}.{place}", names) for place, value in enumerate(node)]
         if type(node) not in (str, int, float, bool, type(None)):
             raise ValueError(f"{origin} is not plain data: {key} is of type {type(node).__name__}.")
+        if isinstance(node, str) and not node.isprintable():
+            # Terminals take such characters for commands.
+            raise ValueError(f"{origin} has {node[:60]!r} ({key}), which is no line of text.")
         if isinstance(node, str) and "${" in node:
             raise ValueError(
                 f"{origin} has {node[:60]} ({key}), which would be looked up; train.py writes "
@@ -131,7 +134,7 @@ def _refuse_target(
     if "_target_" not in node and not special:
         return
     target = node.get("_target_")
-    if special - _SPECIAL or not isinstance(target, str):
+    if not isinstance(target, str):
         raise ValueError(f"{origin} has {sorted(special)[0]} in {key}, which train.py never has.")
     package = _RUNS_CODE_OF.get(target)
     if target in trust or package in trust or _defined_in(target, trust):
@@ -141,6 +144,8 @@ def _refuse_target(
             f"{origin} would run {target} ({key}), which is not among what a file may have built. "
             f"If you know it to be harmless, trust={package or target} allows it."
         )
+    if others := sorted(special - _SPECIAL):
+        raise ValueError(f"{origin} has {others[0]} in {key}, which train.py never has.")
     options = keywords_of(get_object(target)) - _NOT_FROM_FILES
     for name in node:
         if name not in options and name not in _SPECIAL:
