@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset
 from gan_zoo.models import GAN
 from gan_zoo.run.folder import find_checkpoint
 from tests.conftest import ROOT
@@ -69,6 +70,8 @@ def started(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As a terminal's job: with all processes that it starts.
+        process_group=0,
         # Under a shell's background jobs it would be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -81,6 +84,8 @@ def started(
     finally:
         process.kill()
         process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def checkpoint_at(folder: Path, iteration: int) -> Path:
@@ -99,14 +104,30 @@ def said(process: subprocess.Popen[str] | CompletedProcess[str], *expected: str)
     assert all(part in message for part in expected), errors
 
 
+def wait_for_the_end_of_all(process: subprocess.Popen[str]) -> None:
+    """Returns once nothing that a process has started runs any more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("processes were left behind")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order(
-    run: Run, table: Table, straight: Path, tmp_path: Path, number: signal.Signals
+    run: Run, table: Table, straight: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
     here = tmp_path / "here"
-    with started(tmp_path, at=checkpoint_at(here, EVERY)) as process:
-        process.send_signal(number)
+    arguments = (*OPTIONS, f"dataset.num_workers={workers}", "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, EVERY)) as process:
+        # A terminal and a cluster signal the loader processes too.
+        (os.killpg if workers else os.kill)(process.pid, number)
         output, errors = process.communicate(timeout=100)
+        wait_for_the_end_of_all(process)
     assert process.returncode == 128 + number
     assert "Interrupted. Resume with: python scripts/train.py resume=here" in output
     assert "Traceback" not in errors
@@ -121,6 +142,33 @@ def test_a_signal_ends_a_run_in_order(
     )
 
 
+def test_loader_processes_hear_no_signal_from_their_start() -> None:
+    class Blocked(InMemoryDataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitems__(self, indices: Any) -> Any:
+            return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    data = InMemoryDataModule("blocked", batch_size=1, num_workers=1)
+    data.test = Blocked()
+    assert {signal.SIGINT, signal.SIGTERM} <= next(iter(data.test_dataloader()))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_loader_process_outlives_its_run(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(tmp_path / "here", EVERY)) as process:
+        # The second one ends the run wherever it is.
+        process.send_signal(number)
+        process.send_signal(number)
+        process.communicate(timeout=100)
+        wait_for_the_end_of_all(process)
+    assert process.returncode in (-number, 128 + number)
+
+
 def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) -> None:
     options = ("model=cgan", *OPTIONS[1:], "trainer=ddp_cpu", "callbacks.metrics=null")
     options = tuple(a for a in options if not a.startswith("callbacks.metrics."))
@@ -132,9 +180,16 @@ def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) ->
         output, _ = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM
     assert output.count("Interrupted. Resume with") == 1
+    arguments = ("resume=here", "dataset.num_workers=2", "resume.allow=[dataset.num_workers]")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, 6 * EVERY)) as process:
+        os.killpg(process.pid, signal.SIGTERM)
+        output, errors = process.communicate(timeout=100)
+        wait_for_the_end_of_all(process)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert output.count("Interrupted. Resume with") == 1
     spawn(TRAIN, "resume=here")
     assert_same_end(here, tmp_path / "straight")
-    table("fault", "SIGTERM to the first of two processes", outcome="both end after the same "
+    table("fault", "SIGTERM to the first of two processes, or both", outcome="both end after the same "
           "iteration, as one alone does", what_is_lost="nothing")  # fmt: skip
 
 
