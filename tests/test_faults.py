@@ -45,6 +45,8 @@ SHORT = (
     "model=gan", "dataset=digits", "dataset.batch_size=32", "trainer=cpu", "trainer.max_steps=6",
     "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=2",
 )  # fmt: skip
+# What people name the copies of a step-000002.ckpt that they want to keep.
+COPIES = ("000002-good", "000002 (copy)", "", "000002.bak", "-2", "1_0")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +191,7 @@ def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) ->
     assert output.count("Interrupted. Resume with") == 1
     spawn(TRAIN, "resume=here")
     assert_same_end(here, tmp_path / "straight")
-    table("fault", "SIGTERM to the first of two processes, or both", outcome="both end after the same "
+    table("fault", "SIGTERM to the first of two processes", outcome="both end after the same "
           "iteration, as one alone does", what_is_lost="nothing")  # fmt: skip
 
 
@@ -260,6 +262,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     table("fault", f"a checkpoint {damage.__name__.replace('_', ' ')}", outcome="recognised and "
           "named; the one before it is taken", what_is_lost="nothing: the iterations are trained "
           "again")  # fmt: skip
+
+
+def test_a_copied_checkpoint_is_left_alone(run: Run, tmp_path: Path) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    copies = [tmp_path / "here" / "checkpoints" / f"step-{name}.ckpt" for name in COPIES]
+    for copy in copies:
+        shutil.copy(checkpoint_at(tmp_path / "here", 2), copy)
+    run("train.py", "resume=here", "trainer.max_steps=16")
+    assert all(copy.exists() for copy in copies)
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 16
+    for checkpoint in ("here", *copies):
+        run("sample.py", f"checkpoint='{checkpoint}'", "num_samples=4")
 
 
 def test_all_checkpoints_damaged(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from gan_zoo.run.configuration import names_in
-from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, read_checkpoint, step_of
+from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ def remove_folder(path: Path) -> None:
 def saved_in(folder: str | Path) -> list[Path]:
     """A run folder's checkpoints to resume from, the latest first."""
     checkpoints = Path(folder) / "checkpoints"
-    steps = sorted(checkpoints.glob("step-*.ckpt"), key=step_of, reverse=True)
-    return [p for p in (checkpoints / "last.ckpt", *steps) if p.is_file()]
+    files = (checkpoints / "last.ckpt", *reversed(numbered(checkpoints)))
+    return [file for file in files if file.is_file()]
 
 
 def find_checkpoint(
