@@ -212,6 +212,32 @@ def test_fifty_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
+def test_a_kill_at_each_write(spawn: Run, table: Table, tmp_path: Path) -> None:
+    script = str(ROOT / "tests" / "kill_and_resume.py")
+    result = spawn(script, str(tmp_path), "0")
+    kills = json.loads(result.stdout.splitlines()[-1])["kills"]
+    assert kills > 50
+    table("fault", "SIGKILL at each write of a short run", outcome=f"{kills} kills: the same "
+          "command or a resume brings each to its end",
+          what_is_lost="iterations since the last checkpoint, which are trained again")  # fmt: skip
+
+
+@pytest.mark.parametrize("left", [".hydra/.config.yaml.0123abcd", ".hydra/hydra.yaml",
+                                  ".provenance.json.0123abcd", "provenance.json"])  # fmt: skip
+def test_a_folder_in_which_nothing_was_trained(run: Run, tmp_path: Path, left: str) -> None:
+    here = tmp_path / "here"
+    (here / left).parent.mkdir(parents=True)
+    (here / left).write_text('[{"dataset": "of another run"}]')
+    for name in (".lock", "train.log"):
+        (here / name).touch()
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    assert not list(here.rglob("*.0123abcd"))
+    assert len(json.loads((here / "provenance.json").read_text())) == 1
+    run("train.py", "resume=here", "trainer.max_steps=8")
+    assert read_checkpoint(here)["global_step"] == 8
+
+
 def kill_and_resume(spawn: Run, tmp_path: Path, kills: int) -> dict[str, int]:
     script = str(ROOT / "tests" / "kill_and_resume.py")
     result = spawn(script, str(tmp_path), str(kills))

@@ -94,7 +94,9 @@ class RunFolder:
         return f"{command} resume={shown(self.path)}"
 
     def _locked(self) -> FileLock:
-        holds_a_run = any((self.path / name).exists() for name in (".hydra", "checkpoints"))
+        # Without its configuration nothing has been trained.
+        marks = (Path(".hydra", "config.yaml"), "checkpoints")
+        holds_a_run = any((self.path / mark).exists() for mark in marks)
         # Loader processes of a killed run hold its lock until they notice that it has gone.
         lock = FileLock(self.path / _LOCK, timeout=10 if self.resumed else 0)
         try:
