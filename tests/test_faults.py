@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
 from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset
 from gan_zoo.models import GAN
+from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import find_checkpoint
 from tests.conftest import ROOT
 from tests.same_end import assert_same_end, differing, read_checkpoint, state
@@ -334,6 +336,59 @@ def test_an_event_file_cut_short(run: Run, table: Table, tmp_path: Path) -> None
     assert len(losses) == 6
     table("fault", "an event file or csv cut short", outcome="both are cut back to the checkpoint "
           "that the run is resumed from", what_is_lost="nothing")  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [0, 7, 9, 12, 30, 41])
+def test_an_event_with_a_bit_flipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(8):
+            writer.add_scalar("loss", step, step)
+    (events,) = tmp_path.glob("events.*")
+    whole = events.read_bytes()
+    # In the fifth last record: its length, the checksum of that, the event or its checksum.
+    size = 42
+    begin = len(whole) - 5 * size
+    damaged = bytearray(whole)
+    damaged[begin + place] ^= 1
+    events.write_bytes(damaged)
+    truncate_logs(tmp_path, 8)
+    assert events.read_bytes() == whole[:begin] + whole[begin + size :]
+    assert f"'{events}' is damaged: 42 of its {len(whole)} bytes" in caplog.text
+    truncate_logs(tmp_path, 8)
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_damaged_lines_of_a_table_are_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "csv" / "version_0" / "metrics.csv"
+    table.parent.mkdir(parents=True)
+    lines = [b"step,loss\n", b"1,0.5\n", b"\0\xff,0.4\n", b"3\n", b"4,0.3\n"]
+    table.write_bytes(b"".join(lines))
+    truncate_logs(tmp_path, 8)
+    assert table.read_bytes() == b"".join([*lines[:2], lines[4]])
+    assert f"'{table}' is damaged: 2 of its lines" in caplog.text
+
+
+def test_damaged_small_files_cost_nothing(run: Run, table: Table, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    for steps, damage in enumerate(("", "{cut", "[1, {}]"), 7):
+        for name in ("metrics.json", "provenance.json"):
+            (here / name).write_text(damage)
+        result = run("train.py", "resume=here", f"trainer.max_steps={steps}")
+        assert "here/metrics.json' is damaged" in result.stdout + result.stderr
+        assert (here / "metrics.json.damaged").read_text() == damage
+        assert read_checkpoint(here)["global_step"] == steps
+        assert json.loads((here / "metrics.json").read_text())["steps"] == steps
+        assert json.loads((here / "provenance.json").read_text())[-1]["seed"] == 0
+    (here / "metrics.json").write_text("{cut")
+    run("evaluate.py", "checkpoint=here", "num_samples=50", "metrics=[fid]")
+    assert "evaluation" in json.loads((here / "metrics.json").read_text())
+    table("fault", "metrics.json or provenance.json damaged", outcome="named, set aside and begun "
+          "anew", what_is_lost="what was in the file")  # fmt: skip
 
 
 @contextmanager
