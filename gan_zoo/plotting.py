@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from gan_zoo.files import atomic_write
+
 # In pixels, for captions over images: height of a line, mean width of a letter, gaps, the height up
 # to which small images are enlarged, and the least width of a sentence.
 _LINE, _LETTER, _GAP, _CELL, _SENTENCE = 14, 5.6, 6, 64, 150
@@ -114,8 +116,9 @@ def _as_images(pixels: np.ndarray) -> Tensor:
 
 
 def save_png(picture: Tensor, path: str | Path) -> None:
-    """Writes a picture (3, H, W) uint8 as PNG."""
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    """Writes a picture (3, H, W) uint8 as PNG; OSError where it can't be written."""
+    with atomic_write(Path(path)) as aside:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside, "png")
 
 
 def display_images(

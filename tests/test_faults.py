@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -12,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import torch
@@ -26,6 +29,7 @@ from gan_zoo.models import GAN
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import find_checkpoint
 from tests.conftest import ROOT
+from tests.kill_and_resume import changed
 from tests.same_end import assert_same_end, differing, read_checkpoint, state
 
 Run = Callable[..., CompletedProcess[str]]
@@ -410,6 +414,99 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+# What can't be written, as patterns of paths, the error of that, and the file from when on.
+_unwritable: list[tuple[str, int, Path]] = []
+
+
+def _fail_to_write(event: str, arguments: tuple[Any, ...]) -> None:
+    for pattern, number, since in _unwritable:
+        changes = event != "os.remove" and fnmatch(changed(event, arguments), pattern)
+        if changes and since.exists():
+            # Of a write the system does not say which file's it was.
+            raise OSError(number, os.strerror(number))
+
+
+sys.addaudithook(_fail_to_write)
+
+
+@pytest.fixture
+def unwritable() -> Iterator[list[tuple[str, int, Path]]]:
+    yield _unwritable
+    _unwritable.clear()
+
+
+# Six iterations, whose files are all written at the end of the third and of the sixth.
+WRITES = (*SHORT, "callbacks.sample_grid.every_n_steps=3", "callbacks.checkpoint.keep_last=null",
+          "callbacks.checkpoint.every_n_train_steps=3", "logger=all")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of WRITES."""
+    folder = tmp_path_factory.mktemp("written")
+    with started(folder, *WRITES, "hydra.run.dir=here") as process:
+        output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    return folder / "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "after"),
+    [
+        *((name, errno.ENOSPC, 0) for name in (
+            "provenance.json", ".hydra", "hydra.yaml", "config.yaml", "real.png", "events.out",
+            "metrics.csv", "checkpoints", "last.ckpt",
+        )),
+        *((name, errno.ENOSPC, 3) for name in ("step-000006.png", "step-000006.ckpt", "events.out",
+                                               "last.ckpt", "metrics.csv", "metrics.json")),
+        ("step-000006.ckpt", errno.EDQUOT, 3),
+        ("events.out", errno.EDQUOT, 3),
+        ("samples", errno.EACCES, 0),
+        ("csv", errno.EACCES, 0),
+        ("checkpoints", errno.EACCES, 3),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_named(
+    run: Run, written: Path, tmp_path: Path, unwritable: list[tuple[str, int, Path]],
+    name: str, number: int, after: int,
+) -> None:  # fmt: skip
+    here = tmp_path / "here"
+    since = checkpoint_at(here, after) if after else tmp_path
+    unwritable.append((f"{here}*/*{name}*", number, since))
+    result = run("train.py", *WRITES, "hydra.run.dir=here", check=False)
+    said(result, os.strerror(number), "here")
+    unwritable.clear()
+    if after:
+        assert read_checkpoint(here)["global_step"] >= after
+        assert not list(here.rglob("*.ckpt.*"))
+    begun = (here / ".hydra" / "config.yaml").exists()
+    run("train.py", *(["resume=here"] if begun else [*WRITES, "hydra.run.dir=here"]))
+    assert_same_end(here, written)
+
+
+def test_a_log_that_cannot_be_written_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(handler: logging.FileHandler) -> TextIO:
+        return Path("/dev/full").open("w")
+
+    monkeypatch.setattr(logging.FileHandler, "_open", opened)
+    result = run("train.py", *SHORT, "dataset.val_size=0", "callbacks.metrics.every_n_steps=2",
+                 "hydra.run.dir=here", check=False)  # fmt: skip
+    said(result, "No space left on device", "here/train.log")
+
+
+@pytest.mark.parametrize("output", ["grid.png", "arrays.npz"])
+def test_a_picture_that_cannot_be_written_is_named(
+    run: Run, tmp_path: Path, unwritable: list[tuple[str, int, Path]], output: str
+) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    unwritable.append((f"{tmp_path}/*{output}*", errno.ENOSPC, tmp_path))
+    command = ("sample.py", "checkpoint=here", "num_samples=4", f"output={output}")
+    said(run(*command, check=False), "No space left on device", output)
+    assert not list(tmp_path.glob(f"*{output}*"))
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")

@@ -64,6 +64,5 @@ class SampleGrid(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, grid: tuple[Tensor, int], tag: str, file: str) -> None:
         picture = image_grid(*grid)
-        self.dirpath.mkdir(parents=True, exist_ok=True)
         save_png(picture, self.dirpath / file)
         report_picture(trainer.loggers, f"samples/{tag}", picture, trainer.global_step)

@@ -1,10 +1,13 @@
 """A run's folder: who may write to it, what is saved there, and what is left when a run ends."""
 
+import errno
+import functools
 import logging
 import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 from gan_zoo.run.configuration import names_in
 from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, read_checkpoint
@@ -20,6 +24,8 @@ from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, 
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+# Of a write, as Python says it without the file's name.
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -50,7 +56,8 @@ class RunFolder:
         """
         lock = self._locked() if self.first_process else None
         try:
-            yield
+            with _failing_logs_told_once():
+                yield
         except (KeyboardInterrupt, SystemExit) as interruption:
             if not self.first_process:
                 # What ends the first process ends the others; they have nothing to add.
@@ -62,10 +69,13 @@ class RunFolder:
             code = getattr(interruption, "code", None)
             # Lightning itself exits with 1 on Ctrl-C.
             raise SystemExit(code if code in _SIGNALS else _SIGNALS[0]) from interruption
-        except Exception as error:
+        except Exception as raised:
+            error = self._named(raised)
             if self.first_process:
                 self._keep_or_remove(error)
-            raise
+            if error is raised:
+                raise
+            raise error from raised
         finally:
             if lock:
                 lock.release()
@@ -80,6 +90,15 @@ class RunFolder:
             )
         elif self._is_new and (self.trainer is None or self.trainer.global_step == 0):
             self.remove()
+
+    def _named(self, error: Exception) -> Exception:
+        """An error that comes of a write to a file without a name, with the folder's."""
+        cause: BaseException | None = error
+        while cause and getattr(cause, "filename", None) is None:
+            if isinstance(cause, OSError) and cause.errno in _UNWRITTEN:
+                return OSError(cause.errno, cause.strerror, shown(self.path))
+            cause = cause.__cause__ or cause.__context__
+        return error
 
     def remove(self) -> None:
         """Removes the folder, and lets go of the log in it."""
@@ -113,6 +132,33 @@ class RunFolder:
                 "another hydra.run.dir begins a new one."
             )
         return lock
+
+
+@contextmanager
+def _failing_logs_told_once() -> Iterator[None]:
+    """Has what can't be logged end the run, without a traceback of its own."""
+
+    def raise_named(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return logging.Handler.handleError(handler, record)
+        raise OSError(error.errno, error.strerror, shown(Path(handler.baseFilename))) from error
+
+    def tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+        # tensorboard raises its thread's error in the main thread too.
+        if not isinstance(failure.thread, _AsyncWriterThread):
+            before(failure)
+
+    handlers = [h for h in logging.root.handlers if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
+        vars(handler)["handleError"] = functools.partial(raise_named, handler)
+    before, threading.excepthook = threading.excepthook, tell_of_thread
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+        for handler in handlers:
+            del vars(handler)["handleError"]
 
 
 def remove_folder(path: Path) -> None:

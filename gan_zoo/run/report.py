@@ -42,7 +42,7 @@ def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, st
         ValueError: if the data is not what the session before had.
     """
     saved = folder / ".hydra"
-    for place in (folder, saved, folder / "checkpoints"):
+    for place in (folder, saved, folder / "checkpoints", folder / "samples"):
         remove_partial_files(place)
     provenance = folder / "provenance.json"
     if not config.resume.folder:
