@@ -101,7 +101,11 @@ class RunFolder:
         return error
 
     def remove(self) -> None:
-        """Removes the folder, and lets go of the log in it."""
+        """Removes the folder, and lets go of the logs in it."""
+        for logger in self.trainer.loggers if self.trainer else ():
+            # Its thread would write there again.
+            with suppress(OSError):
+                logger.finalize("failed")
         logging.shutdown()
         remove_folder(self.path)
 
