@@ -23,7 +23,7 @@ from gan_zoo.cli import main
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
-from gan_zoo.files import atomic_write, cache_dir
+from gan_zoo.files import atomic_write, cache_dir, read_json
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
@@ -246,7 +246,7 @@ def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
 
 def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
     """Adds the figures to the file; those of another state of the checkpoint are replaced."""
-    metrics = json.loads(file.read_text()) if file.exists() else {}
+    metrics = read_json(file, dict)
     evaluation = metrics.setdefault("evaluation", {})
     before = evaluation.get(key, {})
     same = all(before.get(name) == value for name, value in about.items())

@@ -1,10 +1,15 @@
-"""Where this package's files are, and files that are written whole or not at all."""
+"""Where this package's files are; files written whole or not at all, and read though damaged."""
 
+import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parent
 # Next to the package in a checkout, inside it when installed from a wheel.
@@ -51,7 +56,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 def remove_partial_files(folder: Path) -> None:
     """Takes away what ``atomic_write`` left there when its process was killed."""
-    for aside in folder.glob(".*.????????"):
+    for aside in folder.glob(".*." + 8 * "[0-9a-f]"):
         aside.unlink(missing_ok=True)
 
 
@@ -62,6 +67,25 @@ def link(file: Path, name: Path) -> None:
             os.link(file, aside)
         except OSError:
             aside.write_bytes(file.read_bytes())
+
+
+def read_json(file: Path, kind: type) -> Any:
+    """What a JSON file holds, or an empty ``kind`` if there is none.
+
+    A file that is damaged, or holds something else, is renamed to ``*.damaged`` with a warning.
+    """
+    try:
+        found = json.loads(file.read_text())
+    except FileNotFoundError:
+        return kind()
+    except ValueError:
+        found = None
+    if isinstance(found, kind):
+        return found
+    damaged = file.with_name(f"{file.name}.damaged")
+    file.replace(damaged)
+    log.warning("'%s' is damaged: it is kept as '%s' and begun anew.", file, damaged.name)
+    return kind()
 
 
 def _sync(path: Path) -> None:

@@ -116,9 +116,9 @@ def _as_images(pixels: np.ndarray) -> Tensor:
 
 
 def save_png(picture: Tensor, path: str | Path) -> None:
-    """Writes a picture (3, H, W) uint8 as PNG."""
+    """Writes a picture (3, H, W) uint8 as PNG; OSError where it can't be written."""
     with atomic_write(Path(path)) as aside:
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside, "PNG")
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside, "png")
 
 
 def display_images(

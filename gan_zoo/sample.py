@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_zoo.cli import main
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
+from gan_zoo.files import atomic_write
 from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import captioned, image_grid, interleaved, save_png, to_uint8
@@ -76,7 +77,6 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
     n = len(inputs["noise"])
     images = model.sample(n, **inputs, ema=config.ema)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".png":
         columns = _columns(asked) or math.ceil(math.sqrt(n))
         if "captions" in inputs:
@@ -87,7 +87,8 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
     else:
         arrays = [to_uint8(images).movedim(-3, -1).numpy()]
         arrays += [np.asarray(value) for name, value in inputs.items() if name != "noise"]
-        np.savez_compressed(output, *arrays)
+        with atomic_write(output) as aside, aside.open("wb") as file:
+            np.savez_compressed(file, *arrays)
     return f"{n} images in {output}"
 
 
@@ -113,7 +114,6 @@ def _translate(model: Translator, config: DictConfig) -> str:
     direction = config.direction or DIRECTIONS[0]
     images = model.sample(len(read), source=normalised(pixels), direction=direction, ema=config.ema)
 
-    output.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, to_uint8(images), strict=True):
         save_png(image.expand(3, -1, -1), output / name)
     return f"{len(read)} pictures in {output}, {direction}"

@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -209,6 +210,9 @@ def run(
             finally:
                 torch.set_num_threads(1)
                 # Hydra's write to the run's folder, which may be gone again.
+                for handler in set(logging.root.handlers) - set(handlers):
+                    with suppress(OSError):
+                        handler.close()
                 logging.root.handlers = handlers
         output, errors = capfd.readouterr()
         if check and code:

@@ -1,7 +1,8 @@
 """Kills runs at random moments until they are over, and compares their end.
 
-``python tests/kill_and_resume.py FOLDER KILLS [SEED]`` prints what it came to as JSON. Runs begin
-as copies of this process, so that most kills meet them at work and not while they load torch.
+``python tests/kill_and_resume.py FOLDER KILLS [SEED]`` prints what it came to as JSON; with 0 for
+KILLS, one run is killed at each change that it makes to its folder. Runs begin as copies of this
+process, so that most kills meet them at work and not while they load torch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,14 +33,21 @@ OPTIONS = (
     "trainer.max_steps=300", "trainer.log_every_n_steps=5", "callbacks.metrics=null",
     "callbacks.checkpoint.every_n_train_steps=10", "callbacks.sample_grid.every_n_steps=50",
 )  # fmt: skip
+# Two iterations with a checkpoint at each.
+SHORTEST = (
+    *(a for a in OPTIONS if "max_steps" not in a and "every_n" not in a), "trainer.max_steps=2",
+    "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=1",
+)  # fmt: skip
 # When kills come: within seconds of the start, of the session's first checkpoint, or while a
 # checkpoint is being written.
 MOMENTS = ("start", "training", "training", "writing")
 LONGEST = 1.5
 
 
-def attempt(folder: Path, arguments: list[str], moment: str = "", seconds: float = 0) -> int:
-    """The exit code of train.py, or minus the signal that ended it, at that moment if any."""
+def attempt(
+    folder: Path, arguments: list[str], moment: str = "", seconds: float = 0, write: int = 0
+) -> int:
+    """The exit code of train.py, or minus the signal that ended it, at that moment or write."""
     begun = time.time()
     child = os.fork()
     if child == 0:
@@ -48,6 +57,8 @@ def attempt(folder: Path, arguments: list[str], moment: str = "", seconds: float
         os.chdir(folder)
         sys.argv = [str(TRAIN), *arguments]
         code = 1
+        if write:
+            die_at_write(folder / "killed", write)
         try:
             runpy.run_path(str(TRAIN), run_name="__main__")
         except SystemExit as end:
@@ -70,6 +81,56 @@ def attempt(folder: Path, arguments: list[str], moment: str = "", seconds: float
     if written(folder, ".*.ckpt.*", begun):
         found["while a checkpoint was written"] += 1
     return code
+
+
+def kill_at_each_write(folder: Path) -> int:
+    """Kills runs before each time that they open, make, rename or remove something in their folder.
+
+    The same command or a resume has to bring each to its end. Returns how many were killed.
+    """
+    assert gan_zoo.train.train
+    torch.set_num_threads(1)
+    arguments = [*SHORTEST, "hydra.run.dir=killed"]
+    assert attempt(folder, [*SHORTEST, "hydra.run.dir=straight"]) == 0
+    number = 0
+    while True:
+        run = folder / "killed"
+        shutil.rmtree(run, ignore_errors=True)
+        number += 1
+        code = attempt(folder, arguments, write=number)
+        if code == 0:
+            return number - 1
+        assert code == -signal.SIGKILL, (folder / "log").read_text()
+        begun = (run / ".hydra" / "config.yaml").exists()
+        code = attempt(folder, ["resume=killed"] if begun else arguments)
+        assert code == 0, (folder / "log").read_text()
+        assert_same_end(run, folder / "straight")
+
+
+def die_at_write(folder: Path, number: int) -> None:
+    """Ends this process by SIGKILL at that many changes within the folder."""
+    left = number
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if changed(event, arguments).startswith(str(folder)):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def changed(event: str, arguments: tuple[Any, ...]) -> str:
+    """The path that an audit event of Python's is about to change; "" for other events."""
+    if event in ("os.mkdir", "os.rename", "os.link", "os.remove"):
+        changes = True
+    else:
+        flags = arguments[2] if event == "open" else 0
+        changes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+    if not changes or isinstance(arguments[0], int):
+        return ""
+    return os.path.abspath(os.fsdecode(arguments[0]))
 
 
 def written(folder: Path, pattern: str, since: float) -> bool:
@@ -108,5 +169,8 @@ def main(folder: Path, kills: int, seed: int) -> None:
 found = {"kills": 0, "while a checkpoint was written": 0, "runs": 0}
 if __name__ == "__main__":
     rest = [int(number) for number in sys.argv[2:]]
-    main(Path(sys.argv[1]), rest[0], rest[1] if len(rest) > 1 else 0)
+    if rest[0]:
+        main(Path(sys.argv[1]), rest[0], rest[1] if len(rest) > 1 else 0)
+    else:
+        found["kills"] = kill_at_each_write(Path(sys.argv[1]))
     print(json.dumps(found))

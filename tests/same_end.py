@@ -42,7 +42,12 @@ def state(folder: Path) -> dict[str, Any]:
 def logged(folder: Path) -> dict[str, list[Any]]:
     """Tag -> (step, value) of all event files together, as they stand there."""
     found: dict[str, list[Any]] = {}
-    for file in sorted(folder.glob("events.out.tfevents.*")):
+
+    def begun(file: Path) -> list[int]:
+        # In its name are a time in seconds, and a number counted by this process.
+        return [int(part) for part in file.name.split(".") if part.isdecimal()]
+
+    for file in sorted(folder.glob("events.out.tfevents.*"), key=begun):
         events = EventAccumulator(str(file), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             found.setdefault(tag, []).extend((e.step, str(e.value)) for e in events.Scalars(tag))

@@ -334,14 +334,29 @@ def test_measuring_takes_no_more_than_its_share() -> None:
         strategy = Strategy()
         is_global_zero = True
 
-    metrics = Metrics(every_n_steps=100, max_share=0.05)
-    metrics._bound(Trainer(), cost=1.0, step_time=0.3)  # type: ignore[arg-type]
-    assert metrics._interval == 100
+    def intervals(*measurements: tuple[float, float]) -> list[int]:
+        metrics = Metrics(every_n_steps=100, max_share=0.05)
+        found = []
+        for cost, step_time in measurements:
+            metrics._bound(Trainer(), cost, step_time)  # type: ignore[arg-type]
+            found.append(metrics._interval)
+            # As resumed.
+            state = metrics.state_dict()
+            metrics = Metrics(every_n_steps=100, max_share=0.05)
+            metrics.load_state_dict(state)
+        return found
+
+    fast, slow, stalled = (1.0, 0.3), (1.0, 0.05), (20.0, 0.05)
+    assert intervals(fast, fast, fast) == [100, 100, 100]
     # 1 s is 5 % of 20 s, which are 400 iterations of .05 s.
-    metrics._bound(Trainer(), cost=1.0, step_time=0.05)  # type: ignore[arg-type]
-    assert metrics._interval == 400
-    metrics._bound(Trainer(), cost=0.01, step_time=0.3)  # type: ignore[arg-type]
-    assert metrics._interval == 400
+    assert intervals(slow, slow, slow) == [100, 400, 400]
+    # One that was stopped for a while changes nothing, whichever it is.
+    for place in range(5):
+        measurements = [fast] * 5
+        measurements[place] = stalled
+        assert intervals(*measurements) == [100] * 5
+    # A machine that was busy for a while is forgotten.
+    assert intervals(*[slow] * 5, *[fast] * 5)[-1] == 100
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,11 @@ def test_a_damaged_or_altered_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"e.safetensors' is damaged"):
         load_evaluator(file)
+    content[-3] ^= 1
+    for key in (b"name", b"accuracy", b"hash", b"channels"):
+        file.write_bytes(content.replace(b'"' + key + b'"', b'"' + key[:-1] + b'."'))
+        with pytest.raises(ValueError, match="not an evaluator"):
+            load_evaluator(file)
     file.write_text("not weights")
     with pytest.raises(ValueError, match="not an evaluator"):
         load_evaluator(file)

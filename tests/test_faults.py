@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -11,18 +13,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
+from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset
 from gan_zoo.models import GAN
+from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import find_checkpoint
 from tests.conftest import ROOT
+from tests.kill_and_resume import changed
 from tests.same_end import assert_same_end, differing, read_checkpoint, state
 
 Run = Callable[..., CompletedProcess[str]]
@@ -44,6 +51,8 @@ SHORT = (
     "model=gan", "dataset=digits", "dataset.batch_size=32", "trainer=cpu", "trainer.max_steps=6",
     "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=2",
 )  # fmt: skip
+# What people name the copies of a step-000002.ckpt that they want to keep.
+COPIES = ("000002-good", "000002 (copy)", "", "000002.bak", "-2", "1_0")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +78,8 @@ def started(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As a terminal's job: with all processes that it starts.
+        process_group=0,
         # Under a shell's background jobs it would be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -81,6 +92,8 @@ def started(
     finally:
         process.kill()
         process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def checkpoint_at(folder: Path, iteration: int) -> Path:
@@ -99,14 +112,30 @@ def said(process: subprocess.Popen[str] | CompletedProcess[str], *expected: str)
     assert all(part in message for part in expected), errors
 
 
+def wait_for_the_end_of_all(process: subprocess.Popen[str]) -> None:
+    """Returns once nothing that a process has started runs any more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("processes were left behind")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_order(
-    run: Run, table: Table, straight: Path, tmp_path: Path, number: signal.Signals
+    run: Run, table: Table, straight: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
     here = tmp_path / "here"
-    with started(tmp_path, at=checkpoint_at(here, EVERY)) as process:
-        process.send_signal(number)
+    arguments = (*OPTIONS, f"dataset.num_workers={workers}", "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, EVERY)) as process:
+        # A terminal and a cluster signal the loader processes too.
+        (os.killpg if workers else os.kill)(process.pid, number)
         output, errors = process.communicate(timeout=100)
+        wait_for_the_end_of_all(process)
     assert process.returncode == 128 + number
     assert f"Interrupted. Resume with: python {TRAIN} resume=here" in output
     assert "Traceback" not in errors
@@ -121,6 +150,33 @@ def test_a_signal_ends_a_run_in_order(
     )
 
 
+def test_loader_processes_hear_no_signal_from_their_start() -> None:
+    class Blocked(InMemoryDataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitems__(self, indices: Any) -> Any:
+            return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    data = InMemoryDataModule("blocked", batch_size=1, num_workers=1)
+    data.test = Blocked()
+    assert {signal.SIGINT, signal.SIGTERM} <= next(iter(data.test_dataloader()))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_loader_process_outlives_its_run(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")
+    with started(tmp_path, *arguments, at=checkpoint_at(tmp_path / "here", EVERY)) as process:
+        # The second one ends the run wherever it is.
+        process.send_signal(number)
+        process.send_signal(number)
+        process.communicate(timeout=100)
+        wait_for_the_end_of_all(process)
+    assert process.returncode in (-number, 128 + number)
+
+
 def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) -> None:
     options = ("model=cgan", *OPTIONS[1:], "trainer=ddp_cpu", "callbacks.metrics=null")
     options = tuple(a for a in options if not a.startswith("callbacks.metrics."))
@@ -131,6 +187,13 @@ def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) ->
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM
+    assert output.count("Interrupted. Resume with") == 1
+    arguments = ("resume=here", "dataset.num_workers=2", "resume.allow=[dataset.num_workers]")
+    with started(tmp_path, *arguments, at=checkpoint_at(here, 6 * EVERY)) as process:
+        os.killpg(process.pid, signal.SIGTERM)
+        output, errors = process.communicate(timeout=100)
+        wait_for_the_end_of_all(process)
+    assert process.returncode == 128 + signal.SIGTERM, errors
     assert output.count("Interrupted. Resume with") == 1
     spawn(TRAIN, "resume=here")
     assert_same_end(here, tmp_path / "straight")
@@ -153,6 +216,32 @@ def test_fifty_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path)
         f"being written; runs that ended, as one that was never killed: {found['runs']}",
         what_is_lost="iterations since the last checkpoint, which are trained again",
     )
+
+
+@pytest.mark.slow
+def test_a_kill_at_each_write(spawn: Run, table: Table, tmp_path: Path) -> None:
+    script = str(ROOT / "tests" / "kill_and_resume.py")
+    result = spawn(script, str(tmp_path), "0")
+    kills = json.loads(result.stdout.splitlines()[-1])["kills"]
+    assert kills > 50
+    table("fault", "SIGKILL at each write of a short run", outcome=f"{kills} kills: the same "
+          "command or a resume brings each to its end",
+          what_is_lost="iterations since the last checkpoint, which are trained again")  # fmt: skip
+
+
+@pytest.mark.parametrize("left", [".hydra/.config.yaml.0123abcd", ".hydra/hydra.yaml",
+                                  ".provenance.json.0123abcd", "provenance.json"])  # fmt: skip
+def test_a_folder_in_which_nothing_was_trained(run: Run, tmp_path: Path, left: str) -> None:
+    here = tmp_path / "here"
+    (here / left).parent.mkdir(parents=True)
+    (here / left).write_text('[{"dataset": "of another run"}]')
+    for name in (".lock", "train.log"):
+        (here / name).touch()
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    assert not list(here.rglob("*.0123abcd"))
+    assert len(json.loads((here / "provenance.json").read_text())) == 1
+    run("train.py", "resume=here", "trainer.max_steps=8")
+    assert read_checkpoint(here)["global_step"] == 8
 
 
 def kill_and_resume(spawn: Run, tmp_path: Path, kills: int) -> dict[str, int]:
@@ -207,6 +296,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
           "again")  # fmt: skip
 
 
+def test_a_copied_checkpoint_is_left_alone(run: Run, tmp_path: Path) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    copies = [tmp_path / "here" / "checkpoints" / f"step-{name}.ckpt" for name in COPIES]
+    for copy in copies:
+        shutil.copy(checkpoint_at(tmp_path / "here", 2), copy)
+    run("train.py", "resume=here", "trainer.max_steps=16")
+    assert all(copy.exists() for copy in copies)
+    assert read_checkpoint(tmp_path / "here")["global_step"] == 16
+    for checkpoint in ("here", *copies):
+        run("sample.py", f"checkpoint='{checkpoint}'", "num_samples=4")
+
+
 def test_all_checkpoints_damaged(run: Run, tmp_path: Path) -> None:
     run("train.py", *SHORT, "hydra.run.dir=here")
     for file in (tmp_path / "here" / "checkpoints").iterdir():
@@ -241,6 +342,59 @@ def test_an_event_file_cut_short(run: Run, table: Table, tmp_path: Path) -> None
           "that the run is resumed from", what_is_lost="nothing")  # fmt: skip
 
 
+@pytest.mark.parametrize("place", [0, 7, 9, 12, 30, 41])
+def test_an_event_with_a_bit_flipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(8):
+            writer.add_scalar("loss", step, step)
+    (events,) = tmp_path.glob("events.*")
+    whole = events.read_bytes()
+    # In the fifth last record: its length, the checksum of that, the event or its checksum.
+    size = 42
+    begin = len(whole) - 5 * size
+    damaged = bytearray(whole)
+    damaged[begin + place] ^= 1
+    events.write_bytes(damaged)
+    truncate_logs(tmp_path, 8)
+    assert events.read_bytes() == whole[:begin] + whole[begin + size :]
+    assert f"'{events}' is damaged: 42 of its {len(whole)} bytes" in caplog.text
+    truncate_logs(tmp_path, 8)
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_damaged_lines_of_a_table_are_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "csv" / "version_0" / "metrics.csv"
+    table.parent.mkdir(parents=True)
+    lines = [b"step,loss\n", b"1,0.5\n", b"\0\xff,0.4\n", b"3\n", b"4,0.3\n"]
+    table.write_bytes(b"".join(lines))
+    truncate_logs(tmp_path, 8)
+    assert table.read_bytes() == b"".join([*lines[:2], lines[4]])
+    assert f"'{table}' is damaged: 2 of its lines" in caplog.text
+
+
+def test_damaged_small_files_cost_nothing(run: Run, table: Table, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    for steps, damage in enumerate(("", "{cut", "[1, {}]"), 7):
+        for name in ("metrics.json", "provenance.json"):
+            (here / name).write_text(damage)
+        result = run("train.py", "resume=here", f"trainer.max_steps={steps}")
+        assert "here/metrics.json' is damaged" in result.stdout + result.stderr
+        assert (here / "metrics.json.damaged").read_text() == damage
+        assert read_checkpoint(here)["global_step"] == steps
+        assert json.loads((here / "metrics.json").read_text())["steps"] == steps
+        assert json.loads((here / "provenance.json").read_text())[-1]["seed"] == 0
+    (here / "metrics.json").write_text("{cut")
+    run("evaluate.py", "checkpoint=here", "num_samples=50", "metrics=[fid]")
+    assert "evaluation" in json.loads((here / "metrics.json").read_text())
+    table("fault", "metrics.json or provenance.json damaged", outcome="named, set aside and begun "
+          "anew", what_is_lost="what was in the file")  # fmt: skip
+
+
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
     """A file system of that size at the folder; skips where nobody may mount one."""
@@ -260,6 +414,99 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+# What can't be written, as patterns of paths, the error of that, and the file from when on.
+_unwritable: list[tuple[str, int, Path]] = []
+
+
+def _fail_to_write(event: str, arguments: tuple[Any, ...]) -> None:
+    for pattern, number, since in _unwritable:
+        changes = event != "os.remove" and fnmatch(changed(event, arguments), pattern)
+        if changes and since.exists():
+            # Of a write the system does not say which file's it was.
+            raise OSError(number, os.strerror(number))
+
+
+sys.addaudithook(_fail_to_write)
+
+
+@pytest.fixture
+def unwritable() -> Iterator[list[tuple[str, int, Path]]]:
+    yield _unwritable
+    _unwritable.clear()
+
+
+# Six iterations, whose files are all written at the end of the third and of the sixth.
+WRITES = (*SHORT, "callbacks.sample_grid.every_n_steps=3", "callbacks.checkpoint.keep_last=null",
+          "callbacks.checkpoint.every_n_train_steps=3", "logger=all")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of WRITES."""
+    folder = tmp_path_factory.mktemp("written")
+    with started(folder, *WRITES, "hydra.run.dir=here") as process:
+        output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    return folder / "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "after"),
+    [
+        *((name, errno.ENOSPC, 0) for name in (
+            "provenance.json", ".hydra", "hydra.yaml", "config.yaml", "real.png", "events.out",
+            "metrics.csv", "checkpoints", "last.ckpt",
+        )),
+        *((name, errno.ENOSPC, 3) for name in ("step-000006.png", "step-000006.ckpt", "events.out",
+                                               "last.ckpt", "metrics.csv", "metrics.json")),
+        ("step-000006.ckpt", errno.EDQUOT, 3),
+        ("events.out", errno.EDQUOT, 3),
+        ("samples", errno.EACCES, 0),
+        ("csv", errno.EACCES, 0),
+        ("checkpoints", errno.EACCES, 3),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_named(
+    run: Run, written: Path, tmp_path: Path, unwritable: list[tuple[str, int, Path]],
+    name: str, number: int, after: int,
+) -> None:  # fmt: skip
+    here = tmp_path / "here"
+    since = checkpoint_at(here, after) if after else tmp_path
+    unwritable.append((f"{here}*/*{name}*", number, since))
+    result = run("train.py", *WRITES, "hydra.run.dir=here", check=False)
+    said(result, os.strerror(number), "here")
+    unwritable.clear()
+    if after:
+        assert read_checkpoint(here)["global_step"] >= after
+        assert not list(here.rglob("*.ckpt.*"))
+    begun = (here / ".hydra" / "config.yaml").exists()
+    run("train.py", *(["resume=here"] if begun else [*WRITES, "hydra.run.dir=here"]))
+    assert_same_end(here, written)
+
+
+def test_a_log_that_cannot_be_written_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(handler: logging.FileHandler) -> TextIO:
+        return Path("/dev/full").open("w")
+
+    monkeypatch.setattr(logging.FileHandler, "_open", opened)
+    result = run("train.py", *SHORT, "dataset.val_size=0", "callbacks.metrics.every_n_steps=2",
+                 "hydra.run.dir=here", check=False)  # fmt: skip
+    said(result, "No space left on device", "here/train.log")
+
+
+@pytest.mark.parametrize("output", ["grid.png", "arrays.npz"])
+def test_a_picture_that_cannot_be_written_is_named(
+    run: Run, tmp_path: Path, unwritable: list[tuple[str, int, Path]], output: str
+) -> None:
+    run("train.py", *SHORT, "hydra.run.dir=here")
+    unwritable.append((f"{tmp_path}/*{output}*", errno.ENOSPC, tmp_path))
+    command = ("sample.py", "checkpoint=here", "num_samples=4", f"output={output}")
+    said(run(*command, check=False), "No space left on device", output)
+    assert not list(tmp_path.glob(f"*{output}*"))
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")

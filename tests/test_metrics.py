@@ -227,7 +227,11 @@ class RandomImages:
         return [self.images, self.labels]
 
 
-def test_floors_are_cached(tmp_path: Path) -> None:
+DAMAGES = ("{cut", "", "null", "[]", "{}", "3", '{"parzen": null}', '{"parzen": ["x", null, 1, 1]}',
+           '{"fid": [1.0, null, 1, 1]}')  # fmt: skip
+
+
+def test_floors_are_cached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     real = Reference(RandomImages(90, 0), RandomImages(40, 1), None, tmp_path)
     first = floor_of("parzen", real, 30, 0)
     (file,) = (tmp_path / "floors").iterdir()
@@ -236,8 +240,11 @@ def test_floors_are_cached(tmp_path: Path) -> None:
     # Of other images it is another.
     other = Reference(RandomImages(90, 2), RandomImages(40, 1), None, tmp_path)
     assert floor_of("parzen", other, 30, 0)["parzen"].value != 1.5
-    file.write_text("{cut")
-    assert floor_of("parzen", real, 30, 0) == first
+    for damage in DAMAGES:
+        caplog.clear()
+        file.write_text(damage)
+        assert floor_of("parzen", real, 30, 0) == first
+        assert f"'{file}' is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("part", ["val", "train"])

@@ -12,7 +12,7 @@ import torch
 
 from gan_zoo.files import link
 from gan_zoo.ranges import Count, Positive, Steps, checked
-from gan_zoo.training.checkpoints import checkpoint_folder, step_of
+from gan_zoo.training.checkpoints import checkpoint_folder, numbered
 
 
 # Lightning's ModelCheckpoint (2.6) won't do: under manual optimization it saves before the
@@ -91,8 +91,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             link(file, folder / "last.ckpt")
-            steps = sorted(folder.glob("step-*.ckpt"), key=step_of)
-            for old in steps[: -self.keep_last] if self.keep_last else ():
+            for old in numbered(folder)[: -self.keep_last] if self.keep_last else ():
                 old.unlink(missing_ok=True)
 
     def signal_handler(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -23,7 +24,9 @@ from gan_zoo.training.reporting import report_figures
 log = logging.getLogger(__name__)
 
 # What a resumed run continues with.
-_STATE = ("best", "best_step", "measured", "_interval", "_measured_at")
+_STATE = ("best", "best_step", "measured", "_interval", "_measured_at", "_needed")
+# So many measurements, each slow or fast by chance, decide together how far apart they are.
+_MEDIAN_OF = 5
 # Fewer images are too few for precision and recall with k=5, and for any meaning.
 _LEAST_HELD_OUT = 10
 
@@ -49,8 +52,9 @@ class Metrics(pl.Callback):
         monitor: the figure that the best checkpoint is chosen by.
         num_samples: number of images, over all processes.
         max_share: the largest share of the training time that measuring may take, without what is
-            computed once and cached. If it takes more, the interval grows, and a log line says so.
-            None for no bound: the steps are then the same on any machine.
+            computed once and cached. If the last measurements took more (the lower median of five,
+            at first of two), the interval grows until they take less, and a log line says so. None
+            for no bound: the steps are then the same on any machine.
 
     Attributes:
         measured: tag -> value of the latest measurement.
@@ -93,6 +97,8 @@ class Metrics(pl.Callback):
         self.best_step = 0
         self._interval = every_n_steps
         self._measured_at = 0
+        # The interval in iterations that each of the last measurements would have needed.
+        self._needed: list[float] = []
         self._references: dict[str, Reference] = {}
 
     def tags(self, trainer: pl.Trainer, datamodule: InMemoryDataModule) -> list[str]:
@@ -121,7 +127,8 @@ class Metrics(pl.Callback):
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in _STATE:
+        # An earlier version saved fewer.
+        for name in state_dict.keys() & set(_STATE):
             setattr(self, name, state_dict[name])
 
     def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
@@ -208,15 +215,19 @@ class Metrics(pl.Callback):
             trainer.save_checkpoint(checkpoint_folder(trainer) / "best.ckpt")
 
     def _bound(self, trainer: pl.Trainer, cost: float, step_time: float) -> None:
-        """Makes the interval longer if a measurement takes too large a share of it."""
+        """Makes the interval as long as measurements need that take a certain share of it."""
         if self.max_share is None:
             return
-        needed = cost / (self.max_share * max(step_time, 1e-9)) / self.every_n_steps
-        interval = trainer.strategy.broadcast(math.ceil(needed)) * self.every_n_steps
-        if interval > self._interval:
+        needed = trainer.strategy.broadcast(cost / (self.max_share * max(step_time, 1e-9)))
+        self._needed = [*self._needed[1 - _MEDIAN_OF :], needed]
+        if len(self._needed) == 1:
+            return
+        units = math.ceil(statistics.median_low(self._needed) / self.every_n_steps)
+        interval = max(1, units) * self.every_n_steps
+        if interval != self._interval:
             self._interval = interval
             if trainer.is_global_zero:
                 log.info(
-                    f"Measuring takes {cost:.1f} s. It is now done every {interval:,} steps: at "
-                    f"most {100 * self.max_share:g} % of the time (callbacks.metrics.max_share)."
+                    f"Images are measured every {interval:,} steps now: at most "
+                    f"{100 * self.max_share:g} % of the time (callbacks.metrics.max_share)."
                 )

@@ -63,7 +63,5 @@ class SampleGrid(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, grid: tuple[Tensor, int], tag: str, file: str) -> None:
         picture = image_grid(*grid)
-        folder = Path(trainer.default_root_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        save_png(picture, folder / file)
+        save_png(picture, Path(trainer.default_root_dir) / "samples" / file)
         report_picture(trainer.loggers, f"samples/{tag}", picture, trainer.global_step)

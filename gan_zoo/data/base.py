@@ -1,6 +1,9 @@
 """What the data modules share: data held in memory as tensors and served in whole batches."""
 
+import atexit
 import hashlib
+import signal
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +167,37 @@ class _PlannedBatches(Dataset[Any]):
             return self.dataset.__getitems__(plan.indices)
 
 
+class _Loader(DataLoader[Any]):
+    """A DataLoader whose processes leave Ctrl-C and SIGTERM to the main process.
+
+    Both reach all processes of a terminal's or cluster's job, and the main one needs the loaders
+    until its iteration is over. They end when they are told to, or when it is gone.
+    """
+
+    def __iter__(self) -> Any:
+        # A handler in the process would come too late: it has what is blocked from its start.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            iterator = super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if self.num_workers:
+            _WITH_PROCESSES.add(iterator)
+        return iterator
+
+
+_WITH_PROCESSES: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_loaders() -> None:
+    # Python would wait for them, after a SIGTERM that they do not hear.
+    for iterator in list(_WITH_PROCESSES):
+        iterator._shutdown_workers()
+        for process in iterator._workers:
+            process.kill()
+
+
 class InMemoryDataModule(pl.LightningDataModule):
     """Loaders of datasets in memory.
 
@@ -241,7 +275,7 @@ class InMemoryDataModule(pl.LightningDataModule):
         dataset = self._existing(self.train)
         batches = TrainingBatches(len(dataset), self.batch_size, self.order_seed, self.trainer)
         planned = _PlannedBatches(dataset)
-        return DataLoader(planned, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
+        return _Loader(planned, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._in_order(self.val) if self.val else []
@@ -336,7 +370,7 @@ class InMemoryDataModule(pl.LightningDataModule):
             if trainer and trainer.world_size > 1
             else None
         )
-        return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())
+        return _Loader(dataset, self.batch_size, sampler=sampler, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         return {

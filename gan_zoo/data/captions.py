@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryDataset, LabelledDataset, Part
-from gan_zoo.files import atomic_write, cache_dir
+from gan_zoo.files import cache_dir
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder, text_encoder_from
 from gan_zoo.ranges import Count, Range, Seed, checked
+from gan_zoo.training.checkpoints import CheckpointFiles
 
 log = logging.getLogger(__name__)
 
@@ -243,15 +243,14 @@ class CaptionDataModule(InMemoryDataModule):
         file = cache_dir() / f"text-encoder-{digest}.pt"
         try:
             with torch.random.fork_rng(devices=[]):
-                return text_encoder_from(torch.load(file, weights_only=True))
+                return text_encoder_from(CheckpointFiles().load_checkpoint(file))
         except (FileNotFoundError, NotADirectoryError):
             log.info("Training the text encoder on the captions (kept in '%s').", file)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+        except (RuntimeError, OSError, ValueError):
             log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
         train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
         try:
-            with atomic_write(file) as aside:
-                torch.save(encoder.artifact(), aside)
+            CheckpointFiles().save_checkpoint(encoder.artifact(), file)
         except OSError as error:
             log.warning("The text encoder could not be kept for the next run: %s", error)
         return encoder

@@ -256,6 +256,7 @@ def save_evaluator(evaluator: Evaluator, file: Path) -> None:
         "hash": evaluator.hash,
     }
     with atomic_write(file) as aside:
+        # Its save_file says nothing of a full disk by which that could be told.
         aside.write_bytes(save(evaluator.network.state_dict(), about))
 
 
@@ -268,12 +269,13 @@ def load_evaluator(file: Path) -> Evaluator:
             about = content.metadata()
         network = EvaluatorNetwork(int(about["channels"]), int(about["num_classes"]))
         network.load_state_dict(load_file(file))
+        evaluator = Evaluator(network, about["name"], float(about["accuracy"]))
+        whole = evaluator.hash == about["hash"]
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"'{file}' is not an evaluator, or is damaged: train_evaluator.py writes such files."
         ) from error
-    evaluator = Evaluator(network, about["name"], float(about["accuracy"]))
-    if evaluator.hash != about["hash"]:
+    if not whole:
         raise ValueError(f"'{file}' is damaged: its weights do not match its hash.")
     return evaluator
 
@@ -314,7 +316,7 @@ def evaluator_for(
     if file.is_file():
         try:
             return load_evaluator(file)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             log.warning("%s It is trained again.", error)
     log.info("Training the evaluator of %s (cached in '%s').", name, file)
     evaluator = train_evaluator(

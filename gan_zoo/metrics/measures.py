@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Set
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -175,8 +176,8 @@ def floor_of(name: str, reference: Reference, count: int, seed: int) -> dict[str
     file = reference.cache_dir / "floors" / f"{about}.json"
     if file.is_file():
         try:
-            return {key: Figure(*values) for key, values in json.loads(file.read_text()).items()}
-        except ValueError:
+            return _cached_floor(file, measure)
+        except (ValueError, TypeError, AttributeError):
             log.warning("'%s' is damaged and is computed again.", file)
     figures = measure.function(*measure.real_pair(reference, count, seed), seed, silent)
     try:
@@ -184,4 +185,13 @@ def floor_of(name: str, reference: Reference, count: int, seed: int) -> dict[str
             aside.write_text(json.dumps(figures))
     except OSError as error:
         log.warning("'%s' could not be cached: %s", file, error)
+    return figures
+
+
+def _cached_floor(file: Path, measure: Measure) -> dict[str, Figure]:
+    """ValueError, TypeError or AttributeError for what ``floor_of`` did not write."""
+    figures = {key: Figure(*values) for key, values in json.loads(file.read_text()).items()}
+    numbers = all(isinstance(figure.value, (int, float)) for figure in figures.values())
+    if not figures or not figures.keys() <= measure.figures.keys() or not numbers:
+        raise ValueError
     return figures

@@ -1,16 +1,17 @@
 """Logs of a run, truncated to the checkpoint that it is resumed from."""
 
 import csv
+import logging
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from gan_zoo.files import atomic_write
 
-# A record: length (8 bytes), its checksum (4), the event, its checksum (4).
-_HEAD, _TAIL = 12, 4
+log = logging.getLogger(__name__)
+
 # Figures of a finished run, which a resumed run has not reached yet.
 _OF_THE_END = "final/"
 
@@ -19,9 +20,10 @@ def truncate_logs(folder: Path, step: int) -> None:
     """Removes from a run's event files and CSV files what was logged after an iteration.
 
     A record that a killed process left unfinished is removed too, and so are the final figures of a
-    run that is trained for longer, whose iteration is kept. The next session appends to the rest
-    without a gap, and logs nothing twice. TensorBoard's ``purge_step`` would only hide events from
-    its own page, and does nothing for CSV files.
+    run that is trained for longer, whose iteration is kept; what is damaged is removed with a
+    warning. The next session appends to the rest without a gap, and logs nothing twice.
+    TensorBoard's ``purge_step`` would only hide events from its own page, and does nothing for CSV
+    files.
 
     Args:
         folder: of the run.
@@ -29,7 +31,13 @@ def truncate_logs(folder: Path, step: int) -> None:
     """
     for file in sorted(folder.glob("events.out.tfevents.*")):
         content = file.read_bytes()
-        kept = b"".join(_kept(content, step))
+        whole, damaged = _records(content)
+        if damaged:
+            log.warning(
+                "'%s' is damaged: %s of its %s bytes are removed, the %s events elsewhere kept.",
+                *(file, f"{damaged:,}", f"{len(content):,}", f"{len(whole):,}"),
+            )
+        kept = b"".join(record for record, event in whole if _stays(event, step))
         if kept != content:
             with atomic_write(file) as aside:
                 aside.write_bytes(kept)
@@ -37,38 +45,62 @@ def truncate_logs(folder: Path, step: int) -> None:
         _cut_table(table, step)
 
 
-def _kept(content: bytes, step: int) -> Iterator[bytes]:
-    start = 0
-    while start + _HEAD <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
-        end = start + _HEAD + length + _TAIL
+def _records(content: bytes) -> tuple[list[tuple[bytes, Event]], int]:
+    """The whole records of an event file with their events, and how many bytes are none.
+
+    A record is the event's length (8 bytes), its checksum (4), the event and its checksum (4). An
+    unfinished one at the end is not counted.
+    """
+    whole: list[tuple[bytes, Event]] = []
+    start = read = 0
+    while start + 12 <= len(content):
+        length, checksum = struct.unpack_from("<QI", content, start)
+        if checksum != masked_crc32c(content[start : start + 8]):
+            # The next record is looked for byte by byte.
+            start += 1
+            continue
+        end = start + length + 16
         if end > len(content):
-            return
-        event = Event.FromString(content[start + _HEAD : end - _TAIL])
-        ends = any(value.tag.startswith(_OF_THE_END) for value in event.summary.value)
-        # The columns of the table of runs, announced at the start, hold no number yet.
-        announced = ends and all(v.simple_value != v.simple_value for v in event.summary.value)
-        if event.HasField("file_version") or (event.step <= step and (announced or not ends)):
-            yield content[start:end]
+            return whole, start - read
+        data = content[start + 12 : end - 4]
+        if struct.unpack_from("<I", content, end - 4)[0] == masked_crc32c(data):
+            whole.append((content[start:end], Event.FromString(data)))
+            read += end - start
         start = end
+    return whole, start - read
+
+
+def _stays(event: Event, step: int) -> bool:
+    """Whether an event belongs to a run that is resumed after that iteration."""
+    values = event.summary.value
+    ends = any(value.tag.startswith(_OF_THE_END) for value in values)
+    # The columns of the table of runs, announced at the start, hold no number yet.
+    announced = ends and all(value.simple_value != value.simple_value for value in values)
+    return event.HasField("file_version") or (event.step <= step and (announced or not ends))
 
 
 def _cut_table(table: Path, step: int) -> None:
-    text = table.read_text()
+    text = table.read_text(errors="replace")
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         del lines[-1]
-    if not lines:
+    columns = next(csv.reader(lines[:1]), [])
+    if "step" not in columns:
+        if lines:
+            log.warning("'%s' is damaged and is removed: its columns have no names.", table)
         table.unlink()
         return
-    columns = next(csv.reader(lines[:1]))
     at = columns.index("step")
     final = [i for i, name in enumerate(columns) if name.startswith(_OF_THE_END)]
-    kept = [
-        line
-        for line, row in zip(lines[1:], csv.reader(lines[1:]), strict=True)
-        if int(row[at]) <= step and not any(row[i] for i in final)
-    ]
-    if [lines[0], *kept] != text.splitlines(keepends=True):
+    kept, damaged = [lines[0]], 0
+    for line in lines[1:]:
+        row = next(csv.reader([line]), [])
+        if len(row) != len(columns) or not row[at].isdecimal():
+            damaged += 1
+        elif int(row[at]) <= step and not any(row[i] for i in final):
+            kept.append(line)
+    if damaged:
+        log.warning("'%s' is damaged: %s of its lines are removed.", table, damaged)
+    if kept != text.splitlines(keepends=True):
         with atomic_write(table) as aside:
-            aside.write_text("".join([lines[0], *kept]))
+            aside.write_text("".join(kept))

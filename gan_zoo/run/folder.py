@@ -1,11 +1,14 @@
 """A run's folder: who may write to it, what is saved there, and what is left when a run ends."""
 
+import errno
+import functools
 import logging
 import os
 import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,13 +17,16 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 from gan_zoo.run.configuration import names_in, to_paste
-from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, read_checkpoint, step_of
+from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, read_checkpoint
 
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+# Of a write, as Python says it without the file's name.
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -51,7 +57,8 @@ class RunFolder:
         """
         lock = self._locked() if self.first_process else None
         try:
-            yield
+            with _failing_logs_told_once():
+                yield
         except (KeyboardInterrupt, SystemExit) as interruption:
             if not self.first_process:
                 # What ends the first process ends the others; they have nothing to add.
@@ -63,10 +70,13 @@ class RunFolder:
             code = getattr(interruption, "code", None)
             # Lightning itself exits with 1 on Ctrl-C.
             raise SystemExit(code if code in _SIGNALS else _SIGNALS[0]) from interruption
-        except Exception as error:
+        except Exception as raised:
+            error = self._named(raised)
             if self.first_process:
                 self._keep_or_remove(error)
-            raise
+            if error is raised:
+                raise
+            raise error from raised
         finally:
             if lock:
                 lock.release()
@@ -82,8 +92,21 @@ class RunFolder:
         elif self._is_new and (self.trainer is None or self.trainer.global_step == 0):
             self.remove()
 
+    def _named(self, error: Exception) -> Exception:
+        """An error that comes of a write to a file without a name, with the folder's."""
+        cause: BaseException | None = error
+        while cause and getattr(cause, "filename", None) is None:
+            if isinstance(cause, OSError) and cause.errno in _UNWRITTEN:
+                return OSError(cause.errno, cause.strerror, shown(self.path))
+            cause = cause.__cause__ or cause.__context__
+        return error
+
     def remove(self) -> None:
-        """Removes the folder, and lets go of the log in it."""
+        """Removes the folder, and lets go of the logs in it."""
+        for logger in self.trainer.loggers if self.trainer else ():
+            # Its thread would write there again.
+            with suppress(OSError):
+                logger.finalize("failed")
         logging.shutdown()
         remove_folder(self.path)
 
@@ -96,7 +119,9 @@ class RunFolder:
         return f"{command} {to_paste('resume', shown(self.path))}"
 
     def _locked(self) -> FileLock:
-        holds_a_run = any((self.path / name).exists() for name in (".hydra", "checkpoints"))
+        # Without its configuration nothing has been trained.
+        marks = (Path(".hydra", "config.yaml"), "checkpoints")
+        holds_a_run = any((self.path / mark).exists() for mark in marks)
         # Loader processes of a killed run hold its lock until they notice that it has gone.
         lock = FileLock(self.path / _LOCK, timeout=10 if self.resumed else 0)
         try:
@@ -116,6 +141,33 @@ class RunFolder:
         return lock
 
 
+@contextmanager
+def _failing_logs_told_once() -> Iterator[None]:
+    """Has what can't be logged end the run, without a traceback of its own."""
+
+    def raise_named(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return logging.Handler.handleError(handler, record)
+        raise OSError(error.errno, error.strerror, shown(Path(handler.baseFilename))) from error
+
+    def tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+        # tensorboard raises its thread's error in the main thread too.
+        if not isinstance(failure.thread, _AsyncWriterThread):
+            before(failure)
+
+    handlers = [h for h in logging.root.handlers if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
+        vars(handler)["handleError"] = functools.partial(raise_named, handler)
+    before, threading.excepthook = threading.excepthook, tell_of_thread
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+        for handler in handlers:
+            del vars(handler)["handleError"]
+
+
 def remove_folder(path: Path) -> None:
     """Removes a folder, and those around it within the working folder that are empty then."""
     shutil.rmtree(path, ignore_errors=True)
@@ -127,8 +179,8 @@ def remove_folder(path: Path) -> None:
 def saved_in(folder: str | Path) -> list[Path]:
     """A run folder's checkpoints to resume from, the latest first."""
     checkpoints = Path(folder) / "checkpoints"
-    steps = sorted(checkpoints.glob("step-*.ckpt"), key=step_of, reverse=True)
-    return [p for p in (checkpoints / "last.ckpt", *steps) if p.is_file()]
+    files = (checkpoints / "last.ckpt", *reversed(numbered(checkpoints)))
+    return [file for file in files if file.is_file()]
 
 
 def find_checkpoint(

@@ -23,7 +23,7 @@ from rich.tree import Tree
 
 from gan_zoo.callbacks import Metrics
 from gan_zoo.data import InMemoryDataModule
-from gan_zoo.files import atomic_write, remove_partial_files
+from gan_zoo.files import atomic_write, read_json, remove_partial_files
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import shown
@@ -43,28 +43,36 @@ def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, st
     Raises:
         ValueError: if the data is not what the session before had.
     """
-    _write_provenance(folder / "provenance.json", config, data)
     saved = folder / ".hydra"
+    for place in (folder, saved, folder / "checkpoints", folder / "samples"):
+        remove_partial_files(place)
+    provenance = folder / "provenance.json"
+    if not config.resume.folder:
+        # Of a session that was killed before there was a run to resume.
+        provenance.unlink(missing_ok=True)
+    _write_provenance(provenance, config, data)
     if config.resume.folder:
-        for place in (folder, saved, folder / "checkpoints"):
-            remove_partial_files(place)
         truncate_logs(folder, step)
     kept = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     kept.resume.folder = None
-    if not config.resume.folder:
-        # Resolved, an option does not say what it follows from.
-        with atomic_write(saved / FOLLOWS_FILE) as aside:
-            OmegaConf.save(OmegaConf.create(leaders(config)), aside)
-    with atomic_write(saved / "config.yaml") as aside:
-        OmegaConf.save(kept, aside)
+    files: dict[str, Any] = {"config.yaml": kept}
     if not config.resume.folder:
         hydra = HydraConfig.get()
-        OmegaConf.save(OmegaConf.create({"hydra": hydra}), saved / "hydra.yaml")
-        OmegaConf.save(hydra.overrides.task, saved / "overrides.yaml")
+        # The configuration comes last: with it there is a run to resume.
+        files = {
+            "hydra.yaml": OmegaConf.create({"hydra": hydra}),
+            "overrides.yaml": hydra.overrides.task,
+            # Resolved, an option does not say what it follows from.
+            FOLLOWS_FILE: OmegaConf.create(leaders(config)),
+            **files,
+        }
+    for name, content in files.items():
+        with atomic_write(saved / name) as aside:
+            OmegaConf.save(content, aside)
 
 
 def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) -> None:
-    sessions = json.loads(path.read_text()) if path.exists() else []
+    sessions = [session for session in read_json(path, list) if isinstance(session, dict)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     sessions.append(
         {
@@ -85,6 +93,7 @@ def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) 
         }
     )
     for before, now in pairwise(sessions[-2:]):
+        before = now | before
         if before["dataset"] != now["dataset"] and "dataset" not in names_in(config.resume.allow):
             raise ValueError(
                 f"The data of {data.name} is not what the run was trained on before. "
@@ -176,6 +185,9 @@ class Result(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trainer = trainer
         self._started = time.perf_counter()
+        if trainer.is_global_zero:
+            # A damaged one is noticed before anything is trained.
+            read_json(self.folder / METRICS_FILE, dict)
 
     def state_dict(self) -> dict[str, Any]:
         return {"logged": self._logged(), "seconds": self._seconds()}
@@ -213,7 +225,7 @@ class Result(pl.Callback):
                 values["best/step"] = metrics.best_step
         path = self.folder / METRICS_FILE
         # A run that is trained for longer keeps what evaluate.py measured of its earlier end.
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = read_json(path, dict)
         result = {
             **self.about,
             "steps": trainer.global_step,

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+from gan_zoo.files import atomic_write
 from gan_zoo.run.configuration import constant_overrides
 from gan_zoo.run.folder import remove_folder
 
@@ -33,8 +34,8 @@ class Sweep(Callback):
 
 def write_reason(folder: Path, reason: str) -> None:
     """Leaves the reason why a job failed in its folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / REASON_FILE).write_text(f"{reason}\n")
+    with atomic_write(folder / REASON_FILE) as aside:
+        aside.write_text(f"{reason}\n")
 
 
 def failures() -> str:

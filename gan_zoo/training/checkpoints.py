@@ -53,9 +53,10 @@ def checkpoint_folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints"
 
 
-def step_of(file: Path) -> int:
-    """The iteration in the name ``step-<iteration>.ckpt``."""
-    return int(file.stem.removeprefix("step-"))
+def numbered(folder: Path) -> list[Path]:
+    """The files ``step-<iteration>.ckpt`` there, by iteration; no copies by other names."""
+    files = [file for file in folder.glob("step-*.ckpt") if re.fullmatch("[0-9]+", file.stem[5:])]
+    return sorted(files, key=lambda file: int(file.stem[5:]))
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
