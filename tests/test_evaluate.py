@@ -251,7 +251,7 @@ def test_metrics_in_training(run: Run, tmp_path: Path) -> None:
     assert (outputs[0] == outputs[1]) == (state["best_step"] == 6)
     assert outputs[1] == outputs[2]
     run("evaluate.py", "checkpoint=here", "which=best", "num_samples=20", "metrics=[fid]")
-    assert evaluation(tmp_path / "here", "best.ckpt")["step"] == best.step
+    assert evaluation(tmp_path / "here", "best.ckpt")["step"] == state["best_step"]
 
 
 def test_the_best_checkpoint_is_chosen_on_validation_images(

@@ -3,6 +3,7 @@
 import atexit
 import hashlib
 import signal
+import sys
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,11 @@ class _Loader(DataLoader[Any]):
         if self.num_workers:
             _WITH_PROCESSES.add(iterator)
         return iterator
+
+
+def _hush(worker: int) -> None:
+    # What a loader raises reaches the main process. All else is of connections that its end breaks.
+    sys.excepthook = lambda *_: None
 
 
 _WITH_PROCESSES: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -378,6 +384,7 @@ class InMemoryDataModule(pl.LightningDataModule):
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": pass_through,
+            "worker_init_fn": _hush,
         }
 
     def _existing(self, dataset: InMemoryDataset | None) -> InMemoryDataset:
