@@ -2,7 +2,7 @@
 
 import sys
 
-from gan_zoo.benchmark import command
+from gan_zoo.commands import benchmark
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(benchmark())

@@ -2,7 +2,7 @@
 
 import sys
 
-from gan_zoo.evaluate import command
+from gan_zoo.commands import evaluate
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(evaluate())

@@ -2,7 +2,7 @@
 
 import sys
 
-from gan_zoo.sample import command
+from gan_zoo.commands import sample
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(sample())

@@ -2,7 +2,7 @@
 
 import sys
 
-from gan_zoo.train import command
+from gan_zoo.commands import train
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(train())

@@ -2,7 +2,7 @@
 
 import sys
 
-from gan_zoo.evaluate import train_evaluator_command
+from gan_zoo.commands import train_evaluator
 
 if __name__ == "__main__":
-    sys.exit(train_evaluator_command())
+    sys.exit(train_evaluator())

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -198,6 +199,7 @@ def run(
     ) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
         handlers = list(logging.root.handlers)
+        answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(ROOT / "scripts" / script), *arguments])
             for name, value in environment.items():
@@ -209,6 +211,8 @@ def run(
                 code = int(end.code or 0)
             finally:
                 torch.set_num_threads(1)
+                for number, answer in answers.items():
+                    signal.signal(number, answer)
                 # Hydra's write to the run's folder, which may be gone again.
                 for handler in set(logging.root.handlers) - set(handlers):
                     with suppress(OSError):

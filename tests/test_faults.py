@@ -165,6 +165,76 @@ def test_loader_processes_hear_no_signal_from_their_start() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+# Runs a script that gets a signal when it first imports a module or calls a function.
+SIGNALLED = """
+import importlib.abc, os, runpy, sys
+
+module, function, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == module and not function:
+            os.kill(os.getpid(), number)
+
+def watch(frame, event, argument):
+    if frame.f_code.co_name == function and frame.f_globals.get("__name__") == module:
+        sys.setprofile(None)
+        os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+if function:
+    sys.setprofile(watch)
+sys.argv = sys.argv[4:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def signalled(
+    folder: Path, number: int, module: str, function: str, script: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """A script in a folder, to which that signal comes at that import or call."""
+    (folder / "signalled.py").write_text(SIGNALLED)
+    path = str(ROOT / "scripts" / script)
+    return subprocess.run(
+        [sys.executable, "signalled.py", module, function, str(number), path, *arguments],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=100,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GAN_ZOO_CACHE_DIR": str(folder / "cache")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("script", ["train", "sample", "evaluate", "train_evaluator", "benchmark"])
+def test_a_signal_while_torch_is_loaded(
+    tmp_path: Path, script: str, number: signal.Signals
+) -> None:
+    result = signalled(tmp_path, number, "torch.nn", "", f"{script}.py")
+    assert (result.returncode, result.stderr) == (128 + number, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("module", "function", "script", "arguments"),
+    [
+        ("gan_zoo.metrics.evaluator", "_augmented", "train.py",
+         ("model=discogan", "dataset=mnist_rotated", "dataset.name=digits",
+          "callbacks.metrics.every_n_steps=2", *SHORT[3:], "trainer=cpu")),
+        ("gan_zoo.losses", "joint_embedding", "train.py",
+         ("model=stackgan", "dataset.name=digits", *SHORT[3:], "trainer=cpu")),
+        ("gan_zoo.metrics.evaluator", "_augmented", "train_evaluator.py", ("dataset=digits",)),
+    ],
+    ids=["evaluator", "text encoder", "train_evaluator"],
+)  # fmt: skip
+def test_a_signal_while_something_is_trained_first(
+    tmp_path: Path, number: signal.Signals, module: str, function: str, script: str,
+    arguments: tuple[str, ...],
+) -> None:  # fmt: skip
+    result = signalled(tmp_path, number, module, function, script, *arguments)
+    assert result.returncode == 128 + number, result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["signalled.py"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_loader_process_outlives_its_run(tmp_path: Path, number: signal.Signals) -> None:
     arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")

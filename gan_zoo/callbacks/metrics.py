@@ -105,10 +105,13 @@ class Metrics(pl.Callback):
         """The tags that a run on this data will log for the table of runs."""
         return [f"best/{self.monitor}"] if self._takes_place(trainer, datamodule) else []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
+    # Not later, where Lightning keeps SIGTERM for the end of the next iteration.
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
             with torch.random.fork_rng(devices=[]):
                 self._prepare(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Sampled, *_: Any) -> None:  # type: ignore[override]
