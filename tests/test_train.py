@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -261,7 +262,7 @@ def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
         "trainer.max_steps=3", "trainer.log_every_n_steps=1", "model.ema_decay=0.9",
         "model.generator.base_channels=8", "model.discriminator.base_channels=8",
         "+callbacks.keep._target_=rank_weights.Keep", "hydra.run.dir=here",
-        PYTHONPATH=str(tmp_path),
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}",
     )  # fmt: skip
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert all(torch.equal(ranks[0][key], ranks[1][key]) for key in ranks[0])
