@@ -129,6 +129,27 @@ def kinds_of(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: hints.get(p.name, Any) for p in parameters if p.kind not in handed_on}
 
 
+def takers_of(found: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The functions that take the keyword arguments of a class or function.
+
+    Of a class they are its constructor and those of the classes that it extends, up to the first
+    that hands none on.
+    """
+    functions = [found]
+    if isinstance(found, type):
+        functions = [vars(c)["__init__"] for c in found.__mro__ if "__init__" in vars(c)]
+    for function in functions:
+        yield function
+        if not hands_on(function):
+            return
+
+
+def hands_on(function: Callable[..., Any]) -> bool:
+    """Whether a function takes keyword arguments that it does not name."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
 def refuse_unfit(argument: str, value: object, kind: Any) -> None:
     """Raises UnfitArgument unless the value is of the type; see ``fits``."""
     if not fits(value, kind):

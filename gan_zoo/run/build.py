@@ -91,7 +91,7 @@ def _loggers(config: DictConfig, folder: Path, step: int) -> list[Logger]:
             if place and not Path(place).resolve().is_relative_to(folder.resolve()):
                 raise ValueError(
                     f"logger.{key} would write into '{place}', outside of the run's folder: leave "
-                    f"its name and version as they are."
+                    "its name and version as they are."
                 )
             loggers.append(logger)
     return loggers

@@ -4,11 +4,10 @@ Options are checked by the signatures that they are for, and named as they are t
 """
 
 import functools
-import inspect
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,10 +35,12 @@ from gan_zoo.ranges import (
     Share,
     UnfitArgument,
     fits,
+    hands_on,
     in_words,
     kinds_of,
     refuse_unfit,
     shown,
+    takers_of,
 )
 from gan_zoo.run.configuration import CONFIG_DIR, composed, dataset_name
 
@@ -291,18 +292,14 @@ def _group(option: str) -> str:
 def _kinds(target: str) -> tuple[Mapping[str, Any], bool]:
     """Option -> its kind, of a class or function, and whether those are all."""
     found: Any = get_object(target)
-    functions: list[Callable[..., Any]] = [found]
-    if isinstance(found, type):
-        functions = [vars(c)["__init__"] for c in found.__mro__ if "__init__" in vars(c)]
     elsewhere = next((o for place, o in _ELSEWHERE.items() if target.startswith(f"{place}.")), {})
     kinds: dict[str, Any] = {}
-    for function in functions:
+    complete = False
+    for function in takers_of(found):
         try:
             own = kinds_of(function)
         except (TypeError, ValueError, NameError):
             return kinds, False
         kinds = {name: elsewhere.get(name, kind) for name, kind in own.items()} | kinds
-        # With them it hands the rest on to the next class.
-        if all(p.kind != p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
-            return kinds, True
-    return kinds, False
+        complete = not hands_on(function)
+    return kinds, complete

@@ -43,6 +43,12 @@ def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from dotted(value, f"{prefix}{key}.")
 
 
+def leader_of(written: Any) -> str | None:
+    """The option that one takes its value from, of its value as it is written."""
+    reference = re.fullmatch(r"\$\{(?:oc\.select:)?([\w.]+)(?:,\w+)?\}", str(written))
+    return reference.group(1) if reference else None
+
+
 def names_in(option: Any) -> list[str]:
     """An option that is a name, a list of names, or null, as a list."""
     single = isinstance(option, (str, int, float))

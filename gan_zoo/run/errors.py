@@ -29,7 +29,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gan_zoo.files import CONFIG_DIR
 from gan_zoo.ranges import UnfitArgument
-from gan_zoo.run.configuration import composed, dotted, to_paste
+from gan_zoo.run.configuration import composed, dotted, leader_of, to_paste
 
 
 def explain(error: Exception, config_name: str, config: DictConfig | None = None) -> str:
@@ -107,12 +107,11 @@ def _origin(option: str, config: DictConfig | None) -> str:
         parent = OmegaConf.select(config, node) if node else config
         if not isinstance(parent, DictConfig) or key not in parent:
             break
-        written = parent._get_node(key)
-        reference = re.fullmatch(r"\$\{(?:oc\.select:)?([\w.]+)(?:,\w+)?\}", str(written._value()))  # type: ignore[union-attr]
+        leader = leader_of(parent._get_node(key)._value())  # type: ignore[union-attr]
         # What a model recommends is the chosen dataset's or trainer's option.
-        if reference is None or reference.group(1).startswith("recommended."):
+        if leader is None or leader.startswith("recommended."):
             break
-        option = reference.group(1)
+        option = leader
     return option
 
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.files import CONFIG_DIR
-from gan_zoo.run.configuration import dotted, in_quotes, names_in, text_of
+from gan_zoo.run.configuration import dotted, in_quotes, leader_of, names_in, text_of
 from gan_zoo.run.errors import nearest
 from gan_zoo.run.folder import find_checkpoint, saved_in
 from gan_zoo.training.untrusted import vouched
@@ -217,7 +217,6 @@ def _changed(
 
 def leaders(config: DictConfig) -> dict[str, str]:
     """Option -> the option that it takes its value from, of a configuration as composed."""
-    reference = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)(?:,\w+)?\}")
     written = dotted(OmegaConf.to_container(config, resolve=False))
-    found = {key: reference.fullmatch(value) for key, value in written if isinstance(value, str)}
-    return {key: match.group(1) for key, match in found.items() if match}
+    found = {key: leader_of(value) for key, value in written}
+    return {key: leader for key, leader in found.items() if leader}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from gan_zoo.files import atomic_write
@@ -129,8 +130,6 @@ def model_of(checkpoint: Mapping[str, Any], trust: Sequence[str] = ()) -> Any:
         ValueError: if its configuration is not plain data, names something else, or does not
             describe a model whose weights these are.
     """
-    from hydra.utils import instantiate
-
     origin = "The checkpoint's configuration"
     config = vouched(checkpoint["config"], origin, trust, ("model", "dataset"))
     model: Any = instantiate(config.get("model") or {})

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from gan_zoo.files import CONFIG_DIR
+from gan_zoo.ranges import takers_of
 
 # Part of a configuration -> folders of conf/ whose files say what it is built of.
 _FOLDERS = {
@@ -156,16 +157,10 @@ def _refuse_target(
 
 def keywords_of(function: Any) -> set[str]:
     """The names of a class's or function's arguments, those of the classes that it extends too."""
-    functions = [function]
-    if isinstance(function, type):
-        functions = [vars(c)["__init__"] for c in function.__mro__ if "__init__" in vars(c)]
     names: set[str] = set()
-    for each in functions:
-        parameters = inspect.signature(each).parameters.values()
+    for taker in takers_of(function):
+        parameters = inspect.signature(taker).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-        # With them it hands the rest on to the next class.
-        if all(p.kind != p.VAR_KEYWORD for p in parameters):
-            break
     return names - {"self"}
 
 
