@@ -14,7 +14,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from gan_zoo.callbacks import Health, TrainingProgress
-from gan_zoo.cli import main
 from gan_zoo.data import ImageBatch, MNISTDataModule
 from gan_zoo.models import CGAN, DCGAN, GAN
 from gan_zoo.models.noise_to_image import ImageGAN
@@ -139,8 +138,3 @@ def benchmark(config: DictConfig) -> None:
         f"framework / bare {statistics.median(ratios):.3f} "
         f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f})"
     )
-
-
-def command() -> int:
-    """scripts/benchmark.py."""
-    return main(benchmark, "benchmark")

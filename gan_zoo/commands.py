@@ -9,30 +9,31 @@ from typing import NoReturn
 
 def train() -> int:
     """``gan-zoo-train`` and scripts/train.py."""
-    return _run("gan_zoo.train", "command")
+    return _run("gan_zoo.train", "train")
 
 
 def sample() -> int:
     """``gan-zoo-sample`` and scripts/sample.py."""
-    return _run("gan_zoo.sample", "command")
+    return _run("gan_zoo.sample", "sample")
 
 
 def evaluate() -> int:
     """``gan-zoo-evaluate`` and scripts/evaluate.py."""
-    return _run("gan_zoo.evaluate", "command")
+    return _run("gan_zoo.evaluate", "evaluate")
 
 
 def train_evaluator() -> int:
     """scripts/train_evaluator.py."""
-    return _run("gan_zoo.evaluate", "train_evaluator_command")
+    return _run("gan_zoo.evaluate", "train_evaluator")
 
 
 def benchmark() -> int:
     """scripts/benchmark.py."""
-    return _run("gan_zoo.benchmark", "command")
+    return _run("gan_zoo.benchmark", "benchmark")
 
 
-def _run(module: str, function: str) -> int:
+def _run(module: str, name: str) -> int:
+    """Runs a module's task, which has the name of its configuration."""
     # What is ignored, as under nohup, stays so.
     heard = [
         number
@@ -42,11 +43,11 @@ def _run(module: str, function: str) -> int:
     # An exception amid the imports of torch could be taken for one of theirs.
     for number in heard:
         signal.signal(number, _end_at_once)
-    command = getattr(import_module(module), function)
+    task, main = getattr(import_module(module), name), import_module("gan_zoo.cli").main
     for number in heard:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _end)
     try:
-        return command()
+        return main(task, name)
     finally:
         for number in heard:
             signal.signal(number, _end_at_once)

@@ -19,7 +19,6 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from torch import Tensor
 
-from gan_zoo.cli import main
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.data.mnist import DigitsDataModule
@@ -314,13 +313,3 @@ def _progress() -> Iterator[Callable[[str], Report]]:
             return lambda share: bar.update(task, completed=share, visible=True)
 
         yield stage
-
-
-def command() -> int:
-    """The command ``gan-zoo-evaluate``, and scripts/evaluate.py."""
-    return main(evaluate, "evaluate")
-
-
-def train_evaluator_command() -> int:
-    """scripts/train_evaluator.py."""
-    return main(train_evaluator, "train_evaluator")

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_zoo.cli import main
 from gan_zoo.data.base import normalised
 from gan_zoo.data.pictures import files_in, load_pictures
 from gan_zoo.files import atomic_write
@@ -129,8 +128,3 @@ def _columns(asked: Mapping[Any, Any]) -> int | None:
     lists = [asked.get("labels"), asked.get("captions"), *(asked.get("codes") or [])]
     lengths = [len(values) for values in lists if isinstance(values, list) and len(values) > 1]
     return lengths[-1] if lengths and lengths[-1] <= _MOST_COLUMNS else None
-
-
-def command() -> int:
-    """The command ``gan-zoo-sample``, and scripts/sample.py."""
-    return main(sample, "sample")

@@ -5,7 +5,6 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from gan_zoo.cli import main
 from gan_zoo.run import report
 from gan_zoo.run.build import begin_with, build
 from gan_zoo.run.checks import check
@@ -69,8 +68,3 @@ def train(config: DictConfig) -> float | None:
         if run.trainer.is_global_zero:
             report.print_summary(folder.path)
         return report.monitored(run.trainer)
-
-
-def command() -> int:
-    """The command ``gan-zoo-train``, and scripts/train.py."""
-    return main(train, "train")

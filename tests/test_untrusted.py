@@ -77,13 +77,14 @@ REFUSED = "gan_zoo.networks.text.SentenceTransformerEncoder"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder."""
-    from gan_zoo.train import command
+    from gan_zoo.cli import main
+    from gan_zoo.train import train
 
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["train.py", *SMALL, "hydra.run.dir=here"])
-        assert command() == 0
+        assert main(train, "train") == 0
     return folder / "here"
 
 
