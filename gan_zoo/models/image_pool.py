@@ -37,10 +37,11 @@ class ImagePool:
             self.images = torch.cat((self.images, kept))
         if not len(rest):
             return images
-        old = torch.rand(len(rest)) < 0.5
-        places = torch.randperm(self.size)[: len(rest)][old].to(images.device)
-        positions = old.nonzero().squeeze(1).to(images.device)
-        shown = rest.clone()
-        shown[positions] = self.images[places]
-        self.images[places] = rest[positions]
+        # Masked instead of selected: the device need not be waited for.
+        old = torch.rand(len(rest), device=images.device) < 0.5
+        old = old.view(-1, *[1] * (images.dim() - 1))
+        places = torch.randperm(self.size, device=images.device)[: len(rest)]
+        drawn = self.images[places]
+        shown = torch.where(old, drawn, rest)
+        self.images[places] = torch.where(old, rest, drawn)
         return torch.cat((kept, shown))

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+import gan_zoo
 from gan_zoo.callbacks import Metrics
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import atomic_write, read_json, remove_partial_files
@@ -34,7 +35,7 @@ from gan_zoo.training.reporting import report_figures
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
-_VERSIONS_OF = ("gan_zoo", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
+_VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
 def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, step: int) -> None:
@@ -82,6 +83,8 @@ def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) 
             "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
             "versions": {
                 "python": platform.python_version(),
+                # Also where the package is not installed but lies in the working folder.
+                "gan_zoo": gan_zoo.__version__,
                 "torch": torch.__version__,
                 **{name: version(name) for name in _VERSIONS_OF},
             },
