@@ -237,6 +237,10 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "logs under a suffix that leads out": (
         lambda c: c["logger"]["tensorboard"].update(filename_suffix="/../../out"),
         "filename_suffix"),
+    "a tracker's server": (
+        lambda c: c["logger"].update(mlflow={
+            "_target_": "gan_zoo.training.trackers.MLflow", "tracking_uri": "http://127.0.0.1:9"}),
+        "tracking_uri"),
     "checkpoints elsewhere": (
         lambda c: c["callbacks"]["checkpoint"].update(dirpath="../out"), "dirpath"),
     "data that would be downloaded": (
