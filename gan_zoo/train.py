@@ -54,7 +54,7 @@ def train(config: DictConfig) -> float | None:
         run.data.setup()
         if folder.first_process:
             report.begin_session(folder.path, config, run.data, step)
-        report.report_start(run, config, resumed=checkpoint is not None)
+            report.report_start(run, config, resumed=checkpoint is not None)
 
         run.trainer.fit(
             run.model, run.data, ckpt_path=checkpoint and str(checkpoint), weights_only=True

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
@@ -33,7 +31,7 @@ from gan_zoo.files import CONFIG_DIR, atomic_write, read_json, remove_partial_fi
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import shown
-from gan_zoo.run.resume import FOLLOWS_FILE, leaders
+from gan_zoo.run.resume import FOLLOWS_FILE, Begun, begun, leaders
 from gan_zoo.training.module import AdversarialModule
 from gan_zoo.training.reporting import Pages, report_hparams, report_pages, report_text
 
@@ -152,31 +150,27 @@ def print_configuration(config: DictConfig) -> None:
 
 def report_start(run: Run, config: DictConfig, resumed: bool) -> None:
     """Logs what a run is: its options, what was typed when it was begun, what its charts show."""
-    typed: Any = OmegaConf.to_container(OmegaConf.load(run.folder / ".hydra" / "overrides.yaml"))
-    columns, settings = hparams(run, config, typed), run.about | _settings(config)
+    start = begun(run.folder)
+    columns, settings = hparams(run, config, start), run.about | _settings(config)
     loggers = run.trainer.loggers
     report_hparams(loggers, columns, settings)
     if resumed:
         # truncate_logs has made room for the texts; elsewhere they still are.
         loggers = [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
-    lines = "".join(f"    {line}\n" for line in typed)
+    lines = "".join(f"    {override}\n" for override in start.overrides)
     report_text(loggers, "run/overrides", lines or "Nothing was typed.", 0)
     rows = "".join(f"| {key} | {value} |\n" for key, value in (settings | columns).items())
     report_text(loggers, "run/settings", f"| option | value |\n|---|---|\n{rows}", 0)
     report_pages(loggers, pages(run))
 
 
-def hparams(run: Run, config: DictConfig, typed: Sequence[str]) -> dict[str, bool | float | str]:
+def hparams(run: Run, config: DictConfig, start: Begun) -> dict[str, bool | float | str]:
     """The columns of the table of runs, by short names.
 
     They are the model, the dataset, and what was typed; of a sweep's job, what was swept. Seed and
     learning rates are left out where they are the same in all of a sweep.
     """
-    job: Any = OmegaConf.load(run.folder / ".hydra" / "hydra.yaml").hydra
-    constant = job.job.config.override_dirname.exclude_keys
-    overrides = OverridesParser.create().parse_overrides(
-        [override for override in typed if override.partition("=")[0] not in constant]
-    )
+    overrides = OverridesParser.create().parse_overrides(start.own)
     columns: dict[str, Any] = {}
     for override in overrides:
         key = (override.package or override.key_or_group).replace("/", ".")
@@ -187,10 +181,11 @@ def hparams(run: Run, config: DictConfig, typed: Sequence[str]) -> dict[str, boo
             # A group's choice.
             value = override.value()
         columns[_column(key)] = value
-    alone = job.mode != RunMode.MULTIRUN.name
-    if alone:
+    if not start.swept:
         columns["seed"] = config.seed
-    if alone or any((CONFIG_DIR / override.key_or_group).is_dir() for override in overrides):
+    if not start.swept or any(
+        (CONFIG_DIR / override.key_or_group).is_dir() for override in overrides
+    ):
         columns |= {
             _column(f"model.{key}.lr"): option.lr
             for key, option in config.model.items()
@@ -222,7 +217,7 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     networks = {
         key: value._target_.rpartition(".")[2]
         for key, value in model.items()
-        if key in ("generator", "discriminator")
+        if key in ("generator", "discriminator") and OmegaConf.is_dict(value)
     }
     return {
         "batch_size": config.dataset.batch_size,
