@@ -10,7 +10,6 @@ from gan_zoo.run.build import begin_with, build
 from gan_zoo.run.checks import check
 from gan_zoo.run.folder import RunFolder
 from gan_zoo.run.resume import checkpoint_to_resume
-from gan_zoo.training.reporting import report_hparams
 
 
 def train(config: DictConfig) -> float | None:
@@ -55,12 +54,7 @@ def train(config: DictConfig) -> float | None:
         run.data.setup()
         if folder.first_process:
             report.begin_session(folder.path, config, run.data, step)
-        if not checkpoint:
-            report_hparams(
-                run.trainer.loggers,
-                {**run.about, **report.hparams(config)},
-                report.promised_figures(run.trainer, run.model, run.data),
-            )
+            report.report_start(run, config, resumed=checkpoint is not None)
 
         run.trainer.fit(
             run.model, run.data, ckpt_path=checkpoint and str(checkpoint), weights_only=True

@@ -227,9 +227,11 @@ def test_metrics_in_training(run: Run, tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
     assert metrics["metrics/fid"] == pytest.approx(fids[-1].value)
     best = min(fids, key=lambda event: event.value)
-    # The column of the table of runs: promised at the start, filled as the figure gets better.
+    # The floor is a line in charts.
+    floors = events.Scalars("metrics_floor/fid")
+    assert [event.step for event in floors] == [2, 4, 5]
+    assert len({event.value for event in floors}) == 1
     column = events.Scalars("best/fid")
-    assert column[0].value != column[0].value
     assert (column[-1].step, column[-1].value) == (best.step, best.value)
     assert metrics["best/fid"] == pytest.approx(best.value)
     assert metrics["best/step"] == best.step

@@ -116,7 +116,6 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert {
         "train/loss_d", "train/loss_g", "train/d_real", "train/d_fake", "train/grad_norm_d",
         "train/d_steps", "train/g_steps", "train/images_seen",
-        "final/loss_d", "final/loss_g",
     } <= set(tags["scalars"])  # fmt: skip
     assert ("train/grad_norm_g" in tags["scalars"]) == (generator_steps > 1)
     assert sorted(tags["images"]) == ["samples/generated", "samples/real"]

@@ -237,6 +237,10 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "logs under a suffix that leads out": (
         lambda c: c["logger"]["tensorboard"].update(filename_suffix="/../../out"),
         "filename_suffix"),
+    "a tracker's server": (
+        lambda c: c["logger"].update(mlflow={
+            "_target_": "gan_zoo.training.trackers.MLflow", "tracking_uri": "http://127.0.0.1:9"}),
+        "tracking_uri"),
     "checkpoints elsewhere": (
         lambda c: c["callbacks"]["checkpoint"].update(dirpath="../out"), "dirpath"),
     "data that would be downloaded": (
@@ -280,6 +284,17 @@ def test_a_link_out_of_a_runs_folder_is_refused(
     assert str(link) in refused.stderr
     assert [path.name for path in outside.iterdir()] == ["file"]
     assert (outside / "file").read_text() == "before\n"
+
+
+def test_how_a_run_was_begun_is_plain_text(run: Run, here: Path) -> None:
+    overrides = here / ".hydra" / "overrides.yaml"
+    overrides.write_text(yaml.safe_dump(["+a='${oc.env:HOME}'"]))
+    run("train.py", "resume=here", "trainer.max_steps=3")
+    logged = b"".join(file.read_bytes() for file in here.glob("events.out.tfevents.*"))
+    assert b"${oc.env:HOME}" in logged
+    overrides.write_text("a: ${oc.env:HOME}\n")
+    refused = run("train.py", "resume=here", "trainer.max_steps=4", check=False)
+    assert "not as train.py writes it" in refused.stderr
 
 
 def test_what_follows_changes_no_target_and_no_trust(here: Path) -> None:

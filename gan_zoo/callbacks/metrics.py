@@ -24,7 +24,7 @@ from gan_zoo.training.reporting import report_figures
 log = logging.getLogger(__name__)
 
 # What a resumed run continues with.
-_STATE = ("best", "best_step", "measured", "_interval", "_measured_at", "_needed")
+_STATE = ("best", "best_step", "measured", "floors", "_interval", "_measured_at", "_needed")
 # So many measurements, each slow or fast by chance, decide together how far apart they are.
 _MEDIAN_OF = 5
 # Fewer images are too few for precision and recall with k=5, and for any meaning.
@@ -40,7 +40,7 @@ class Metrics(pl.Callback):
     Images are measured against the validation images, so that the test images are left for the
     final evaluation; where nothing is held out, against the training images. Figures are logged as
     ``metrics/<figure>``, with two domains as ``metrics/<figure>_a`` and ``_b`` and their mean under
-    the name alone; the floors, measured on as many training images, once as
+    the name alone; beside them the floors, measured on as many training images, as
     ``metrics_floor/<figure>``. The seed's noise is the same each time. ``best.ckpt`` is the
     checkpoint with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
@@ -58,6 +58,7 @@ class Metrics(pl.Callback):
 
     Attributes:
         measured: tag -> value of the latest measurement.
+        floors: tag -> floor, from the first measurement on.
         best, best_step: the best monitored figure and its iteration; None and 0 before the first.
     """
 
@@ -93,6 +94,7 @@ class Metrics(pl.Callback):
         self.max_share = max_share
         self.seed = seed
         self.measured: dict[str, float] = {}
+        self.floors: dict[str, float] = {}
         self.best: float | None = None
         self.best_step = 0
         self._interval = every_n_steps
@@ -101,9 +103,12 @@ class Metrics(pl.Callback):
         self._needed: list[float] = []
         self._references: dict[str, Reference] = {}
 
-    def tags(self, trainer: pl.Trainer, datamodule: InMemoryDataModule) -> list[str]:
-        """The tags that a run on this data will log for the table of runs."""
-        return [f"best/{self.monitor}"] if self._takes_place(trainer, datamodule) else []
+    def figures(self, trainer: pl.Trainer, model: Any, datamodule: InMemoryDataModule) -> list[str]:
+        """The figures that a run of this model on this data, which is set up, is measured by."""
+        if not self._takes_place(trainer, datamodule):
+            return []
+        names = self.measures(datamodule, model)
+        return [key for name in names for key in MEASURES[name].figures]
 
     # Not later, where Lightning keeps SIGTERM for the end of the next iteration.
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
@@ -138,16 +143,21 @@ class Metrics(pl.Callback):
         long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
         return long_enough and data.has_classes
 
-    def _prepare(self, trainer: pl.Trainer, model: Sampled) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+    def measures(self, data: InMemoryDataModule, model: Sampled) -> list[str]:
+        """Which of ``metrics`` a model's images allow; ValueError where ``monitor`` is of none."""
         has = available(model.real_images(data.source("val").__getitems__([0])), judged=True)
-        self._names = [name for name in self.metrics if MEASURES[name].needs <= has]
-        figures = [key for name in self._names for key in MEASURES[name].figures]
+        names = [name for name in self.metrics if MEASURES[name].needs <= has]
+        figures = [key for name in names for key in MEASURES[name].figures]
         if self.monitor not in [in_domain(key, d) for d in ("", *data.domains) for key in figures]:
             raise ValueError(
                 f"callbacks.metrics.monitor is {self.monitor}, which is not measured of a "
                 f"{type(model).__name__} on {data.title}; {next(iter(figures), 'fid')} would do."
             )
+        return names
+
+    def _prepare(self, trainer: pl.Trainer, model: Sampled) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._names = self.measures(data, model)
         # Validation images, unless there are too few.
         held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
         held_out = min(held) >= _LEAST_HELD_OUT
@@ -171,7 +181,7 @@ class Metrics(pl.Callback):
             reference.real.judged  # noqa: B018
 
     def _measure(self, trainer: pl.Trainer, model: Sampled) -> None:
-        begun, first = time.monotonic(), not self.measured
+        begun = time.monotonic()
         rank, world = trainer.global_rank, trainer.world_size
         model.share_buffers()
         # Random numbers drawn here must not change the training.
@@ -187,14 +197,15 @@ class Metrics(pl.Callback):
         report_figures(trainer.loggers, self.measured, trainer.global_step)
         self._keep_best(trainer, found)
         self._bound(trainer, time.monotonic() - begun, trained / steps)
-        if first and trainer.is_global_zero:
-            floors = {
+        if trainer.is_global_zero:
+            self.floors = self.floors or {
                 f"metrics_floor/{in_domain(key, domain)}": figure.value
                 for domain, reference in self._references.items()
                 for name in self._names
                 for key, figure in floor_of(name, reference, len(images[domain]), self.seed).items()
             }
-            report_figures(trainer.loggers, floors, trainer.global_step)
+            # Each time, so that charts have a line.
+            report_figures(trainer.loggers, self.floors, trainer.global_step)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
     def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_zoo.models.protocols import Sampled
 from gan_zoo.plotting import image_grid, save_png
-from gan_zoo.ranges import Seed, Steps, checked
+from gan_zoo.ranges import Count, Seed, Steps, checked
 from gan_zoo.training.reporting import report_picture
 
 
@@ -22,11 +22,18 @@ class SampleGrid(pl.Callback):
     Pictures are logged as ``samples/generated`` and, once, ``samples/real``, and written into the
     folder ``samples`` of the trainer's as ``step-<iteration>.png`` and ``real.png``. The noise is
     drawn once from the seed and saved in the checkpoints, so that a resumed run uses the same.
+
+    Args:
+        most: how many pictures a run has at most, without those of its start and end. The interval
+            is doubled until that holds for ``trainer.max_steps``, or, where these are unlimited,
+            for the iterations so far. None for no bound. A run that is trained for longer keeps
+            what it has drawn.
     """
 
     @checked
-    def __init__(self, every_n_steps: Steps = 500, seed: Seed = 0) -> None:
+    def __init__(self, every_n_steps: Steps = 500, most: Count | None = 50, seed: Seed = 0) -> None:
         self.every_n_steps = every_n_steps
+        self.most = most
         self.seed = seed
         self.inputs: dict[str, Tensor] = {}
         self._drawn_at = -1
@@ -43,7 +50,7 @@ class SampleGrid(pl.Callback):
             self._draw(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Sampled, *_: Any) -> None:  # type: ignore[override]
-        if trainer.global_step % self.every_n_steps == 0:
+        if trainer.global_step % self._interval(trainer) == 0:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
@@ -54,6 +61,14 @@ class SampleGrid(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.inputs = dict(state_dict["inputs"])
+
+    def _interval(self, trainer: pl.Trainer) -> int:
+        interval = self.every_n_steps
+        length = trainer.max_steps if trainer.max_steps >= 0 else trainer.global_step
+        # Doubled, so that a longer run's pictures are among those of a shorter one.
+        while self.most and length > self.most * interval:
+            interval *= 2
+        return interval
 
     def _draw(self, trainer: pl.Trainer, model: Sampled) -> None:
         step = trainer.global_step

@@ -12,23 +12,27 @@ from gan_zoo.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-# Figures of a finished run, which a resumed run has not reached yet.
-_OF_THE_END = "final/"
+# What each session says of the run anew, as its options may have changed.
+_OF_A_SESSION = ("_hparams_/", "custom_scalars__config__", "run/")
 
 
 def truncate_logs(folder: Path, step: int) -> None:
     """Removes from a run's event files and CSV files what was logged after an iteration.
 
-    A record that a killed process left unfinished is removed too, and so are the final figures of a
-    run that is trained for longer, whose iteration is kept; what is damaged is removed with a
-    warning. The next session appends to the rest without a gap, and logs nothing twice.
-    TensorBoard's ``purge_step`` would only hide events from its own page, and does nothing for CSV
-    files.
+    So is what ``report_start`` logs, for the next session to log it anew, and a record that a
+    killed process left unfinished; what is damaged is removed with a warning. The next session
+    appends to the rest without a gap, and logs nothing twice. TensorBoard's ``purge_step`` would
+    only hide events from its own page, and does nothing for CSV files.
 
     Args:
         folder: of the run.
         step: the iteration; -1 removes everything.
     """
+
+    def stays(event: Event) -> bool:
+        told_anew = any(value.tag.startswith(_OF_A_SESSION) for value in event.summary.value)
+        return event.HasField("file_version") or (event.step <= step and not told_anew)
+
     for file in sorted(folder.glob("events.out.tfevents.*")):
         content = file.read_bytes()
         whole, damaged = _records(content)
@@ -37,7 +41,7 @@ def truncate_logs(folder: Path, step: int) -> None:
                 "'%s' is damaged: %s of its %s bytes are removed, the %s events elsewhere kept.",
                 *(file, f"{damaged:,}", f"{len(content):,}", f"{len(whole):,}"),
             )
-        kept = b"".join(record for record, event in whole if _stays(event, step))
+        kept = b"".join(record for record, event in whole if stays(event))
         if kept != content:
             with atomic_write(file) as aside:
                 aside.write_bytes(kept)
@@ -70,15 +74,6 @@ def _records(content: bytes) -> tuple[list[tuple[bytes, Event]], int]:
     return whole, start - read
 
 
-def _stays(event: Event, step: int) -> bool:
-    """Whether an event belongs to a run that is resumed after that iteration."""
-    values = event.summary.value
-    ends = any(value.tag.startswith(_OF_THE_END) for value in values)
-    # The columns of the table of runs, announced at the start, hold no number yet.
-    announced = ends and all(value.simple_value != value.simple_value for value in values)
-    return event.HasField("file_version") or (event.step <= step and (announced or not ends))
-
-
 def _cut_table(table: Path, step: int) -> None:
     text = table.read_text(errors="replace")
     lines = text.splitlines(keepends=True)
@@ -91,13 +86,12 @@ def _cut_table(table: Path, step: int) -> None:
         table.unlink()
         return
     at = columns.index("step")
-    final = [i for i, name in enumerate(columns) if name.startswith(_OF_THE_END)]
     kept, damaged = [lines[0]], 0
     for line in lines[1:]:
         row = next(csv.reader([line]), [])
         if len(row) != len(columns) or not row[at].isdecimal():
             damaged += 1
-        elif int(row[at]) <= step and not any(row[i] for i in final):
+        elif int(row[at]) <= step:
             kept.append(line)
     if damaged:
         log.warning("'%s' is damaged: %s of its lines are removed.", table, damaged)

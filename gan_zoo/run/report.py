@@ -1,22 +1,26 @@
 """What a run tells of itself: its options, what made it, and what it came to."""
 
+from __future__ import annotations
+
 import json
 import logging
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
@@ -24,17 +28,22 @@ from rich.tree import Tree
 import gan_zoo
 from gan_zoo.callbacks import Metrics
 from gan_zoo.data import InMemoryDataModule
-from gan_zoo.files import atomic_write, read_json, remove_partial_files
+from gan_zoo.files import CONFIG_DIR, atomic_write, read_json, remove_partial_files
 from gan_zoo.run.configuration import names_in
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import shown
-from gan_zoo.run.resume import FOLLOWS_FILE, leaders
+from gan_zoo.run.resume import FOLLOWS_FILE, Begun, begun, leaders
 from gan_zoo.training.module import AdversarialModule
-from gan_zoo.training.reporting import report_figures
+from gan_zoo.training.reporting import Pages, report_hparams, report_pages, report_text
+
+if TYPE_CHECKING:
+    from gan_zoo.run.build import Run
 
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
+# Options of a session, and where things are; tags have a column of their own.
+_NOT_COMPARED = ("logger", "paths", "resume", "tags", "trust")
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
@@ -142,28 +151,101 @@ def print_configuration(config: DictConfig) -> None:
     Console().print(tree)
 
 
-def hparams(config: DictConfig) -> dict[str, Any]:
-    """The columns of TensorBoard's table of runs."""
-    columns = {
+def report_start(run: Run, config: DictConfig, resumed: bool) -> None:
+    """Logs what a run is: its options, what was typed when it was begun, what its charts show."""
+    start = begun(run.folder)
+    columns, settings = hparams(run, config, start), run.about | _settings(config)
+    loggers = run.trainer.loggers
+    report_hparams(loggers, columns, settings)
+    if resumed:
+        # truncate_logs has made room for the texts; elsewhere they still are.
+        loggers = [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
+    lines = "".join(f"    {override}\n" for override in start.overrides)
+    report_text(loggers, "run/overrides", lines or "Nothing was typed.", 0)
+    rows = "".join(f"| {key} | {value} |\n" for key, value in (settings | columns).items())
+    report_text(loggers, "run/settings", f"| option | value |\n|---|---|\n{rows}", 0)
+    report_pages(loggers, pages(run))
+
+
+def hparams(run: Run, config: DictConfig, start: Begun) -> dict[str, bool | float | str]:
+    """The columns of the table of runs, by short names.
+
+    They are the model, the dataset, and what was typed; of a sweep's job, what was swept. Seed and
+    learning rates are left out where they are the same in all of a sweep.
+    """
+    overrides = OverridesParser.create().parse_overrides(start.own)
+    columns: dict[str, Any] = {}
+    for override in overrides:
+        key = (override.package or override.key_or_group).replace("/", ".")
+        if key.partition(".")[0] in _NOT_COMPARED:
+            continue
+        value = OmegaConf.select(config, key)
+        if value is None or OmegaConf.is_dict(value):
+            # A group's choice.
+            value = override.value()
+        columns[_column(key)] = value
+    if not start.swept:
+        columns["seed"] = config.seed
+    if not start.swept or any(
+        (CONFIG_DIR / override.key_or_group).is_dir() for override in overrides
+    ):
+        columns |= {
+            _column(f"model.{key}.lr"): option.lr
+            for key, option in config.model.items()
+            if str(key).startswith("optimizer_")
+        }
+    if config.get("tags"):
+        columns["tags"] = " ".join(names_in(config.tags))
+    columns |= {key: run.about[key] for key in ("model", "dataset")}
+    return {
+        key: value if isinstance(value, (bool, int, float, str)) else _in_words(value)
+        for key, value in columns.items()
+    }
+
+
+def _column(key: str) -> str:
+    """model.optimizer_g.lr as lr_g, model.generator.hidden as generator.hidden."""
+    short = key.partition(".")[2] or key
+    return re.sub(r"^optimizer_(\w+)\.(\w+)$", r"\2_\1", short)
+
+
+def _in_words(value: Any) -> str:
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return "null" if plain is None else str(plain)
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """What else a reader wants to know of a run first."""
+    model = {key: value for key, value in config.model.items() if not str(key).startswith("_")}
+    networks = {
+        key: value._target_.rpartition(".")[2]
+        for key, value in model.items()
+        if key in ("generator", "discriminator") and OmegaConf.is_dict(value)
+    }
+    return {
         "batch_size": config.dataset.batch_size,
         "image_size": config.dataset.get("image_size", 0),
         "max_steps": config.trainer.max_steps,
+        **networks,
+        **{key: value for key, value in model.items() if isinstance(value, (str, int, float))},
     }
-    if config.get("tags"):
-        columns["tags"] = " ".join(names_in(config.tags))
-    for key, value in config.model.items():
-        if str(key).startswith("optimizer_"):
-            columns[f"lr_{str(key).removeprefix('optimizer_')}"] = value.lr
-        elif isinstance(value, (str, int, float)) and not str(key).startswith("_"):
-            columns[str(key)] = value
-    return columns
 
 
-def promised_figures(trainer: pl.Trainer, model: AdversarialModule, data: Any) -> Iterable[str]:
-    """The tags of the figures that a finished run will have."""
-    yield from (f"final/loss_{phase.name}" for phase in model.phases())
-    for metrics in _metrics_of(trainer):
-        yield from metrics.tags(trainer, data)
+def pages(run: Run) -> Pages:
+    """The charts that tell a run's story, for Custom Scalars: the first page, and the details."""
+    trainer, model, data = run.trainer, run.model, run.data
+    figures = [f for metrics in _metrics_of(trainer) for f in metrics.figures(trainer, model, data)]
+    return {
+        "Overview": {
+            "losses": ["train/loss_"],
+            "outputs of the discriminator": ["train/d_(real|fake|wrong)$"],
+            **{
+                f"{figure} and its floor": [rf"metrics(_floor)?/{figure}(_[ab])?$"]
+                for figure in figures
+            },
+        },
+        "Details": {"gradient norms": ["train/grad_norm_"], "learning rates": ["train/lr_"]},
+    }
 
 
 def monitored(trainer: pl.Trainer) -> float | None:
@@ -215,12 +297,6 @@ class Result(pl.Callback):
         if not trainer.is_global_zero:
             return
         values = self._logged()
-        final = {
-            name.replace("train/", "final/"): value
-            for name, value in values.items()
-            if name.startswith("train/loss_")
-        }
-        report_figures(trainer.loggers, final, trainer.global_step)
         for metrics in _metrics_of(trainer):
             values |= metrics.measured
             if metrics.best is not None:

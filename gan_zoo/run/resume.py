@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.files import CONFIG_DIR
@@ -145,6 +146,32 @@ def followers(folder: Path) -> dict[str, str]:
     # Nothing else of what is vouched for may change: no target, and nothing of this session.
     option = re.compile(rf"(?!({'|'.join(_OF_A_SESSION)})\b)[a-z]\w*(\.[a-z]\w*)*")
     return {k: v for k, v in pairs if option.fullmatch(str(k)) and isinstance(v, str)}
+
+
+class Begun(NamedTuple):
+    """How a run was begun, as its folder has it.
+
+    Attributes:
+        overrides: as typed.
+        own: those that are not the same for all jobs of its sweep; all, if it is of none.
+        swept: whether it is a job of a sweep.
+    """
+
+    overrides: list[str]
+    own: list[str]
+    swept: bool
+
+
+def begun(folder: Path) -> Begun:
+    """Reads it; ValueError for what is not as train.py writes it."""
+    saved = folder / ".hydra"
+    overrides, hydra = _read(saved / "overrides.yaml"), dict(dotted(_read(saved / "hydra.yaml")))
+    constant = hydra.get("hydra.job.config.override_dirname.exclude_keys")
+    if not isinstance(constant, list) or not isinstance(overrides, list):
+        raise ValueError(f"'{saved}' is not as train.py writes it.")
+    overrides = [str(override) for override in overrides]
+    own = [override for override in overrides if override.partition("=")[0] not in constant]
+    return Begun(overrides, own, hydra.get("hydra.mode") == RunMode.MULTIRUN.name)
 
 
 def _read(file: Path) -> Any:
