@@ -314,7 +314,7 @@ def _as_csv(board: Leaderboard) -> str:
             [
                 *row.options,
                 *(
-                    [" ".join(run.option("seed") or "?" for run in _by_seed(row))]
+                    [" ".join(run.option("seed") or "?" for run in by_seed(row))]
                     if board.seeds
                     else []
                 ),
@@ -353,7 +353,7 @@ def _as_text(board: Leaderboard) -> str:
 
 
 def seeds_of(row: Row) -> str:
-    seeds = [run.option("seed") or "?" for run in _by_seed(row)]
+    seeds = [run.option("seed") or "?" for run in by_seed(row)]
     if row.runs[0].state:
         return f"seed {seeds[0]}"
     runs_on = len(seeds) > 4 and seeds == [str(int(seeds[0]) + i) for i in range(len(seeds))]
@@ -361,7 +361,7 @@ def seeds_of(row: Row) -> str:
     return f"{len(seeds)} ({which})"
 
 
-def _by_seed(row: Row) -> list[Run]:
+def by_seed(row: Row) -> list[Run]:
     return sorted(row.runs, key=lambda run: natural(f"{run.option('seed')} {run.name}"))
 
 
@@ -383,7 +383,7 @@ def _in_figures(spread: Spread | None, places: int | None = None) -> str:
 def _grids(board: Leaderboard) -> Image.Image | None:
     """The last grid of each run in one picture, a setting's seeds in a line; None without any."""
     last = {run.name: grids[max(grids)] for run in board.runs if (grids := run.grids())}
-    lines = [[run for run in _by_seed(row) if run.name in last] for row in board.rows]
+    lines = [[run for run in by_seed(row) if run.name in last] for row in board.rows]
     lines = [line for line in lines if line]
     runs = [run for line in lines for run in line][:_MOST_GRIDS]
     if not runs:

@@ -14,6 +14,7 @@ from typing import Any
 from gan_zoo.comparison.leaderboard import (
     Leaderboard,
     Row,
+    by_seed,
     floor_tag,
     headings,
     label,
@@ -70,7 +71,7 @@ def _as_json(data: Any) -> str:
 
 
 def _shown(board: Leaderboard) -> list[tuple[int, Row, Run]]:
-    runs = [(at, row, run) for at, row in enumerate(board.rows) for run in row.runs]
+    runs = [(at, row, run) for at, row in enumerate(board.rows) for run in by_seed(row)]
     return runs[:_RUNS]
 
 
@@ -178,7 +179,9 @@ def _groups(tags: Sequence[str]) -> list[tuple[str, list[str], bool]]:
     for heading, start in kinds.items():
         found = {tag for tag in left if re.match(start, tag)}
         left -= found
-        by_measure = sorted(found, key=lambda tag: (order.get(floor_tag(tag), len(order)), tag))
+        by_measure = sorted(
+            found, key=lambda tag: (order.get(floor_tag(tag), len(order)), "fake" in tag, tag)
+        )
         if found:
             groups.append((heading, by_measure, heading == "D's outputs"))
     return groups
@@ -212,7 +215,7 @@ def _given(board: Leaderboard) -> str:
 
 def _differing(board: Leaderboard, rows: Sequence[int]) -> list[tuple[str, list[str]]]:
     """Every option that has not the same value in all rows, with its value in each."""
-    runs = [[run for run in board.rows[n].runs if run.config] for n in rows]
+    runs = [[run for run in by_seed(board.rows[n]) if run.config] for n in rows]
     keys = dict.fromkeys(key for group in runs for run in group for key in run.config)
     found = []
     for key in sorted(keys):
