@@ -6,10 +6,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gan_zoo.comparison.leaderboard import ranked, write_files
+from gan_zoo.comparison.leaderboard import floor_tag, ranked, write_files
 from gan_zoo.comparison.page import as_page
 from gan_zoo.comparison.runs import cleaned, is_run, named, runs_below
 from gan_zoo.files import atomic_write
+from gan_zoo.ranges import UnfitArgument
 from gan_zoo.run.checks import refuse_unfit_values
 from gan_zoo.run.folder import shown
 
@@ -50,7 +51,9 @@ def compare(config: DictConfig) -> None:
     refuse_unfit_values(config, _KINDS)
     folders = [config.runs] if isinstance(config.runs, str) else list(config.runs or [])
     if bool(config.root) == bool(folders):
-        raise ValueError("Give either root=FOLDER, below which there are runs, or runs=[A,B].")
+        raise ValueError(
+            "What is to be compared: give either root=FOLDER, with runs below it, or runs=[A,B]."
+        )
     if config.root:
         place = Path(config.root)
         runs = runs_below(place)
@@ -65,6 +68,12 @@ def compare(config: DictConfig) -> None:
         runs = named(paths, Path(os.path.commonpath([path.parent for path in paths])))
     output = Path(config.output or place)
     board = ranked(runs, config.monitor)
+    if config.monitor and not any(board.monitor in run.figures for run in runs):
+        measured = ", ".join(dict.fromkeys(map(floor_tag, board.tags[1:]))) or "none"
+        raise UnfitArgument(
+            "monitor",
+            f"is {config.monitor}, which these runs have not measured; there are: {measured}.",
+        )
     page = as_page(board, cleaned(place.resolve().name))
     table = write_files(board, output)
     with atomic_write(output / "compare.html") as aside:

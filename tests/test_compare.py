@@ -21,6 +21,7 @@ from gan_zoo.compare import write_leaderboard
 from gan_zoo.comparison.leaderboard import ranked
 from gan_zoo.comparison.page import as_page
 from gan_zoo.comparison.runs import runs_below
+from gan_zoo.metrics import evaluator as evaluators
 from tests.conftest import ROOT
 
 Run = Callable[..., CompletedProcess[str]]
@@ -230,6 +231,66 @@ def test_no_runs_are_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no runs below"):
         write_leaderboard(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# The command.
+
+
+def test_a_real_sweep_is_compared_after_its_end_and_amid_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+    run(
+        "train.py", "-m", "dataset=digits", "trainer=cpu", "trainer.max_steps=4", "seed=1,2",
+        "model=gan,cgan", "trainer.log_every_n_steps=2", "callbacks.metrics.every_n_steps=2",
+        "callbacks.metrics.num_samples=20", "callbacks.metrics.max_share=null",
+        "callbacks.sample_grid.every_n_steps=2", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    sweep = tmp_path / "sweep"
+    result = run("compare.py", "root=sweep")
+    assert result.stderr == ""
+    assert "real images" in result.stdout
+    assert result.stdout.splitlines()[-1] == "Look    sweep/compare.html"
+    settled = (sweep / "leaderboard.csv").read_bytes()
+    rows = rows_of(sweep)
+    assert {row["model"]: row["seeds"] for row in rows} == {"gan": "1 2", "cgan": "1 2"}
+    assert all(float(row["best/fid floor"]) > 0 for row in rows)
+    # Floors are in the result, to the last digit, and not read from elsewhere.
+    job = sweep / rows[0]["folder"]
+    kept = json.loads((job / "metrics.json").read_text())
+    assert kept["metrics_floor/fid"] > 0
+    assert {f"metrics_floor/{tag[8:]}" for tag in kept if tag.startswith("metrics/")} <= kept.keys()
+    assert write_leaderboard(sweep) in result.stdout
+    assert (sweep / "leaderboard.csv").read_bytes() == settled
+    # As it was before the job's end, its last record half written.
+    (job / "metrics.json").unlink()
+    events = next(job.glob("events*"))
+    events.write_bytes(events.read_bytes()[:-7])
+    run("compare.py", "root=sweep", "output=amid")
+    last = rows_of(tmp_path / "amid")[-1]
+    assert (last["state"], last["folder"]) == ("unfinished at step 4 of 4", job.name)
+    assert float(last["best/fid median"]) > 0
+    document = in_browser(tmp_path / "amid" / "compare.html")
+    assert document.partition("<script")[0].count('class="chart') > 4
+
+
+def test_runs_are_compared_wherever_they_are(run: Run, tmp_path: Path) -> None:
+    a = make_run(tmp_path / "x" / "a", {"model": "gan"}, measured(3), grids={0: 1})
+    b = make_run(tmp_path / "y" / "deep" / "b", {"model": "cgan"}, measured(2))
+    told = run("compare.py", f"runs=[{a},y/deep/b,{b}]", "monitor=fid").stdout
+    assert [row["folder"] for row in rows_of(tmp_path / "comparison")] == ["y/deep/b", "x/a"]
+    assert "2 runs." in told
+    run("compare.py", "runs=x/a", "output=alone")
+    assert [row["folder"] for row in rows_of(tmp_path / "alone")] == ["a"]
+    make_run(tmp_path / "x" / "c", {"model": "wgan"}, measured(9, precision=0.5))
+    assert "by precision (higher" in run("compare.py", "root=x", "monitor=precision").stdout
+    assert [row["folder"] for row in rows_of(tmp_path / "x")] == ["c", "a"]
+    assert "metrics/precision" in rows_of(tmp_path / "x")[0]
+    run("compare.py", f"root={tmp_path / 'x'}")
+    assert (tmp_path / "x" / "compare.html").is_file()
+    assert [row["folder"] for row in rows_of(tmp_path / "x")] == ["a", "c"]
+    run("compare.py", "root=x/a", "output=one")
+    assert [row["folder"] for row in rows_of(tmp_path / "one")] == ["a"]
 
 
 # The page.

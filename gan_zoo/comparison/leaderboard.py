@@ -65,7 +65,7 @@ class Leaderboard(NamedTuple):
         seeds: whether figures are over seeds.
         monitor: the tag that decides the order; "" where nothing was measured.
         is_high: whether higher is better of that.
-        tags: of the other figures.
+        tags: of the figures, the monitored one first.
         rows: best first; failed and unfinished runs last.
         floors: data -> the figures of real images in the generated ones' place.
     """
@@ -104,7 +104,11 @@ def ranked(runs: Sequence[Run], monitor: str | None = None) -> Leaderboard:
     monitored.pop("", None)
     figure = min(monitored, key=lambda name: (-monitored[name], name), default="")
     is_high = bool(_HIGHER_IS_BETTER.get(_without_domain(figure)))
+    measured = {tag for run in runs for tag in run.figures}
     tag = f"{BEST}{figure}" if figure else ""
+    if tag not in measured and f"{FINAL}{figure}" in measured:
+        # Another figure decided which checkpoint is the best.
+        tag = f"{FINAL}{figure}"
 
     def rank(found: float | None, name: str) -> tuple[Any, ...]:
         return (found is None, 0 if found is None else -found if is_high else found, natural(name))
@@ -128,7 +132,7 @@ def ranked(runs: Sequence[Run], monitor: str | None = None) -> Leaderboard:
         )
     )
     rest.sort(key=lambda row: (row.runs[0].state.startswith("failed"), natural(row.runs[0].name)))
-    finals = {t for run in runs for t in run.figures if t.startswith(FINAL)}
+    finals = {t for t in measured if t.startswith(FINAL)} - {tag}
     floors: dict[str, list[Run]] = {}
     for run in runs:
         floors.setdefault(run.data, []).append(run)
@@ -137,7 +141,7 @@ def ranked(runs: Sequence[Run], monitor: str | None = None) -> Leaderboard:
         seeds,
         tag,
         is_high,
-        sorted(finals, key=_order),
+        [*([tag] if tag else []), *sorted(finals, key=_order)],
         [*rows, *rest],
         {data: floor for data, group in sorted(floors.items()) if (floor := _floors(group))},
     )
@@ -183,6 +187,11 @@ def floor_tag(tag: str) -> str:
     return tag.partition("/")[2]
 
 
+def title(tag: str) -> str:
+    """What a table calls a figure."""
+    return f"best {floor_tag(tag)}" if tag.startswith(BEST) else floor_tag(tag)
+
+
 def _without_domain(figure: str) -> str:
     return figure[:-2] if figure[-2:] in ("_a", "_b") else figure
 
@@ -205,13 +214,12 @@ def headings(board: Leaderboard) -> dict[str, str]:
 
 def _columns(board: Leaderboard) -> tuple[list[str], list[list[str]], int]:
     """A table for people: its head, its lines, and how many of its columns are options."""
-    monitor = f"best {floor_tag(board.monitor)}" if board.monitor else ""
-    tags = [tag for tag in (board.monitor, *board.tags) if tag]
+    tags = board.tags
     options = [*headings(board).values(), *(["seeds"] if board.seeds else [])]
     is_complete = not any(row.runs[0].state for row in board.rows)
     head = [
         *options,
-        *(monitor if tag == board.monitor else floor_tag(tag) for tag in tags),
+        *map(title, tags),
         "steps",
         "seconds",
         *([] if is_complete else ["state"]),
@@ -289,7 +297,7 @@ def _count(board: Leaderboard) -> str:
 
 
 def _as_csv(board: Leaderboard) -> str:
-    tags = [tag for tag in (board.monitor, *board.tags) if tag]
+    tags = board.tags
     spreads = ("median", "lowest", "highest") if board.seeds else ("",)
     columns = [
         *board.keys,
@@ -335,7 +343,7 @@ def _as_text(board: Leaderboard) -> str:
     wide = [max(len(line[i]) for line in (head, *lines)) + 2 for i in range(len(head))]
     shown = list(range(len(head)))
     # The files have what there is no room for.
-    spare = [*range(options + len(board.tags), options, -1)] if board.monitor else []
+    spare = [*range(options + len(board.tags) - 1, options, -1)]
     while spare and sum(wide[i] for i in shown) > width:
         shown.remove(spare.pop(0))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -433,7 +441,7 @@ def label(board: Leaderboard, run: Run, seed: bool = True) -> str:
 
 def _monitored_in_words(board: Leaderboard, run: Run) -> str:
     found = run.figures.get(board.monitor)
-    figure = f"best {floor_tag(board.monitor)} {found:.4g}, " if found is not None else ""
+    figure = f"{title(board.monitor)} {found:.4g}, " if found is not None else ""
     return f"{figure}step {run.steps:,.0f}" if run.steps is not None else figure
 
 

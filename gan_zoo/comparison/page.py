@@ -87,7 +87,7 @@ def _data(board: Leaderboard, heading: str) -> dict[str, Any]:
             "row": row,
             "label": label(board, run),
             "options": [run.option(key) or "" for key in columns],
-            "figures": _rounded({tag: run.figures.get(tag) for tag in _columns(board)}),
+            "figures": _rounded({tag: run.figures.get(tag) for tag in board.tags}),
             "steps": run.steps,
             "seconds": run.seconds,
             "state": run.state,
@@ -109,7 +109,7 @@ def _data(board: Leaderboard, heading: str) -> dict[str, Any]:
             "seeds": seeds_of(row),
             "figures": {
                 tag: [_rounded(value) for value in row.figures[tag]]
-                for tag in _columns(board)
+                for tag in board.tags
                 if tag in row.figures
             },
             "steps": row.steps and row.steps.median,
@@ -126,7 +126,6 @@ def _data(board: Leaderboard, heading: str) -> dict[str, Any]:
         "given": _given(board),
         "options": list(headings(board).values()),
         "seeds": board.seeds,
-        "monitor": board.monitor,
         "tags": board.tags,
         "floors": {
             data: {figure: _rounded(value.median) for figure, value in floors.items()}
@@ -138,10 +137,6 @@ def _data(board: Leaderboard, heading: str) -> dict[str, Any]:
         "runs": runs,
         "differ": _differing(board, list(places)),
     }
-
-
-def _columns(board: Leaderboard) -> list[str]:
-    return [tag for tag in (board.monitor, *board.tags) if tag]
 
 
 def _label(board: Leaderboard, row: Row) -> str:
