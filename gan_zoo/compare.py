@@ -79,4 +79,7 @@ def compare(config: DictConfig) -> None:
     with atomic_write(output / "compare.html") as aside:
         aside.write_text(page, encoding="utf-8")
     print(table)
+    for run in board.runs:
+        if run.reason:
+            print(f"Failed  {run.name}: {run.reason}")
     print(f"Look    {shown(output.absolute() / 'compare.html')}")

@@ -386,7 +386,7 @@ def test_the_page_is_drawn_under_its_policy_and_fetches_nothing(tmp_path: Path) 
     assert not re.search(r"@import|url\(|<link", text)
     shown = in_browser(page).partition('<script type="application/json"')[0]
     lines = re.findall(r"<tr>.*?</tr>", shown.partition('id="each"')[0])
-    names = [re.sub("<.*?>", " ", line).split()[0] for line in lines[1:]]
+    names = [re.sub("<.*?>", " ", line.replace("<wbr>", "")).split()[0] for line in lines[1:]]
     assert names == ["real", "lr=0.001", "lr=0.01", "lr=0.001,", "lr=0.001,"]
     assert shown.count('class="chart') >= 2
     assert shown.count("data:image/webp;base64,") == 6
@@ -430,6 +430,11 @@ def test_the_page_can_be_worked_with(tmp_path: Path) -> None:
       const before = shown();
       all("#table input")[0].click();
       say("hidden", [before, shown(), all("#pictures figure[hidden]").length]);
+      const line = () => all(".chart path.curve").map(path => path.getAttribute("d")).join();
+      const rough = line();
+      const slow = document.getElementById("smooth");
+      slow.value = 0.9; slow.dispatchEvent(new Event("input"));
+      say("smoothed", line() !== rough);
       const source = () => all("#pictures figure:not([hidden]) img").at(-1).src;
       const end = source();
       const slider = document.getElementById("step");
@@ -448,6 +453,7 @@ def test_the_page_can_be_worked_with(tmp_path: Path) -> None:
         "told": "step 20word24word13word02",
         "pointed": "word25",
         "hidden": "3,2,1",
+        "smoothed": "true",
         "step": "step 10true",
         "played": "Pause",
     }
@@ -463,7 +469,8 @@ def test_the_page_fits_and_everything_has_a_name(tmp_path: Path, width: int) -> 
         const root = document.documentElement, say = (key, value) => root.dataset[key] = value;
         say("width", root.scrollWidth - root.clientWidth);
         say("nameless", all("button, input, img, svg[role], [tabindex], th").filter(node => !(
-          node.textContent.trim() || node.alt || node.getAttribute("aria-label"))).length);
+          node.textContent.trim() || node.alt || node.labels?.length
+          || node.getAttribute("aria-label"))).length);
         say("small", all("main button, main p, main td").filter(node => node.offsetParent
           && parseFloat(getComputedStyle(node).fontSize) < 12).length);
       }, 200);

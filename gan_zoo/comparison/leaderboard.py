@@ -208,6 +208,8 @@ def headings(board: Leaderboard) -> dict[str, str]:
     """Key -> what a table calls it, short where that is clear."""
     short = {key: re.split("[/@]", key)[-1] for key in board.keys}
     short = {key: name.partition(".")[2] or name for key, name in short.items()}
+    # As jobs are named: optimizer_g.lr is lr_g.
+    short = {k: re.sub(r"^optimizer_(\w+)\.(.+)", r"\2_\1", name) for k, name in short.items()}
     counts = Counter(short.values())
     return {key: cleaned(name if counts[name] == 1 else key) for key, name in short.items()}
 
