@@ -181,7 +181,18 @@ def test_a_resumed_run_is_unfinished_until_its_new_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", '{"steps": "many"}', '{"steps": 1e999}', "[" * 10**5, "1" * 5000]
+    "content",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"steps": "many"}',
+        '{"steps": 1e999}',
+        "[" * 10**5,
+        "1" * 5000,
+        "[" * 10**5 + "]" * 10**5,
+    ],
+    ids=["empty", "cut", "list", "word", "endless", "unclosed", "number", "deep"],
 )
 def test_what_is_damaged_does_not_hide_the_others(tmp_path: Path, content: str) -> None:
     make_run(tmp_path / "good", {"seed": 1}, measured(2))
@@ -207,13 +218,14 @@ def test_options_that_would_read_the_environment_or_grow_are_not_followed(
     for name, text in (
         ("a", "model:\n  x: ${oc.env:SECRET}\n"),
         ("b", "a: &a [1,1,1]\nmodel:\n  x: [*a,*a]\n"),
+        ("d", f"model:\n  x: 0x{'f' * 9000}\n"),
         ("c", "model:\n  x: !!python/object/apply:os.system [touch marker]\n"),
     ):
         folder = make_run(tmp_path / name, {"model.x": name})
         (folder / ".hydra" / "config.yaml").write_text(text)
     write_leaderboard(tmp_path)
     assert "hunter2" not in as_page(ranked(runs_below(tmp_path)), "runs")
-    assert sorted(row["model.x"] for row in rows_of(tmp_path)) == ["${oc.env:SECRET}", "b", "c"]
+    assert sorted(row["model.x"] for row in rows_of(tmp_path)) == ["", "${oc.env:SECRET}", "b", "c"]
     assert not (tmp_path / "marker").exists()
 
 
@@ -305,6 +317,7 @@ EVIL = (
     "<!--<script>",
     "{{policy}}",
     "&lt;b&gt;",
+    "\x1b]0;owned\x07\n\r| x | <b>",
     "]]>\u2028\u202e'; alert(1); '",
 )
 
@@ -362,6 +375,10 @@ def test_texts_of_strangers_stay_texts(tmp_path: Path, place: str) -> None:
         if place == "key":
             text = json.dumps([f"model.{evil}={n}"])
             (folder / ".hydra" / "overrides.yaml").write_text(text)
+    table = write_leaderboard(root)
+    for line in [*table.splitlines(), *(root / "leaderboard.md").read_text().splitlines()]:
+        assert line.isprintable()
+    assert not re.search("<[a-z/!]", (root / "leaderboard.md").read_text())
     page = page_of(root, f"</title>{EVIL[0]}")
     text = page.read_text()
     assert len(re.findall("<script", text)) == 2

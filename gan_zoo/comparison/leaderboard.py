@@ -260,7 +260,7 @@ def _as_markdown(board: Leaderboard) -> str:
     text = [
         "# Leaderboard",
         "",
-        told(board),
+        _in_markdown(told(board)),
         "",
         *(f"| {' | '.join(_in_markdown(cell) for cell in line)} |" for line in table),
     ]

@@ -24,7 +24,7 @@ _MARKS = (Path(".hydra", "config.yaml"), Path(METRICS_FILE), Path(REASON_FILE))
 _LONGEST_FILE = 2**22
 # What there is of a name, a value and a reason in a table; in characters.
 _LONGEST = 300
-_MOST_PIXELS = 2**24
+_MOST_PIXELS, _DEEPEST = 2**24, 50
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -57,7 +57,7 @@ class Run:
         result, is_damaged = _read_result(folder / METRICS_FILE)
         steps = result.get("steps")
         asked = self.config.get("trainer.max_steps")
-        asked = asked if isinstance(asked, int) and asked > 0 else None
+        asked = asked if isinstance(asked, int) and 0 < asked < 10**12 else None
         reason = " ".join(_read(folder / REASON_FILE).split())
         # A run that is trained for longer still has the result of its earlier end.
         is_short = steps is not None and asked is not None and steps < asked
@@ -81,7 +81,7 @@ class Run:
     def logged(self) -> dict[str, dict[int, float]]:
         """The finite figures in the event files: tag -> iteration -> value."""
         try:
-            return logged_figures(self.folder)
+            return {cleaned(tag): values for tag, values in logged_figures(self.folder).items()}
         except OSError:
             return {}
 
@@ -161,7 +161,10 @@ def thumbnail(file: Path, most: int) -> Image.Image | None:
 
 def cleaned(text: object, most: int = _LONGEST) -> str:
     """A text of unknown origin on one line, without characters that do something."""
-    plain = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * most])
+    # Python writes out no number of thousands of digits.
+    is_endless = isinstance(text, int) and abs(text) > 10**most
+    start = "" if is_endless else str(text)[: 4 * most]
+    plain = "".join(c if c.isprintable() else " " for c in start)
     plain = " ".join(plain.split())
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
@@ -194,11 +197,15 @@ def _read_yaml(file: Path, kind: type = dict) -> Any:
     """What plain YAML says, without interpolations; an empty ``kind`` where there is none."""
     text = _read(file)
     try:
-        # Few aliases of aliases would be billions of options.
-        if any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, _Loader)):
-            return kind()
+        depth = 0
+        for event in yaml.parse(text, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            # Few aliases of aliases would be billions of options.
+            if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
+                return kind()
         found = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError):
         return kind()
     return found if isinstance(found, kind) else kind()
 
