@@ -129,6 +129,8 @@ def test_settings_are_ranked_by_the_median_over_seeds(tmp_path: Path) -> None:
     assert [row["folder"] for row in rows[:2]] == ["3-lr-0.001_seed-0", "1-lr-0.01_seed-1"]
     assert rows[3]["reason"] == "The loss is nan."
     assert "9 (8 to 13)" in table
+    assert table.startswith("lr ")
+    assert "\nreal images " in table
     text = (tmp_path / "leaderboard.md").read_text()
     assert "| real images |  | 1.5 | 1.5 | 0.9 |" in text
     assert "- 4-lr-0.001_seed-1: The loss is nan." in text

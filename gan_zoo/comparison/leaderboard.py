@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -342,7 +343,7 @@ def _as_text(board: Leaderboard) -> str:
     head, lines, options = _columns(board)
     # In a file or a pipe, lines are not to be cut to a terminal's width.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
-    wide = [max(len(line[i]) for line in (head, *lines)) + 2 for i in range(len(head))]
+    wide = [max(len(line[i]) for line in (head, *lines)) + 3 for i in range(len(head))]
     shown = list(range(len(head)))
     # The files have what there is no room for.
     spare = [*range(options + len(board.tags) - 1, options, -1)]
@@ -359,7 +360,7 @@ def _as_text(board: Leaderboard) -> str:
     console = Console(file=text, width=width, markup=False, emoji=False, color_system=None)
     console.print(table)
     drawn = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-    return f"{drawn.strip()}\n{told(board)}"
+    return f"{dedent(drawn).strip()}\n{told(board)}"
 
 
 def seeds_of(row: Row) -> str:
