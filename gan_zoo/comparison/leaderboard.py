@@ -93,7 +93,7 @@ def write_files(board: Leaderboard, folder: Path) -> str:
     picture = _grids(board)
     if picture:
         with atomic_write(folder / "grids.png") as aside:
-            picture.save(aside, "png", optimize=True)
+            picture.save(aside, "png")
     return _as_text(board)
 
 

@@ -255,5 +255,5 @@ def _picture(file: Path) -> str:
     if picture is None:
         return ""
     content = io.BytesIO()
-    picture.save(content, "webp", quality=80)
+    picture.save(content, "webp", quality=80, method=2)
     return base64.b64encode(content.getvalue()).decode()
