@@ -22,6 +22,11 @@ def evaluate() -> int:
     return _run("gan_zoo.evaluate", "evaluate")
 
 
+def compare() -> int:
+    """``gan-zoo-compare`` and scripts/compare.py."""
+    return _run("gan_zoo.compare", "compare")
+
+
 def train_evaluator() -> int:
     """scripts/train_evaluator.py."""
     return _run("gan_zoo.evaluate", "train_evaluator")

@@ -81,6 +81,8 @@ def test_the_wheel_trains_and_samples_from_an_empty_folder(installed: Path, tmp_
     assert "Trained 2 steps" in told
     call("gan-zoo-sample", "checkpoint=runs/here", "num_samples=4")
     assert (tmp_path / "samples.png").is_file()
+    call("gan-zoo-compare", "root=runs")
+    assert (tmp_path / "runs" / "compare.html").is_file()
     assert (installed / "bin" / "gan-zoo-evaluate").is_file()
 
 

@@ -298,7 +298,7 @@ class Result(pl.Callback):
             return
         values = self._logged()
         for metrics in _metrics_of(trainer):
-            values |= metrics.measured
+            values |= metrics.measured | metrics.floors
             if metrics.best is not None:
                 values[f"best/{metrics.monitor}"] = metrics.best
                 values["best/step"] = metrics.best_step

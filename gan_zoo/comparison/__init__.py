@@ -1,0 +1,1 @@
+"""Runs side by side: read from their folders, ranked, and drawn."""
