@@ -27,10 +27,16 @@ def say(text: str) -> None:
 
 
 def keep(text: str, level: int = logging.INFO) -> None:
-    """Writes what is printed elsewhere into the run's log, if there is one."""
-    for handler in logging.root.handlers:
-        # A folder that was removed would begin anew.
-        if isinstance(handler, logging.FileHandler) and os.path.exists(handler.baseFilename):
-            for line in text.splitlines():
-                handler.handle(logging.LogRecord(__name__, level, "", 0, line, None, None))
+    """Writes what is printed elsewhere into the run's log, if there is one and it can be written.
 
+    During a run's session what can't be written ends it (gan_zoo.run.folder).
+    """
+    raised, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        for handler in logging.root.handlers:
+            # A folder that was removed would begin anew.
+            if isinstance(handler, logging.FileHandler) and os.path.exists(handler.baseFilename):
+                for line in text.splitlines():
+                    handler.handle(logging.LogRecord(__name__, level, "", 0, line, None, None))
+    finally:
+        logging.raiseExceptions = raised

@@ -79,7 +79,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     dataset = DATASETS.get(model, "digits")
     folder = only_run(tmp_path, f"runs/{model}/{dataset}/*")
 
-    assert "configuration" in result.stdout
+    assert f"Train   {model} on {dataset}: 6 iterations, batch {batch_size}, cpu" in result.stdout
     assert f"Run     {folder.relative_to(tmp_path)}" in result.stdout
     assert "tensorboard --logdir runs" in result.stdout
     assert "loss_d" in result.stdout

@@ -155,9 +155,9 @@ def print_start(config: DictConfig, about: Mapping[str, Any], run: pl.Trainer, s
             print(look(folder.parent), flush=True)
         say(f"Job     {folder.name}: {what}")
         return
-    typed = hydra.overrides.task
+    typed: Iterable[str] = hydra.overrides.task
     if config.resume.folder:
-        typed = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+        typed = map(str, OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
     given = [as_typed(o) for o in typed if not o.startswith(("model=", "dataset=", "resume."))]
     hint = "" if config.print_config == "full" else " (print_config=full shows all options)"
     say(
@@ -306,8 +306,7 @@ def print_summary(folder: Path) -> None:
     runs = next((path for path in folder.parents if path.name == RUNS.name), folder)
     lines = [
         f"Run     {shown(folder)}",
-        f"Trained {trained}, {result['images_seen']:,} images of "
-        f"{result['dataset']} in {took}",
+        f"Trained {trained}, {result['images_seen']:,} images of {result['dataset']} in {took}",
         f"Losses  {losses}",
         f"Scored  {figure}",
         look(runs),
