@@ -58,7 +58,7 @@ class Metrics(pl.Callback):
 
     Attributes:
         measured: tag -> value of the latest measurement.
-        floors: tag -> the same measure of real images.
+        floors: tag -> floor, from the first measurement on.
         best, best_step: the best monitored figure and its iteration; None and 0 before the first.
     """
 
@@ -191,7 +191,7 @@ class Metrics(pl.Callback):
         self._bound(trainer, time.monotonic() - begun, trained / steps)
         if first and trainer.is_global_zero:
             self.floors = {
-                f"metrics_floor/{in_domain(key, domain)}": float(figure.value)
+                f"metrics_floor/{in_domain(key, domain)}": figure.value
                 for domain, reference in self._references.items()
                 for name in self._names
                 for key, figure in floor_of(name, reference, len(images[domain]), self.seed).items()

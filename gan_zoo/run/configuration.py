@@ -23,8 +23,8 @@ VERSION_BASE = "1.3"
 _LONGEST_NAME = 80
 # What a run's name does not tell: the folders around it do, or it changes nothing that is learned.
 _UNTOLD = re.compile(
-    r"[+~]*(model=|dataset=|(paths|logger|debug|resume|callbacks\.progress)\b|tags=|trust="
-    r"|print_config=)"
+    r"[+~]*(model|dataset|trainer|tags|trust|print_config)(=|$)"
+    r"|[+~]*(callbacks|health|logger|paths|debug|resume|trainer\.(log_every|enable|accel|devices))"
 )
 
 
@@ -162,6 +162,8 @@ def dataset_title(dataset: DictConfig) -> str:
 def run_name(overrides: Sequence[str], config: DictConfig) -> str:
     """The name of a new run's folder: its options as far as they are given, and the minute."""
     told = [o for o in overrides if not _UNTOLD.match(o)]
+    # First what runs are compared by: in a narrow column of TensorBoard the rest is cut off.
+    told.sort(key=lambda override: not re.match(r"[+~]*(experiment=|model[./])", override))
     return "_".join([*_words(told, config), f"{datetime.now():%Y%m%d-%H%M}"])
 
 
