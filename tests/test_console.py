@@ -111,6 +111,14 @@ def test_jobs_are_called_by_what_is_swept_groups_included(run: Run, tmp_path: Pa
     assert [shlex.quote(name) for name in names] == names
 
 
+def test_an_option_may_refer_to_another(run: Run, tmp_path: Path) -> None:
+    follows = "model.latent_dim=${dataset.image_size}"
+    assert f" '{follows}' " in run("train.py", *QUICK, follows).stdout
+    run("train.py", "-m", *QUICK, f"{follows},8")
+    names = {path.name for path in tmp_path.glob("runs/multirun/*/*-*")}
+    assert names == {"0-latent_dim=dataset.image_size", "1-latent_dim=8"}
+
+
 # Paths with an equals sign on the command line.
 
 

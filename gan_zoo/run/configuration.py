@@ -113,6 +113,12 @@ def argument_of(key: str, text: str) -> str:
     return argument if plain else f"{key}={in_quotes(text)}"
 
 
+def as_listed(overrides: DictConfig | ListConfig) -> list[str]:
+    """Overrides as they are listed: what one refers to is not looked up."""
+    plain: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(map(str, plain))
+
+
 def as_typed(override: str) -> str:
     """An override that Hydra has got, as people can paste it into a shell."""
     parsed = _parsed(override)
@@ -171,7 +177,8 @@ def _job_name(
     overrides: ListConfig, constant: ListConfig, dataset: DictConfig, *, _root_: DictConfig
 ) -> str:
     """What a sweep's job differs in from the others, as a folder's name that needs no quoting."""
-    swept = [o for o in overrides if o.partition("=")[0] not in constant] or list(overrides)
+    typed = as_listed(overrides)
+    swept = [o for o in typed if o.partition("=")[0] not in constant] or typed
     words = _words(swept, _root_)
     if dataset_name(dataset) != dataset.name:
         words.append(dataset_title(dataset))
@@ -191,7 +198,7 @@ def _word(override: str, known: Sequence[str]) -> str:
     """model.optimizer_g.lr=0.123456 as lr_g=0.1235, in characters that no shell takes apart."""
     key, equals, value = override.partition("=")
     name = short_name(key.lstrip("+~"), known)
-    value = value.strip(" '\"[](){}")
+    value = re.sub(r"^[^\w.+-]+", "", value.rstrip(" '\"[](){}"))
     if "," not in value:
         # Of a path its end.
         value = value.rstrip("/").rpartition("/")[2]
@@ -225,7 +232,7 @@ def _leading(config: DictConfig) -> list[str]:
 
 
 def _run_name(overrides: ListConfig, *, _root_: DictConfig) -> str:
-    return run_name(list(overrides), _root_)
+    return run_name(as_listed(overrides), _root_)
 
 
 OmegaConf.register_new_resolver("dataset_title", dataset_title, replace=True)

@@ -27,7 +27,7 @@ from gan_zoo.callbacks import Metrics
 from gan_zoo.console import say
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import atomic_write, read_json, remove_partial_files
-from gan_zoo.run.configuration import as_typed, names_in
+from gan_zoo.run.configuration import as_listed, as_typed, names_in
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import RUNS, look, shown
 from gan_zoo.run.resume import FOLLOWS_FILE, leaders
@@ -155,10 +155,11 @@ def print_start(config: DictConfig, about: Mapping[str, Any], run: pl.Trainer, s
             print(look(folder.parent), flush=True)
         say(f"Job     {folder.name}: {what}")
         return
-    typed: Iterable[str] = hydra.overrides.task
+    typed: Any = hydra.overrides.task
     if config.resume.folder:
-        typed = map(str, OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
-    given = [as_typed(o) for o in typed if not o.startswith(("model=", "dataset=", "resume."))]
+        typed = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+    around = ("model=", "dataset=", "resume.")
+    given = [as_typed(o) for o in as_listed(typed) if not o.startswith(around)]
     hint = "" if config.print_config == "full" else " (print_config=full shows all options)"
     say(
         f"Train   {what}\n"
