@@ -11,7 +11,6 @@ To import this imports neither torch nor Lightning: both functions do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,21 +44,25 @@ def build(
     """
     from gan_zoo.run.build import build
     from gan_zoo.run.checks import check
-    from gan_zoo.run.configuration import composed, dataset_title
+    from gan_zoo.run.configuration import composed, dataset_title, run_name
     from gan_zoo.run.errors import explain
+    from gan_zoo.run.folder import RUNS, new_folder, remove_folder
     from gan_zoo.training.lightning_state import silence_known_warnings
 
     silence_known_warnings()
     chosen = [f"model={model}", *([f"dataset={dataset}"] if dataset else []), *overrides]
-    config = None
+    config = made = None
     try:
         config = composed("train", chosen)
         check(config)
-        if folder is None:
-            begun = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-            folder = Path("runs", model, dataset_title(config.dataset), begun)
-        return build(config, Path(folder))
+        place = folder and Path(folder)
+        if not place:
+            title = dataset_title(config.dataset)
+            place = made = new_folder(RUNS / model / title / run_name(overrides, config))
+        return build(config, place)
     except Exception as error:
+        if made:
+            remove_folder(made)
         raise ValueError(explain(error, "train", config)) from error
 
 

@@ -1,5 +1,6 @@
 """Runs a command under Hydra and says in a sentence what went wrong, in one run or in a sweep."""
 
+import logging
 import os
 import signal
 import sys
@@ -13,10 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gan_zoo.console import keep
 from gan_zoo.files import CONFIG_DIR
 from gan_zoo.run.configuration import VERSION_BASE, readable
 from gan_zoo.run.errors import explain
-from gan_zoo.run.resume import Resumed, resumed, resumed_configuration
+from gan_zoo.run.resume import Resumed, resumed, resumed_configuration, with_latest
 from gan_zoo.run.sweep import Sweep, failures, write_reason
 from gan_zoo.training.lightning_state import silence_known_warnings
 
@@ -74,6 +76,7 @@ class _Job:
         except Exception as error:
             notes = getattr(error, "__notes__", [])
             reason = "\n".join([explain(error, self.config_name, config), *notes])
+            keep(f"error: {reason}", logging.ERROR)
             if not sweeps:
                 raise _Ended(reason) from error
             told = traceback.format_exc() if self.full_error == "1" else f"error: {reason}"
@@ -107,6 +110,8 @@ def main(task: Task, config_name: str) -> int:
     Sweep.folder = None
     error, reason = None, ""
     try:
+        # Also for the other processes of a run, which get this one's command line.
+        sys.argv[1:] = with_latest(sys.argv[1:])
         arguments, run_to_resume = [readable(a) for a in sys.argv[1:]], None
         if config_name == "train":
             arguments, run_to_resume = resumed(arguments)

@@ -2,9 +2,14 @@
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
+
+from gan_zoo import __version__
+from gan_zoo.console import is_first_process, works
 
 
 def train() -> int:
@@ -45,6 +50,10 @@ def _run(module: str, name: str) -> int:
         for number in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(number) != signal.SIG_IGN
     ]
+    if works(sys.argv[1:]) and is_first_process():
+        # A closed pipe is noticed again where it is handled.
+        with suppress(OSError):
+            print(f"gan_zoo {__version__} is loading PyTorch, which takes some seconds", flush=True)
     # An exception amid the imports of torch could be taken for one of theirs.
     for number in heard:
         signal.signal(number, _end_at_once)

@@ -5,6 +5,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from gan_zoo.console import say
 from gan_zoo.run import report
 from gan_zoo.run.build import begin_with, build
 from gan_zoo.run.checks import check
@@ -39,16 +40,15 @@ def train(config: DictConfig) -> float | None:
             checkpoint, step = checkpoint_to_resume(config, folder.path)
         check(config)
         if 0 <= config.trainer.max_steps <= step:
-            print(
+            say(
                 f"The run has its {step:,} iterations already. A larger trainer.max_steps trains "
                 "it for longer."
             )
             return None
-        if folder.first_process:
-            report.print_configuration(config)
-
         run = build(config, folder.path, step)
         folder.trainer = run.trainer
+        if folder.first_process:
+            report.print_start(config, run.about, run.trainer, step)
         if config.init_from and not checkpoint:
             begin_with(run.model, config.init_from)
         run.data.setup()

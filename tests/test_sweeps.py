@@ -49,17 +49,15 @@ def test_the_other_jobs_run_and_the_failed_one_is_listed(
     result = spawn(TRAIN, *QUICK, "-m", *launcher, "model.optimizer_g.lr=-1,1e-4", check=False)
     assert result.returncode == 1
     failed, trained = jobs_of(tmp_path)
-    assert (failed.name, trained.name) == ("0-optimizer_g.lr--1", "1-optimizer_g.lr-0.0001")
+    assert (failed.name, trained.name) == ("0-lr_g=-1", "1-lr_g=0.0001")
     reason = "model.optimizer_g.lr is -1; it has to be a number from 0."
     assert (failed / "error.txt").read_text() == f"{reason}\n"
     # Workers add nothing of Lightning's tips and warnings to it.
     assert result.stderr.splitlines() == [
         f"error: {reason}", "1 of 2 jobs failed:", f"  {failed.name}: {reason}",
     ]  # fmt: skip
-    told = [line for line in result.stdout.splitlines() if line[:1] not in tuple("├│└ ")]
-    assert {line.split()[0] for line in told if "[HYDRA]" not in line} == {
-        "configuration", "Run", "Trained", "Scored", "Look",
-    }  # fmt: skip
+    told = [line.split()[0] for line in result.stdout.splitlines() if "[HYDRA]" not in line]
+    assert told == ["gan_zoo", "Job", "Done", "Look"]
     assert json.loads((trained / "metrics.json").read_text())["steps"] == 2
     assert not (trained / "error.txt").exists()
 
@@ -67,7 +65,7 @@ def test_the_other_jobs_run_and_the_failed_one_is_listed(
 def test_a_sweep_without_failures_says_nothing(run: Run, tmp_path: Path) -> None:
     result = run("train.py", "-m", *QUICK, "seed=1,2")
     assert result.stderr == ""
-    assert [job.name for job in jobs_of(tmp_path)] == ["0-seed-1", "1-seed-2"]
+    assert [job.name for job in jobs_of(tmp_path)] == ["0-seed=1", "1-seed=2"]
 
 
 def test_a_sweep_that_never_starts_leaves_no_folder(run: Run, tmp_path: Path) -> None:
@@ -131,7 +129,7 @@ def test_jobs_are_named_by_what_differs(run: Run, tmp_path: Path) -> None:
         "model.optimizer_d.betas=[0.5,0.9]",
     )  # fmt: skip
     names = [job.name for job in jobs_of(tmp_path)]
-    assert names == ["0-optimizer_g.lr-0.001", "1-optimizer_g.lr-0.0001"]
+    assert names == ["0-lr_g=0.001", "1-lr_g=0.0001"]
 
 
 def test_long_names_are_cut_and_need_no_quoting(run: Run, tmp_path: Path) -> None:
@@ -140,7 +138,7 @@ def test_long_names_are_cut_and_need_no_quoting(run: Run, tmp_path: Path) -> Non
         "model.optimizer_g.betas=[0.123456789,0.9],[0.5,0.999]")  # fmt: skip
     names = [job.name.partition("-")[2] for job in jobs_of(tmp_path)]
     assert len(names) == 8
-    assert all(len(name) <= 80 and not set(name) & set("=, '[]") for name in names)
+    assert all(len(name) <= 80 and not set(name) & set(", '[]") for name in names)
 
 
 def test_other_commands_sweep_too_and_leave_no_folder(run: Run, tmp_path: Path) -> None:

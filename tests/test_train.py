@@ -79,7 +79,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     dataset = DATASETS.get(model, "digits")
     folder = only_run(tmp_path, f"runs/{model}/{dataset}/*")
 
-    assert "configuration" in result.stdout
+    assert f"Train   {model} on {dataset}: 6 iterations, batch {batch_size}, cpu" in result.stdout
     assert f"Run     {folder.relative_to(tmp_path)}" in result.stdout
     assert "tensorboard --logdir runs" in result.stdout
     assert "loss_d" in result.stdout
@@ -157,7 +157,7 @@ def test_a_sweep_has_a_readable_folder_for_each_job(run: Run, tmp_path: Path) ->
     (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
     jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
     # A folder's name has to survive the command line unquoted.
-    assert jobs == ["0-model-gan", "1-model-cgan", "2-model-dcgan"]
+    assert jobs == ["0-model=gan", "1-model=cgan", "2-model=dcgan"]
     assert all((sweep / job / "metrics.json").is_file() for job in jobs)
     run("sample.py", f"checkpoint={sweep.relative_to(tmp_path) / jobs[0]}", "num_samples=4")
 

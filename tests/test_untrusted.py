@@ -71,6 +71,8 @@ FUNCTIONS = {
     ),
 }  # fmt: skip
 # Not listed for a file, as its constructor opens a folder that may hold code.
+# What is of a session that resumes a run.
+SESSION = {"paths": {"data_dir": "data"}, "trust": [], "resume": {}, "print_config": "short"}
 REFUSED = "gan_zoo.networks.text.SentenceTransformerEncoder"
 
 
@@ -302,7 +304,7 @@ def test_what_follows_changes_no_target_and_no_trust(here: Path) -> None:
         ("model._target_", "trust", "resume.allow", "callbacks.metrics._target_", "seed", "paths"),
         "trainer.max_steps"
     )))  # fmt: skip
-    session = OmegaConf.create({"paths": {"data_dir": "data"}, "trust": [], "resume": {}})
+    session = OmegaConf.create(SESSION)
     config = resumed_configuration(session, Resumed(here, ["trainer.max_steps=9"]))
     assert (config.trainer.max_steps, config.seed) == (9, 9)
     assert config.model._target_ == "gan_zoo.models.CGAN"
@@ -463,7 +465,7 @@ def test_no_folder_makes_a_configuration_that_is_not_plain(
     config[part] = {**config[part], "evil": node} if isinstance(config.get(part), dict) else node
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".hydra" / "follows.yaml").write_text(yaml.safe_dump(follows))
-    session = OmegaConf.create({"paths": {"data_dir": "data"}, "trust": [], "resume": {}})
+    session = OmegaConf.create(SESSION)
     with watched() as seen:
         try:
             result = resumed_configuration(session, Resumed(folder, ["trainer.max_steps=9"]))

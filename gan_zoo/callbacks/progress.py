@@ -1,6 +1,9 @@
 """The progress bar: losses, images per second, and the time left in the whole run."""
 
+import logging
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,9 +18,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gan_zoo.console import say
 from gan_zoo.models.protocols import Watched
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_COUNTS = 0.2
 
 
 class TrainingProgress(ProgressBar):
@@ -25,68 +30,97 @@ class TrainingProgress(ProgressBar):
 
         pl.Trainer(callbacks=[TrainingProgress()], max_steps=20_000).fit(model, data)
 
-    It is only drawn at logging steps, and shows their losses.
+    Its iterations and its clock move by time, however slow they are, the clock already while the
+    run is prepared. Losses and images per second are those of the last logging step: nothing is
+    read from the device for it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
         self._bar: Progress | None = None
+        self._numbers = ""
 
     def disable(self) -> None:
         self._enabled = False
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        console = Console()
+        if stage != "fit" or not self._enabled or not console.is_terminal:
+            return
+        before = sys.stdout
+        self._bar = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=2,
+        )
+        self._task = self._bar.add_task("", total=None, numbers="preparing")
+        self._bar.start()
+        # Their lines stand above the bar then.
+        self._moved = [(handler, before) for handler in _handlers_to(before)]
+        for handler, _ in self._moved:
+            handler.setStream(sys.stdout)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begun = self._drawn = self._printed = time.monotonic()
+        self._begun = self._drawn = self._printed = self._counted = time.monotonic()
         self._first_step = self._drawn_step = trainer.global_step
         total = trainer.estimated_stepping_batches
         self._total = None if total in (-1, float("inf")) else int(total)
-        console = Console()
-        if self._enabled and console.is_terminal:
-            self._bar = Progress(
-                MofNCompleteColumn(),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[numbers]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=console,
-                auto_refresh=False,
-            )
-            self._task = self._bar.add_task(
-                "", total=self._total, completed=trainer.global_step, numbers=""
-            )
-            self._bar.start()
+        if self._bar is not None:
+            step = trainer.global_step
+            self._bar.update(self._task, total=self._total, completed=step, numbers="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Watched, *_: Any) -> None:  # type: ignore[override]
-        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not self._enabled or not every or step % every:
+        if not self._enabled:
             return
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         now = time.monotonic()
-        # The images of an iteration, times iterations: what was seen before a resume is not logged.
-        images = pl_module.logged["train/images_seen"] / step * (step - self._drawn_step)
-        speed = images / max(now - self._drawn, 1e-9)
-        self._drawn, self._drawn_step = now, step
-        losses = "  ".join(
-            f"{name.removeprefix('train/')} {value:.3f}"
-            for name, value in pl_module.logged.items()
-            if name.startswith("train/loss_")
-        )
-        numbers = f"{losses}  {speed:,.0f} images/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, numbers=numbers, refresh=True)
-        elif now - self._printed >= _SECONDS_BETWEEN_LINES:
+        if every and step % every == 0:
+            self._numbers = self._logged(pl_module, step, now)
+        if self._bar is not None and now - self._counted >= _SECONDS_BETWEEN_COUNTS:
+            # Its own thread draws it.
+            self._counted = now
+            self._bar.update(self._task, completed=step, numbers=self._numbers)
+        elif self._bar is None and now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed, left = now, ""
             if self._total is not None:
                 pace = (now - self._begun) / (step - self._first_step)
                 left = f"  {pace * (self._total - step) / 60:.1f} min left"
-            print(f"step {step:,}  {numbers}{left}", flush=True)
+            say("  ".join(filter(None, (f"step {step:,}", self._numbers))) + left)
+
+    def _logged(self, model: Watched, step: int, now: float) -> str:
+        """The losses, and how fast images went by since they were logged before."""
+        # The images of an iteration, times iterations: what was seen before a resume is not logged.
+        images = model.logged["train/images_seen"] / step * (step - self._drawn_step)
+        speed = images / max(now - self._drawn, 1e-9)
+        self._drawn, self._drawn_step = now, step
+        losses = "  ".join(
+            f"{name.removeprefix('train/')} {value:.3f}"
+            for name, value in model.logged.items()
+            if name.startswith("train/loss_")
+        )
+        return f"{losses}  {speed:,.0f} images/s"
 
     def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
         self.on_train_end(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, refresh=True)
+            step = trainer.global_step
+            self._bar.update(self._task, completed=step, numbers=self._numbers, refresh=True)
+            for handler, stream in self._moved:
+                handler.setStream(stream)
             self._bar.stop()
             self._bar = None
+
+
+def _handlers_to(stream: object) -> Iterator[logging.StreamHandler[Any]]:
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+            yield handler

@@ -84,7 +84,7 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
     },
 }
 
-_OF_A_RUN: dict[str, Any] = {"init_from": str | None}
+_OF_A_RUN: dict[str, Any] = {"init_from": str | None, "print_config": Literal["short", "full"]}
 
 
 def check(config: DictConfig) -> None:

@@ -4,6 +4,7 @@ import functools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,11 @@ from gan_zoo.ranges import UnfitArgument, refuse_unfit, within
 
 VERSION_BASE = "1.3"
 _LONGEST_NAME = 80
+# What a run's name does not tell: the folders around it do, or it changes nothing that is learned.
+_UNTOLD = re.compile(
+    r"[+~]*(model|dataset|trainer|tags|trust|print_config)(=|$)"
+    r"|[+~]*(callbacks|health|logger|paths|debug|resume|trainer\.(log_every|enable|accel|devices))"
+)
 
 
 def composed(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> DictConfig:
@@ -79,6 +85,10 @@ def readable(argument: str) -> str:
         raise ValueError(f"{argument} names no folder: give {key}=FOLDER, or leave it out.")
     if not value or re.search(r"""(^|,) *[\[{'"]""", value) or _parsed(argument):
         return argument
+    if _parsed(f"{key}={value.replace('=', '-')}"):
+        # Paths of runs, perhaps several to sweep.
+        parts = (in_quotes(part) if "=" in part else part for part in value.split(","))
+        return f"{key}={','.join(parts)}"
     quoted = f"{key}={in_quotes(value)}"
     return quoted if _parsed(quoted) else argument
 
@@ -92,10 +102,29 @@ def text_of(argument: str) -> str:
 
 def to_paste(key: str, text: str) -> str:
     """An override of that value as people can paste it into a shell."""
+    return shlex.quote(argument_of(key, text))
+
+
+def argument_of(key: str, text: str) -> str:
+    """An override of that value."""
     argument = f"{key}={text}"
     override = _parsed(readable(argument))
     plain = override and override.value() == text
-    return shlex.quote(argument if plain else f"{key}={in_quotes(text)}")
+    return argument if plain else f"{key}={in_quotes(text)}"
+
+
+def as_listed(overrides: DictConfig | ListConfig) -> list[str]:
+    """Overrides as they are listed: what one refers to is not looked up."""
+    plain: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(map(str, plain))
+
+
+def as_typed(override: str) -> str:
+    """An override that Hydra has got, as people can paste it into a shell."""
+    parsed = _parsed(override)
+    value = parsed and not parsed.is_sweep_override() and parsed.value()
+    key = override.partition("=")[0]
+    return to_paste(key, value) if isinstance(value, str) else shlex.quote(override)
 
 
 def in_quotes(text: str) -> str:
@@ -136,21 +165,76 @@ def dataset_title(dataset: DictConfig) -> str:
     return "_".join(filter(None, (dataset_name(dataset), dataset.get("task"))))
 
 
-def _job_name(overrides: ListConfig, constant: ListConfig, dataset: DictConfig) -> str:
+def run_name(overrides: Sequence[str], config: DictConfig) -> str:
+    """The name of a new run's folder: its options as far as they are given, and the minute."""
+    told = [o for o in overrides if not _UNTOLD.match(o)]
+    # First what runs are compared by: in a narrow column of TensorBoard the rest is cut off.
+    told.sort(key=lambda override: not re.match(r"[+~]*(experiment=|model[./])", override))
+    return "_".join([*_words(told, config), f"{datetime.now():%Y%m%d-%H%M}"])
+
+
+def _job_name(
+    overrides: ListConfig, constant: ListConfig, dataset: DictConfig, *, _root_: DictConfig
+) -> str:
     """What a sweep's job differs in from the others, as a folder's name that needs no quoting."""
-    swept = [o for o in overrides if o.partition("=")[0] not in constant] or list(overrides)
-    words = [re.sub(r"[^\w.+-]+", "-", _short(override)).strip("-") for override in swept]
+    typed = as_listed(overrides)
+    swept = [o for o in typed if o.partition("=")[0] not in constant] or typed
+    words = _words(swept, _root_)
     if dataset_name(dataset) != dataset.name:
         words.append(dataset_title(dataset))
-    return "_".join(words)[:_LONGEST_NAME].rstrip("-_.") or "default"
+    return "_".join(words) or "default"
 
 
-def _short(override: str) -> str:
-    """model.optimizer_g.lr=0.123456 as optimizer_g.lr=0.1235, which is shorter."""
-    key, equals, value = override.lstrip("+~").partition("=")
+def _words(overrides: Sequence[str], config: DictConfig) -> list[str]:
+    """Overrides as words of a file's name; the longest are cut where it would be too long."""
+    known = _leading(config)
+    words = [_word(override, known) for override in overrides]
+    while len("_".join(words)) > _LONGEST_NAME and (longest := max(words, key=len)):
+        words[words.index(longest)] = longest[:-1].rstrip("-_.")
+    return [word for word in words if word]
+
+
+def _word(override: str, known: Sequence[str]) -> str:
+    """model.optimizer_g.lr=0.123456 as lr_g=0.1235, in characters that no shell takes apart."""
+    key, equals, value = override.partition("=")
+    name = short_name(key.lstrip("+~"), known)
+    value = re.sub(r"^[^\w.+-]+", "", value.rstrip(" '\"[](){}"))
+    if "," not in value:
+        # Of a path its end.
+        value = value.rstrip("/").rpartition("/")[2]
     value = re.sub(r"\d+\.\d{5,}(e-\d+)?", lambda number: f"{float(number[0]):.4g}", value)
-    return f"{key.partition('.')[2] or key}{equals}{value}"
+    word = f"no-{name}" if key.startswith("~") else f"{name}{equals}{value}"
+    return re.sub(r"[^A-Za-z0-9_=.+-]+", "-", word).rstrip("-_.")
+
+
+def short_name(option: str, known: Sequence[str]) -> str:
+    """The shortest end of an option that is the end of no other.
+
+    Args:
+        option: as on the command line, a group too; an optimizer's is called as lr_g.
+        known: all options, dotted.
+    """
+    key = option.rpartition("@")[2].replace("/", ".")
+    of_optimizer = re.search(r"\.optimizer_(\w+)\.(\w+)$", key)
+    if of_optimizer:
+        return f"{of_optimizer[2]}_{of_optimizer[1]}"
+    parts = key.split(".")
+    ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    others = [f".{other}" for other in known if other != key]
+    return next((e for e in ends if not any(o.endswith(f".{e}") for o in others)), key)
+
+
+def _leading(config: DictConfig) -> list[str]:
+    """The options that do not take another's value."""
+    written = dotted(OmegaConf.to_container(config, resolve=False))
+    own = ((k, v) for k, v in written if k.partition(".")[0] not in ("hydra", "recommended"))
+    return [key for key, value in own if not leader_of(value)]
+
+
+def _run_name(overrides: ListConfig, *, _root_: DictConfig) -> str:
+    return run_name(as_listed(overrides), _root_)
 
 
 OmegaConf.register_new_resolver("dataset_title", dataset_title, replace=True)
 OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+OmegaConf.register_new_resolver("run_name", _run_name, replace=True)

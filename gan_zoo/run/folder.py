@@ -4,30 +4,71 @@ import errno
 import functools
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
+from gan_zoo.console import keep, say
 from gan_zoo.run.configuration import names_in, to_paste
 from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, read_checkpoint
 
 log = logging.getLogger(__name__)
 
+RUNS = Path("runs")
 _LOCK = ".lock"
 # Of a write, as Python says it without the file's name.
 _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+class NewFolder(Callback):
+    """Hydra's callback in conf/hydra, which is called before a run, and after a sweep."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if any(re.match(r"\+*hydra\.run\.dir=", o) for o in config.hydra.overrides.hydra):
+            return
+        hydra = HydraConfig.instance()
+        before = hydra.cfg
+        # Of an error Hydra would only warn here; the run that begins then raises it again.
+        with suppress(Exception), read_write(config.hydra.run):
+            hydra.set_config(config)
+            config.hydra.run.dir = str(new_folder(Path(config.hydra.run.dir)))
+        hydra.cfg = before
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        if any(folder.glob("*/.hydra")):
+            print(look(folder), flush=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Makes a folder of that name, or with a number after it where another run has it."""
+    for n in count(1):
+        folder = path if n == 1 else path.with_name(f"{path.name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not os.path.lexists(folder):
+                raise
+        else:
+            return folder
+    raise AssertionError
 
 
 class RunFolder:
@@ -57,14 +98,14 @@ class RunFolder:
         """
         lock = self._locked() if self.first_process else None
         try:
-            with _failing_logs_told_once():
+            with _failing_logs_told_once(), _warnings_kept():
                 yield
         except (KeyboardInterrupt, SystemExit) as interruption:
             if not self.first_process:
                 # What ends the first process ends the others; they have nothing to add.
                 raise SystemExit(0) from interruption
             if saved_in(self.path):
-                print(f"Interrupted. Resume with: {self.resume_command}")
+                say(f"Interrupted. Resume with: {self.resume_command}")
             elif self._is_new:
                 self.remove()
             code = getattr(interruption, "code", None)
@@ -168,6 +209,22 @@ def _failing_logs_told_once() -> Iterator[None]:
             del vars(handler)["handleError"]
 
 
+@contextmanager
+def _warnings_kept() -> Iterator[None]:
+    """Has the log keep the warnings of libraries, which go to the terminal."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        before(message, category, *where, **more)
+        keep(f"{category.__name__}: {message}", logging.WARNING)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
 def remove_folder(path: Path) -> None:
     """Removes a folder, and those around it within the working folder that are empty then."""
     shutil.rmtree(path, ignore_errors=True)
@@ -181,6 +238,29 @@ def saved_in(folder: str | Path) -> list[Path]:
     checkpoints = Path(folder) / "checkpoints"
     files = (checkpoints / "last.ckpt", *reversed(numbered(checkpoints)))
     return [file for file in files if file.is_file()]
+
+
+def latest_run(needs: str) -> Path:
+    """The run below ``runs`` that was last written, those of sweeps included.
+
+    Args:
+        needs: what it has to have, "checkpoints" or ".hydra".
+
+    Raises:
+        ValueError: if there is none.
+    """
+    written: dict[Path, int] = {}
+    for place, folders, _ in os.walk(RUNS):
+        run = Path(place)
+        files = [*run.glob(".hydra/config.yaml"), *run.glob("checkpoints/*.ckpt")]
+        if any(file.parent.name == needs for file in files):
+            written[run] = max(file.stat().st_mtime_ns for file in files)
+        if files:
+            folders.clear()
+    if not written:
+        what = "checkpoint" if needs == "checkpoints" else "run"
+        raise ValueError(f"There is no {what} below '{RUNS}' here, so none is the latest.")
+    return max(written, key=lambda run: (written[run], run))
 
 
 def find_checkpoint(
@@ -240,6 +320,12 @@ def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
         raise ValueError("checkpoint is empty: give checkpoint=RUN_FOLDER.")
     path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
     return path, checkpoint, model_of(checkpoint, names_in(config.trust))
+
+
+def look(folder: Path) -> str:
+    """How to look at runs: all their pictures, where TensorBoard by default drops most."""
+    place = shlex.quote(shown(folder))
+    return f"Look    tensorboard --logdir {place} --samples_per_plugin images=1000"
 
 
 def shown(path: Path) -> str:

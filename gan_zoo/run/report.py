@@ -6,10 +6,11 @@ import json
 import logging
 import platform
 import re
-import shlex
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
@@ -27,11 +29,12 @@ from rich.tree import Tree
 
 import gan_zoo
 from gan_zoo.callbacks import Metrics
+from gan_zoo.console import say
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import CONFIG_DIR, atomic_write, read_json, remove_partial_files
-from gan_zoo.run.configuration import names_in
+from gan_zoo.run.configuration import as_listed, as_typed, names_in
 from gan_zoo.run.events import truncate_logs
-from gan_zoo.run.folder import shown
+from gan_zoo.run.folder import RUNS, look, shown
 from gan_zoo.run.resume import FOLLOWS_FILE, Begun, begun, leaders
 from gan_zoo.training.module import AdversarialModule
 from gan_zoo.training.reporting import Pages, report_hparams, report_pages, report_text
@@ -136,8 +139,48 @@ def _git(*arguments: str) -> str | None:
     return result.stdout.strip()
 
 
-def print_configuration(config: DictConfig) -> None:
-    """The whole configuration as a tree."""
+def print_start(config: DictConfig, about: Mapping[str, Any], run: pl.Trainer, step: int) -> None:
+    """What is trained, and what was chosen for it, in a few lines; in a sweep in one.
+
+    Args:
+        config: the run's; with print_config=full all of it is printed too.
+        about: model, dataset and seed.
+        run: the trainer, of whose root folder the run is.
+        step: the iteration that a resumed run has come to; -1 for a new one.
+    """
+    hydra, folder = HydraConfig.get(), Path(run.default_root_dir)
+    if config.print_config == "full":
+        _print_tree(config)
+    steps = f"{run.max_steps:,} iterations"
+    if step > 0:
+        steps = f"iterations {step:,} to {run.max_steps:,}"
+    if run.max_steps < 0:
+        # An epoch's length is not known yet.
+        steps = "iterations without end" if run.max_epochs == -1 else f"{run.max_epochs} epochs"
+    several = f"{run.world_size} processes on " if run.world_size > 1 else ""
+    what = (
+        f"{about['model']} on {about['dataset']}: {steps}, batch {config.dataset.batch_size}, "
+        f"{several}{run.strategy.root_device}, seed {about['seed']}"
+    )
+    if hydra.mode == RunMode.MULTIRUN:
+        if hydra.job.num == 0:
+            print(look(folder.parent), flush=True)
+        say(f"Job     {folder.name}: {what}")
+        return
+    typed: Any = hydra.overrides.task
+    if config.resume.folder:
+        typed = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+    around = ("model=", "dataset=", "resume.")
+    given = [as_typed(o) for o in as_listed(typed) if not o.startswith(around)]
+    hint = "" if config.print_config == "full" else " (print_config=full shows all options)"
+    say(
+        f"Train   {what}\n"
+        f"Given   {' '.join(given) or 'nothing but defaults'}{hint}\n"
+        f"Folder  {shown(folder)}"
+    )
+
+
+def _print_tree(config: DictConfig) -> None:
     tree = Tree("configuration")
 
     def grow(branch: Tree, node: Any) -> None:
@@ -323,18 +366,44 @@ class Result(pl.Callback):
 
 
 def print_summary(folder: Path) -> None:
-    """What a finished run came to, in four lines."""
+    """What a finished run came to, in five lines at most; in a sweep in one."""
     result = json.loads((folder / METRICS_FILE).read_text())
-    runs = next((path for path in folder.parents if path.name == "runs"), folder)
-    scores = "  ".join(
+    seconds = result["seconds"]
+    took = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    trained = f"{result['steps']:,} steps"
+    losses = "  ".join(
         f"{name.rpartition('/')[2]} {result[name]:.3f}"
-        for name in ("train/loss_d", "train/loss_g", "train/d_real", "train/d_fake", "metrics/fid")
+        for name in ("train/loss_d", "train/loss_g", "train/d_real", "train/d_fake")
         if name in result
     )
-    print(
-        f"Run     {shown(folder)}\n"
-        f"Trained {result['steps']} steps, {result['images_seen']:,} images of "
-        f"{result['dataset']} in {result['seconds'] / 60:.1f} min\n"
-        f"Scored  {scores}\n"
-        f"Look    tensorboard --logdir {shlex.quote(shown(runs))}"
-    )
+    figure, hydra = _monitored_in_words(result), HydraConfig.get()
+    sweeps = hydra.mode == RunMode.MULTIRUN
+    if figure and not (sweeps and hydra.job.num):
+        figure += ", by the evaluator of gan_zoo, which is not Inception"
+    if sweeps:
+        say(f"Done    {folder.name}: {figure or losses}, {trained} in {took}")
+        return
+    runs = next((path for path in folder.parents if path.name == RUNS.name), folder)
+    lines = [
+        f"Run     {shown(folder)}",
+        f"Trained {trained}, {result['images_seen']:,} images of {result['dataset']} in {took}",
+        f"Losses  {losses}",
+        f"Scored  {figure}",
+        look(runs),
+    ]
+    say("\n".join(line for line in lines if figure or not line.startswith("Scored")))
+
+
+def _monitored_in_words(result: Mapping[str, Any]) -> str:
+    """``fid 12.3 (floor 0.9; best 11.8 at step 4,000)``; "" where nothing was measured."""
+    bests = [name.partition("/")[2] for name in result if name.startswith("best/")]
+    name = next((name for name in bests if name != "step"), "")
+    value, best = result.get(f"metrics/{name}"), result.get(f"best/{name}")
+    if value is None:
+        return ""
+    # Of two domains' mean, as the figure is.
+    floors = [v for k, v in result.items() if re.fullmatch(f"metrics_floor/{name}(_[ab])?", k)]
+    notes = [f"floor {statistics.mean(floors):.3g}"] if floors else []
+    if best != value:
+        notes.append(f"best {best:.3g} at step {result['best/step']:,}")
+    return f"{name} {value:.3g}" + (f" ({'; '.join(notes)})" if notes else "")

@@ -11,17 +11,52 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from gan_zoo.console import works
 from gan_zoo.files import CONFIG_DIR
-from gan_zoo.run.configuration import dotted, in_quotes, leader_of, names_in, text_of
+from gan_zoo.run.configuration import (
+    argument_of,
+    dotted,
+    in_quotes,
+    leader_of,
+    names_in,
+    text_of,
+)
 from gan_zoo.run.errors import nearest
-from gan_zoo.run.folder import find_checkpoint, saved_in
+from gan_zoo.run.folder import find_checkpoint, latest_run, saved_in
 from gan_zoo.training.untrusted import vouched
 
 # Beside the resolved configuration: option -> the option that it takes its value from.
 FOLLOWS_FILE = "follows.yaml"
 # Not of the run, but of this session.
-_OF_A_SESSION = ("resume", "trust", "init_from", "paths")
+_OF_A_SESSION = ("resume", "trust", "init_from", "paths", "print_config")
 _LARGEST_FILE = 10**6
+
+
+# Option -> what the run that its value "latest" means has to have.
+_LATEST = {"resume": ".hydra", "checkpoint": "checkpoints", "init_from": "checkpoints"}
+
+
+def with_latest(arguments: Sequence[str]) -> list[str]:
+    """A command line in which a run takes the place of ``latest``, and is named to the user.
+
+    Raises:
+        ValueError: if there is no run.
+    """
+    if Path("latest").exists():
+        return list(arguments)
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if value == "latest" and key in _LATEST:
+            try:
+                run = latest_run(_LATEST[key])
+            except ValueError as error:
+                raise ValueError(f"{argument}: {error} Give {key}=RUN_FOLDER.") from None
+            if works(arguments):
+                print(f"{argument} is {run}", flush=True)
+            argument = argument_of(key, str(run))
+        found.append(argument)
+    return found
 
 
 class Resumed(NamedTuple):
@@ -68,7 +103,7 @@ def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
                 "change single options instead, such as trainer.max_steps."
             )
     quoted = in_quotes(str(folder))
-    own = re.compile(r"-|\+*(hydra[./]|paths\.|trust=|resume\.)")
+    own = re.compile(r"-|\+*(hydra[./]|paths\.|trust=|print_config=|resume\.)")
     return [
         *(a for a in rest if own.match(a)),
         *(f"hydra.run.dir={quoted}", "hydra.output_subdir=null", f"resume.folder={quoted}"),
@@ -106,7 +141,7 @@ def resumed_configuration(session: DictConfig, run: Resumed) -> DictConfig:
     new: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "train.yaml"))
     new = {key: value for key, value in new.items() if key not in ("hydra", "defaults")}
     config = OmegaConf.create({**new, **plain})
-    for name in ("resume", "trust", "paths"):
+    for name in ("resume", "trust", "paths", "print_config"):
         config[name] = session[name]
     follows = followers(run.folder)
 

@@ -30,7 +30,13 @@ _KNOWN_WARNINGS = (
 
 def silence_known_warnings() -> None:
     """Leaves out what is meant to be as it is; a launcher's processes need it too."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    lightning = logging.getLogger("pytorch_lightning")
+    lightning.setLevel(logging.WARNING)
+    # To the run's log too, as all others.
+    lightning.handlers.clear()
+    lightning.propagate = True
+    # The table of trainer.profiler.
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)
     for message in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
 

@@ -1,0 +1,42 @@
+"""What a command says to the person who has typed it, and a run keeps in its log."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+
+# Hydra's flags of a command that does its work; all others print what may go into a file.
+_WORKING = re.compile(r"-m|--multirun|-r|--run|-c[pnd].*|--config-.*|--experimental-rerun.*")
+_RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+def works(arguments: Sequence[str]) -> bool:
+    """Whether a command line has a command do its work, rather than print what it is asked."""
+    return all(_WORKING.fullmatch(a) for a in arguments if a.startswith("-"))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first, or the only one, of its run."""
+    return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
+
+
+def say(text: str) -> None:
+    """Prints lines as they are, and keeps them in the run's log."""
+    print(text, flush=True)
+    keep(text)
+
+
+def keep(text: str, level: int = logging.INFO) -> None:
+    """Writes what is printed elsewhere into the run's log, if there is one and it can be written.
+
+    During a run's session what can't be written ends it (gan_zoo.run.folder).
+    """
+    raised, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        for handler in logging.root.handlers:
+            # A folder that was removed would begin anew.
+            if isinstance(handler, logging.FileHandler) and os.path.exists(handler.baseFilename):
+                for line in text.splitlines():
+                    handler.handle(logging.LogRecord(__name__, level, "", 0, line, None, None))
+    finally:
+        logging.raiseExceptions = raised
