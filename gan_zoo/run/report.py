@@ -167,11 +167,10 @@ def print_start(config: DictConfig, about: Mapping[str, Any], run: pl.Trainer, s
             print(look(folder.parent), flush=True)
         say(f"Job     {folder.name}: {what}")
         return
-    typed: Any = hydra.overrides.task
-    if config.resume.folder:
-        typed = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+    resumed = config.resume.folder
+    typed = begun(folder).overrides if resumed else as_listed(hydra.overrides.task)
     around = ("model=", "dataset=", "resume.")
-    given = [as_typed(o) for o in as_listed(typed) if not o.startswith(around)]
+    given = [as_typed(o) for o in typed if not o.startswith(around)]
     hint = "" if config.print_config == "full" else " (print_config=full shows all options)"
     say(
         f"Train   {what}\n"
