@@ -24,7 +24,7 @@ from gan_zoo.training.reporting import report_figures
 log = logging.getLogger(__name__)
 
 # What a resumed run continues with.
-_STATE = ("best", "best_step", "measured", "_interval", "_measured_at", "_needed")
+_STATE = ("best", "best_step", "measured", "floors", "_interval", "_measured_at", "_needed")
 # So many measurements, each slow or fast by chance, decide together how far apart they are.
 _MEDIAN_OF = 5
 # Fewer images are too few for precision and recall with k=5, and for any meaning.
@@ -59,6 +59,7 @@ class Metrics(pl.Callback):
 
     Attributes:
         measured: tag -> value of the latest measurement.
+        floors: tag -> floor, from the first measurement on.
         best, best_step: the best monitored figure and its iteration; None and 0 before the first.
     """
 
@@ -94,6 +95,7 @@ class Metrics(pl.Callback):
         self.max_share = max_share
         self.seed = seed
         self.measured: dict[str, float] = {}
+        self.floors: dict[str, float] = {}
         self.best: float | None = None
         self.best_step = 0
         self._interval = every_n_steps
@@ -194,13 +196,13 @@ class Metrics(pl.Callback):
         self._keep_best(trainer, found)
         self._bound(trainer, time.monotonic() - begun, trained / steps)
         if first and trainer.is_global_zero:
-            floors = {
+            self.floors = {
                 f"metrics_floor/{in_domain(key, domain)}": figure.value
                 for domain, reference in self._references.items()
                 for name in self._names
                 for key, figure in floor_of(name, reference, len(images[domain]), self.seed).items()
             }
-            report_figures(trainer.loggers, floors, trainer.global_step)
+            report_figures(trainer.loggers, self.floors, trainer.global_step)
         self._begun, self._begun_at = time.monotonic(), trainer.global_step
 
     def _found(self, images: dict[str, ImageSet]) -> dict[str, float]:

@@ -1,10 +1,13 @@
-"""Logs of a run, truncated to the checkpoint that it is resumed from."""
+"""Logs of a run: read, and truncated to the checkpoint that it is resumed from."""
 
 import csv
 import logging
+import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
@@ -14,6 +17,40 @@ log = logging.getLogger(__name__)
 
 # Figures of a finished run, which a resumed run has not reached yet.
 _OF_THE_END = "final/"
+# Longer records hold pictures.
+_LONGEST_FIGURE = 2**16
+
+
+def logged_figures(folder: Path) -> dict[str, dict[int, float]]:
+    """The finite figures in a run's event files: tag -> iteration -> value.
+
+    A file that is still being written, or is damaged, is read as far as it goes.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        for event in _events_of_figures(file) if file.is_file() else ():
+            for value in event.summary.value:
+                if value.HasField("simple_value") and math.isfinite(value.simple_value):
+                    found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def _events_of_figures(path: Path) -> Iterator[Event]:
+    with path.open("rb") as file:
+        while len(header := file.read(12)) == 12:
+            length, checksum = struct.unpack("<QI", header)
+            if checksum != masked_crc32c(header[:8]):
+                return
+            if length > _LONGEST_FIGURE:
+                file.seek(min(length, 2**40) + 4, 1)
+                continue
+            record = file.read(length + 4)
+            try:
+                event = Event.FromString(record[:-4])
+            except DecodeError:
+                return
+            if len(record) == length + 4:
+                yield event
 
 
 def truncate_logs(folder: Path, step: int) -> None:

@@ -219,7 +219,7 @@ class Result(pl.Callback):
         }
         report_figures(trainer.loggers, final, trainer.global_step)
         for metrics in _metrics_of(trainer):
-            values |= metrics.measured
+            values |= metrics.measured | metrics.floors
             if metrics.best is not None:
                 values[f"best/{metrics.monitor}"] = metrics.best
                 values["best/step"] = metrics.best_step
