@@ -33,13 +33,15 @@ _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 class RunFolder:
     """The folder of a run, for one session, which may resume the run that is there.
 
-    ``log_name`` is the file that Hydra has begun there. ``first_process`` says whether this process
+    ``log_name`` is the file that Hydra has begun there; ``swept`` says that the run is a sweep's
+    job, and that the sweep's command goes on with it. ``first_process`` says whether this process
     is the one that writes; ``trainer`` is set once there is one.
     """
 
-    def __init__(self, path: Path, resumed: bool, log_name: str) -> None:
+    def __init__(self, path: Path, resumed: bool, log_name: str, swept: bool = False) -> None:
         self.path = path
         self.resumed = resumed
+        self.swept = swept
         self.first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         self.trainer: pl.Trainer | None = None
         self._is_new = {file.name for file in path.iterdir()} <= {_LOCK, log_name}
@@ -63,9 +65,9 @@ class RunFolder:
             if not self.first_process:
                 # What ends the first process ends the others; they have nothing to add.
                 raise SystemExit(0) from interruption
-            if saved_in(self.path):
+            if saved_in(self.path) and not self.swept:
                 print(f"Interrupted. Resume with: {self.resume_command}")
-            elif self._is_new:
+            elif self._is_new and not saved_in(self.path):
                 self.remove()
             code = getattr(interruption, "code", None)
             # Lightning itself exits with 1 on Ctrl-C.
@@ -112,11 +114,8 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What resumes the run, as it was begun: by the script or by the installed command."""
-        installed = Path(sys.argv[0]).name.startswith("gan-zoo")
-        script = f"python {shlex.quote(shown(Path(sys.argv[0])))}"
-        command = "gan-zoo-train" if installed else script
-        return f"{command} {to_paste('resume', shown(self.path))}"
+        """What resumes the run."""
+        return f"{this_command()} {to_paste('resume', shown(self.path))}"
 
     def _locked(self) -> FileLock:
         # Without its configuration nothing has been trained.
@@ -240,6 +239,13 @@ def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
         raise ValueError("checkpoint is empty: give checkpoint=RUN_FOLDER.")
     path, checkpoint = find_checkpoint(str(config.checkpoint), config.which)
     return path, checkpoint, model_of(checkpoint, names_in(config.trust))
+
+
+def this_command() -> str:
+    """This command without its arguments: the script, or what is installed, as it was begun."""
+    script = Path(sys.argv[0])
+    installed = script.name.startswith("gan-zoo")
+    return script.name if installed else f"python {shlex.quote(shown(script))}"
 
 
 def shown(path: Path) -> str:
