@@ -118,12 +118,16 @@ def main(task: Task, config_name: str) -> int:
     Raises:
         SystemExit: after SIGTERM, with 143.
     """
+    with sweeping() as sweeps:
+        return _main(task, config_name, sweeps)
+
+
+def _main(task: Task, config_name: str, sweeps: list[Jobs]) -> int:
     full_error = os.environ.get(_FULL_ERROR)
     silence_known_warnings()
     run = hydra.main(
         version_base=VERSION_BASE, config_path=str(CONFIG_DIR), config_name=config_name
     )
-    sweeps: list[Jobs] = []
     arguments: list[str] = []
     error, reason = None, ""
     try:
@@ -134,7 +138,7 @@ def main(task: Task, config_name: str) -> int:
         # argparse refuses overrides on both sides of an option.
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
         # Hydra raises what it would print itself.
-        with sweeping(job.swept) as sweeps, _environment(_FULL_ERROR, "1"):
+        with _environment(_FULL_ERROR, "1"):
             try:
                 run(job)()
             finally:
@@ -142,7 +146,6 @@ def main(task: Task, config_name: str) -> int:
                 sys.stdout.flush()
     except (KeyboardInterrupt, SystemExit) as interruption:
         for sweep in sweeps:
-            sweep.release()
             if sweep.trains:
                 print(f"The sweep is interrupted. Go on with: {sweep.command(arguments)}")
         if isinstance(interruption, SystemExit):
@@ -163,9 +166,6 @@ def main(task: Task, config_name: str) -> int:
     except Exception as raised:
         if error is None:
             error, reason = raised, explain(raised, config_name)
-    finally:
-        for sweep in sweeps:
-            sweep.release()
     if error and not isinstance(error, _JobFailed):
         if full_error == "1":
             raise error

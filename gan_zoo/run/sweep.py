@@ -41,6 +41,8 @@ from gan_zoo.run.report import METRICS_FILE
 from gan_zoo.run.resume import changes_of, kept_configuration
 
 _LOCK = ".lock"
+# What a killed sweep has left at work, in other processes, ends by itself.
+_SECONDS_TO_WAIT = 20
 # Of a dataset's options those that change nothing of what is prepared.
 _OF_BATCHES = ("batch_size", "num_workers")
 
@@ -86,8 +88,7 @@ class Jobs(Launcher):
         self._lock: FileLock | None = None
         if self.trains:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Loader processes of a killed sweep hold its lock until they notice that it has gone.
-            self._lock = _locked(self.folder, "sweep", 10)
+            self._lock = _locked(self.folder, "sweep")
             (self.folder / STOP_FILE).unlink(missing_ok=True)
 
     def setup(
@@ -201,8 +202,7 @@ class Jobs(Launcher):
         free = sorted(there - self.asked.keys(), key=str)
         for folder in free:
             if (folder / _LOCK).exists():
-                # What a killed sweep has left behind ends by itself.
-                _locked(folder, "run", 30).release()
+                _locked(folder, "run").release()
         kept = {folder: run for folder in free if (run := kept_configuration(folder))}
         asked, names = [_resolved(job) for job in jobs], [job.hydra.sweep.subdir for job in jobs]
         found: dict[int, Path] = {}
@@ -359,8 +359,11 @@ def _refuse_no_figure(
 
 
 @contextmanager
-def sweeping(job: SweptJob) -> Iterator[list[Jobs]]:
-    """Has Hydra's launcher be that of ``Jobs``, which are in the list once there is a sweep."""
+def sweeping() -> Iterator[list[Jobs]]:
+    """Has Hydra's launcher be that of ``Jobs``, which are in the list once there is a sweep.
+
+    Its task has a SweptJob, ``swept``.
+    """
     begun: list[Jobs] = []
     make = Plugins.instantiate_launcher
 
@@ -371,7 +374,7 @@ def sweeping(job: SweptJob) -> Iterator[list[Jobs]]:
         config: DictConfig,
     ) -> Launcher:
         launcher = make(self, hydra_context, task_function, config)
-        begun.append(Jobs(launcher, job, hydra_context, config))
+        begun.append(Jobs(launcher, task_function.swept, hydra_context, config))  # type: ignore[attr-defined]
         return begun[-1]
 
     Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[method-assign]
@@ -379,10 +382,12 @@ def sweeping(job: SweptJob) -> Iterator[list[Jobs]]:
         yield begun
     finally:
         Plugins.instantiate_launcher = make  # type: ignore[method-assign]
+        for jobs in begun:
+            jobs.release()
 
 
-def _locked(folder: Path, what: str, seconds: float) -> FileLock:
-    lock = FileLock(folder / _LOCK, timeout=seconds)
+def _locked(folder: Path, what: str) -> FileLock:
+    lock = FileLock(folder / _LOCK, timeout=_SECONDS_TO_WAIT)
     try:
         lock.acquire()
     except Timeout:
