@@ -21,6 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import gan_zoo.cli
 import gan_zoo.compare
 import gan_zoo.train
 from tests.same_end import assert_same_end
@@ -109,6 +110,7 @@ def assert_same_sweep(sweep: Path, straight: Path) -> None:
 
 def main(folder: Path, kills: int, seed: int, options: list[str]) -> dict[str, int]:
     """How many ends of which kind there were; the last sweep was not disturbed."""
+    assert gan_zoo.cli.main
     assert gan_zoo.train.train
     assert gan_zoo.compare.write_leaderboard
     torch.set_num_threads(1)

@@ -296,8 +296,10 @@ class Jobs(Launcher):
             at_once = effective_n_jobs(self.config.hydra.launcher.n_jobs)
         elif kind == "LocalLauncher":
             at_once = count
-        if at_once and not environ.get("OMP_NUM_THREADS"):
-            self.job.threads = max(1, torch.get_num_threads() // at_once)
+        if at_once:
+            # What the user has set is not shared out; joblib would set MKL's to a share.
+            sharers = 1 if environ.get("OMP_NUM_THREADS") else at_once
+            self.job.threads = max(1, torch.get_num_threads() // sharers)
         if not self.trains or kind == "BasicLauncher" or not at_once:
             yield
             return
