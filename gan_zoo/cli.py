@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from gan_zoo.files import CONFIG_DIR
 from gan_zoo.run.configuration import VERSION_BASE, readable
 from gan_zoo.run.errors import explain
-from gan_zoo.run.folder import shown
+from gan_zoo.run.folder import remove_folder, shown
 from gan_zoo.run.job import SweptJob, continued, write_reason
 from gan_zoo.run.resume import Resumed, resumed, resumed_configuration
 from gan_zoo.run.sweep import Jobs, sweeping
@@ -64,7 +64,10 @@ class _Job:
                 return self._run(config)
         except SystemExit:
             if self.swept.is_interrupted():
-                # The sweep's process ends it.
+                # The sweep's process ends it. Of a job that has not begun Hydra has made a folder.
+                folder = Path(HydraConfig.get().runtime.output_dir)
+                if {path.name for path in folder.glob("*")} <= {f"{self.config_name}.log"}:
+                    remove_folder(folder)
                 return None
             raise
 
