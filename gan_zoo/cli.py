@@ -18,8 +18,10 @@ from gan_zoo.console import keep
 from gan_zoo.files import CONFIG_DIR
 from gan_zoo.run.configuration import VERSION_BASE, readable
 from gan_zoo.run.errors import explain
+from gan_zoo.run.folder import look, remove_folder
+from gan_zoo.run.job import SweptJob, continued, write_reason
 from gan_zoo.run.resume import Resumed, resumed, resumed_configuration, with_latest
-from gan_zoo.run.sweep import Sweep, failures, write_reason
+from gan_zoo.run.sweep import Jobs, sweeping
 from gan_zoo.training.lightning_state import silence_known_warnings
 
 Task = Callable[[DictConfig], object]
@@ -54,24 +56,38 @@ class _Job:
         self.full_error = full_error
         self.resumed = resumed
         self.typed = sys.argv[1:]
+        self.swept = SweptJob()
 
     def __call__(self, config: DictConfig) -> object:
         silence_known_warnings()
+        try:
+            with self.swept.running():
+                return self._run(config)
+        except SystemExit:
+            if self.swept.is_interrupted():
+                # The sweep's process ends it. Of a job that has not begun Hydra has made a folder.
+                folder = Path(HydraConfig.get().runtime.output_dir)
+                if {path.name for path in folder.glob("*")} <= {f"{self.config_name}.log"}:
+                    remove_folder(folder)
+                return None
+            raise
+
+    def _run(self, config: DictConfig) -> object:
         job = HydraConfig.get()
         sweeps = job.mode == RunMode.MULTIRUN
         searches = sweeps and not job.sweeper._target_.endswith(".BasicSweeper")
+        folder = Path(job.runtime.output_dir)
         try:
             if self.resumed:
                 # Lightning starts the other processes of a run by it.
                 sys.argv[1:] = self.typed
                 config = resumed_configuration(config, self.resumed)
+            elif sweeps and self.config_name == "train":
+                config = continued(config, folder)
             with _environment(_FULL_ERROR, self.full_error):
                 figure = self.__wrapped__(config)
             if searches and figure is None:
-                raise ValueError(
-                    "The run measured no figure to search by: callbacks.metrics.every_n_steps has "
-                    "to be within trainer.max_steps."
-                )
+                raise ValueError("The run measured no finite figure to search by.")
             return figure
         except Exception as error:
             notes = getattr(error, "__notes__", [])
@@ -81,7 +97,7 @@ class _Job:
                 raise _Ended(reason) from error
             told = traceback.format_exc() if self.full_error == "1" else f"error: {reason}"
             print(told, file=sys.stderr)
-            write_reason(Path(job.runtime.output_dir), reason)
+            write_reason(folder, reason)
             if searches:
                 raise _JobFailed(reason) from None
             # Raised, it would keep later batches of jobs from running.
@@ -92,7 +108,8 @@ def main(task: Task, config_name: str) -> int:
     """Composes the configuration from the command line and runs the task with it.
 
     In a sweep all jobs run. One that fails leaves ``error.txt`` in its folder, and all failures are
-    listed at the end. A search may stop earlier (hydra.sweeper.max_failure_rate).
+    listed at the end, after the leaderboard of a training sweep. A search may stop earlier
+    (hydra.sweeper.max_failure_rate).
 
     Args:
         task: called with the composed configuration, once a job in a multirun.
@@ -100,14 +117,23 @@ def main(task: Task, config_name: str) -> int:
 
     Returns:
         0, or 1 after an error, which is printed in a line or two; HYDRA_FULL_ERROR=1 in the
-        environment raises it instead, or prints the traceback of each job of a sweep.
+        environment raises it instead, or prints the traceback of each job of a sweep. 128 and the
+        signal's number after Ctrl-C.
+
+    Raises:
+        SystemExit: after SIGTERM, with 143.
     """
+    with sweeping() as sweeps:
+        return _main(task, config_name, sweeps)
+
+
+def _main(task: Task, config_name: str, sweeps: list[Jobs]) -> int:
     full_error = os.environ.get(_FULL_ERROR)
     silence_known_warnings()
     run = hydra.main(
         version_base=VERSION_BASE, config_path=str(CONFIG_DIR), config_name=config_name
     )
-    Sweep.folder = None
+    arguments: list[str] = []
     error, reason = None, ""
     try:
         # Also for the other processes of a run, which get this one's command line.
@@ -125,7 +151,12 @@ def main(task: Task, config_name: str) -> int:
             finally:
                 # Not at the end of the process, where a closed pipe could not be handled.
                 sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as interruption:
+        for sweep in sweeps:
+            if sweep.trains:
+                print(f"The sweep is interrupted. Go on with: {sweep.command(arguments)}")
+        if isinstance(interruption, SystemExit):
+            raise
         return 128 + signal.SIGINT
     except _Ended as ended:
         error, reason = ended.__cause__, str(ended)
@@ -135,14 +166,33 @@ def main(task: Task, config_name: str) -> int:
         # The reader of the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    failed_jobs = failures()
+    failed_jobs = "".join(sweep.failures() for sweep in sweeps)
+    try:
+        for sweep in sweeps:
+            _print_leaderboard(sweep)
+    except Exception as raised:
+        if error is None:
+            error, reason = raised, explain(raised, config_name)
     if error and not isinstance(error, _JobFailed):
         if full_error == "1":
             raise error
         print(f"error: {reason}", file=sys.stderr)
     if failed_jobs:
         print(failed_jobs, file=sys.stderr)
+    for sweep in sweeps:
+        if error and sweep.asked and not sweep.is_over:
+            print(f"Go on with: {sweep.command(arguments)}")
     return int(bool(error or failed_jobs))
+
+
+def _print_leaderboard(sweep: Jobs) -> None:
+    if not sweep.trains or not sweep.folder.is_dir() or not sweep.asked:
+        return
+    # It imports what reads pictures and event files.
+    from gan_zoo.compare import write_leaderboard
+
+    print(write_leaderboard(sweep.folder))
+    print(look(sweep.folder.absolute()))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gan_zoo.console import say
@@ -33,6 +34,7 @@ def train(config: DictConfig) -> float | None:
         Path(hydra.runtime.output_dir),
         bool(OmegaConf.select(config, "resume.folder")),
         f"{hydra.job.name}.log",
+        swept=hydra.mode == RunMode.MULTIRUN,
     )
     with folder.session():
         checkpoint, step = None, -1

@@ -319,9 +319,16 @@ def test_two_domains_are_measured_in_training_with_their_mean(run: Run, tmp_path
     assert metrics["metrics/fid"] == pytest.approx(mean)
 
 
-def test_short_runs_and_points_are_not_measured(run: Run, tmp_path: Path) -> None:
-    train(run, "gan")
-    assert not (tmp_path / "here" / "checkpoints" / "best.ckpt").exists()
+def test_a_run_shorter_than_the_interval_is_measured_at_its_end(run: Run, tmp_path: Path) -> None:
+    train(run, "gan", "callbacks.metrics.num_samples=40")
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert metrics["best/step"] == metrics["steps"] < Metrics().every_n_steps
+    assert metrics["best/fid"] == metrics["metrics/fid"]
+    best = read_checkpoint(tmp_path / "here" / "checkpoints" / "best.ckpt")
+    assert best["global_step"] == metrics["steps"]
+
+
+def test_points_are_not_measured(run: Run, tmp_path: Path) -> None:
     run("train.py", "experiment=discogan_toy", "trainer=cpu", "trainer.max_steps=2", *MEASURED,
         "hydra.run.dir=toy")  # fmt: skip
     assert "metrics/fid" not in json.loads((tmp_path / "toy" / "metrics.json").read_text())

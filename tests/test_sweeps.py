@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import torch
+from filelock import FileLock
+from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.run.configuration import CONFIG_DIR, composed
 from tests.conftest import ROOT
-from tests.same_end import read_checkpoint
+from tests.same_end import assert_same_end, read_checkpoint
+from tests.test_resume import killed_in
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -33,15 +41,20 @@ MEASURED = (
 
 def jobs_of(tmp_path: Path) -> list[Path]:
     (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
-    return sorted(path for path in sweep.iterdir() if path.is_dir())
+    return sorted(path for path in sweep.glob("[!.]*") if path.is_dir())
 
 
 # Jobs and their failures.
 
 
-@pytest.mark.parametrize(
-    "launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"]
-)
+LAUNCHERS = {
+    "basic": (),
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    "submitit_local": ("hydra/launcher=submitit_local",),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
 def test_the_other_jobs_run_and_the_failed_one_is_listed(
     spawn: Run, tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
@@ -52,14 +65,47 @@ def test_the_other_jobs_run_and_the_failed_one_is_listed(
     assert (failed.name, trained.name) == ("0-lr_g=-1", "1-lr_g=0.0001")
     reason = "model.optimizer_g.lr is -1; it has to be a number from 0."
     assert (failed / "error.txt").read_text() == f"{reason}\n"
-    # Workers add nothing of Lightning's tips and warnings to it.
-    assert result.stderr.splitlines() == [
-        f"error: {reason}", "1 of 2 jobs failed:", f"  {failed.name}: {reason}",
+    # Nothing of Lightning's tips and warnings; the processes of submitit have files of their own.
+    alone = shlex.join([*QUICK, "model.optimizer_g.lr=-1"])
+    assert [line for line in result.stderr.splitlines() if line != f"error: {reason}"] == [
+        "1 of 2 jobs failed:", f"  {failed.name}: {reason}",
+        f"    Alone: python {TRAIN} {alone}",
     ]  # fmt: skip
-    told = [line.split()[0] for line in result.stdout.splitlines() if "[HYDRA]" not in line]
-    assert told == ["gan_zoo", "Job", "Done", "Look"]
+    told = [line for line in result.stdout.splitlines() if line[:1] not in tuple("├│└ ")]
+    words = {line.split()[0] for line in told if "[HYDRA]" not in line}
+    of_a_run = {"configuration", "Run", "Trained", "Scored"}
+    of_the_sweep = {"steps", "2", "Look"}
+    assert words == (of_the_sweep if "submitit" in "".join(launcher) else of_a_run | of_the_sweep)
+    assert told[-1] == f"Look    tensorboard --logdir runs/multirun/{failed.parent.name}"
     assert json.loads((trained / "metrics.json").read_text())["steps"] == 2
     assert not (trained / "error.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(options, id=name, marks=pytest.mark.slow if options else ())
+        for name, options in LAUNCHERS.items()
+    ],
+)
+def test_of_six_jobs_four_finish_and_two_diverge(
+    spawn: Run, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    rates = ("model.optimizer_d.lr=0.01,1e30,0.1", "seed=0,1", "trainer.log_every_n_steps=1")
+    result = spawn(TRAIN, "-m", *MEASURED, *rates, *launcher, check=False)
+    assert result.returncode == 1
+    jobs = jobs_of(tmp_path)
+    failed = [job for job in jobs if (job / "error.txt").is_file()]
+    assert [job.name[0] for job in failed] == ["2", "3"]
+    assert all((job / "metrics.json").is_file() for job in jobs if job not in failed)
+    told = [line for line in result.stderr.splitlines() if not line.startswith("error: ")]
+    assert told[0] == "2 of 6 jobs failed:"
+    assert len(told) == 5
+    for job, reason, alone in zip(failed, told[1::2], told[2::2], strict=True):
+        assert reason.startswith(f"  {job.name}: train/loss_")
+        assert "has diverged" in reason
+        seed = job.name[-1]
+        assert f" model.optimizer_d.lr=1e+30 seed={seed} " in alone
 
 
 def test_a_sweep_without_failures_says_nothing(run: Run, tmp_path: Path) -> None:
@@ -108,7 +154,7 @@ def test_a_job_that_diverges_is_listed_and_keeps_its_folder(run: Run, tmp_path: 
     diverged, trained = jobs_of(tmp_path)
     assert "1 of 2 jobs failed:" in result.stderr
     reason = (diverged / "error.txt").read_text()
-    assert " ".join(reason.split()) in result.stderr.splitlines()[-1]
+    assert " ".join(reason.split()) in result.stderr.splitlines()[-2]
     assert (diverged / ".hydra" / "config.yaml").is_file()
     assert (trained / "metrics.json").is_file()
 
@@ -151,6 +197,276 @@ def test_other_commands_sweep_too_and_leave_no_folder(run: Run, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"here", "a.png", "b.png", "c.png"}
 
 
+def test_a_sweep_of_nothing_is_refused(run: Run, tmp_path: Path) -> None:
+    result = run("train.py", "-m", *QUICK, "seed=range(1,0)", check=False)
+    assert result.returncode == 1
+    assert result.stderr == "error: seed=range(1,0) has no values: there is nothing to run.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_may_leave_callbacks_out(run: Run, tmp_path: Path) -> None:
+    run("train.py", "-m", *QUICK[:3], "~callbacks.metrics", "~callbacks.sample_grid", "seed=0,1")
+    for job in jobs_of(tmp_path):
+        callbacks = OmegaConf.load(job / ".hydra" / "config.yaml").callbacks
+        assert not {"metrics", "sample_grid"} & set(callbacks)
+        assert not list((job / "samples").glob("step-*.png"))
+
+
+def test_a_sweep_ends_with_its_leaderboard(run: Run, tmp_path: Path) -> None:
+    result = run("train.py", "-m", *MEASURED, "seed=0,1")
+    first, _ = jobs_of(tmp_path)
+    assert "best fid" in result.stdout
+    assert {"leaderboard.md", "leaderboard.csv"} <= {p.name for p in first.parent.iterdir()}
+
+
+# What jobs share.
+
+
+@pytest.fixture
+def fresh_workers() -> Iterator[Callable[[], None]]:
+    """Ends joblib's processes, which would keep the folder and the environment of a test."""
+
+    def end() -> None:
+        get_reusable_executor().shutdown()
+
+    end()
+    yield end
+    end()
+
+
+def test_jobs_share_the_threads_whatever_else_runs(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_workers: Callable[[], None],
+) -> None:
+    def threads(*options: str) -> set[int]:
+        torch.set_num_threads(4)
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        run("train.py", "-m", *QUICK, *options)
+        sessions = [json.loads((job / "provenance.json").read_text()) for job in jobs_of(tmp_path)]
+        return {session["threads"] for (session,) in sessions}
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads("seed=0,1") == {4}
+    assert threads("seed=0,1", *LAUNCHERS["joblib"]) == {2}
+    # Two are never at work at once here.
+    assert threads("seed=0", *LAUNCHERS["joblib"]) == {2}
+    # What the user says stays.
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    fresh_workers()
+    assert threads("seed=0", *LAUNCHERS["joblib"]) == {4}
+
+
+@pytest.mark.usefixtures("fresh_workers")
+def test_what_jobs_need_is_made_once_before_they_start(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "train.py", "-m", *MEASURED, "seed=0,1", "dataset=digits,mnist", "dataset.name=digits",
+        *LAUNCHERS["joblib"], GAN_ZOO_CACHE_DIR=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert result.stdout.count("Training the evaluator") == 1
+    assert "Training the evaluator" not in "".join(
+        (job / "train.log").read_text() for job in jobs_of(tmp_path)
+    )
+    # One for each seed, and no other in the jobs.
+    floors = list((tmp_path / "cache" / "floors").iterdir())
+    begun = min((job / "train.log").stat().st_ctime_ns for job in jobs_of(tmp_path))
+    assert len(floors) == 2
+    assert all(file.stat().st_mtime_ns < begun for file in floors)
+
+
+def test_the_jobs_of_a_sweep_are_measured_at_the_same_steps(run: Run, tmp_path: Path) -> None:
+    # A share that no measurement keeps to.
+    often = ("trainer.max_steps=6", "callbacks.metrics.max_share=1e-6", "logger=tensorboard")
+    run("train.py", "-m", *MEASURED, *often, "seed=0,1")
+    for job in jobs_of(tmp_path):
+        events = EventAccumulator(str(job)).Reload()
+        assert [event.step for event in events.Scalars("metrics/fid")] == [1, 2, 3, 4, 5, 6]
+
+
+# Started again.
+
+
+AGAIN = (
+    *MEASURED[:2], *MEASURED[3:], "trainer.max_steps=8", "trainer.log_every_n_steps=1",
+    "callbacks.checkpoint.every_n_train_steps=2", "logger=tensorboard",
+)  # fmt: skip
+
+
+def sweep_jobs(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+
+
+def test_a_sweep_that_is_started_again_does_what_is_missing(run: Run, tmp_path: Path) -> None:
+    command = ("train.py", "-m", *AGAIN, "seed=0,1")
+    run(*command, "hydra.sweep.dir=straight")
+    here = tmp_path / "here"
+    with killed_in(1):
+        # Before the first checkpoint.
+        run(*command, "hydra.sweep.dir=here")
+    assert not (sweep_jobs(here)[0] / "checkpoints").exists()
+    with killed_in(6):
+        run(*command, "hydra.sweep.dir=here")
+    assert read_checkpoint(sweep_jobs(here)[0])["global_step"] == 4
+    result = run(*command, "hydra.sweep.dir=here")
+    assert result.stdout.count("Trained") == 2
+    for job, other in zip(sweep_jobs(here), sweep_jobs(tmp_path / "straight"), strict=True):
+        assert job.name == other.name
+        assert_same_end(job, other)
+    results = [(job / "metrics.json").stat().st_mtime_ns for job in sweep_jobs(here)]
+    again = run(*command, "hydra.sweep.dir=here")
+    assert [line for line in again.stdout.splitlines() if line.endswith("is finished.")] == [
+        f"here/{job.name} is finished." for job in sweep_jobs(here)
+    ]
+    assert [(job / "metrics.json").stat().st_mtime_ns for job in sweep_jobs(here)] == results
+
+
+def test_a_larger_sweep_finds_its_jobs_by_what_they_train(run: Run, tmp_path: Path) -> None:
+    command = ("train.py", "-m", *QUICK, "hydra.sweep.dir=here")
+    run(*command, "seed=0,1")
+    first = {job.name for job in sweep_jobs(tmp_path / "here")}
+    result = run(*command, "model=gan,cgan", "seed=0,1,2")
+    assert result.stdout.count("is finished.") == 2
+    jobs = sweep_jobs(tmp_path / "here")
+    assert len(jobs) == 6
+    assert first < {job.name for job in jobs}
+    # Each has a number of its own.
+    assert {int(job.name.partition("-")[0]) for job in jobs} == set(range(6))
+    assert run(*command, "model=gan,cgan", "seed=0,1,2").stdout.count("is finished.") == 6
+
+
+def test_jobs_are_trained_for_longer_if_they_are_asked_to(run: Run, tmp_path: Path) -> None:
+    command = ("train.py", "-m", *AGAIN, "seed=0,1", "hydra.sweep.dir=here")
+    run(*command)
+    run(*command, "trainer.max_steps=10")
+    run("train.py", "-m", *AGAIN, "trainer.max_steps=10", "seed=1", "hydra.sweep.dir=straight")
+    (straight,) = sweep_jobs(tmp_path / "straight")
+    here = sweep_jobs(tmp_path / "here")
+    assert [read_checkpoint(job)["global_step"] for job in here] == [10, 10]
+    weights, others = (read_checkpoint(job)["state_dict"] for job in (here[1], straight))
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+
+
+def test_other_runs_are_not_mixed_in(run: Run, tmp_path: Path) -> None:
+    command = ("train.py", "-m", *QUICK, "hydra.sweep.dir=here", "seed=0,1")
+    run(*command, "model.latent_dim=8")
+    jobs = sweep_jobs(tmp_path / "here")
+    before = [(job / "metrics.json").read_bytes() for job in jobs]
+    for change, told in (
+        ("model.latent_dim=9", "model.latent_dim is 8 there and 9 here"),
+        ("trainer.max_steps=1", "trainer.max_steps is 2 there and 1 here"),
+    ):
+        result = run(*command, "model.latent_dim=8", change, check=False)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert f"here/{jobs[0].name}" in result.stderr
+        assert told in result.stderr
+        assert sweep_jobs(tmp_path / "here") == jobs
+        assert [(job / "metrics.json").read_bytes() for job in jobs] == before
+
+
+def test_a_job_that_failed_is_tried_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train.py", "-m", *QUICK, "seed=0,1", "hydra.sweep.dir=here")
+    with monkeypatch.context() as patch:
+        patch.setattr("gan_zoo.train.build", lambda *_: 1 / 0)
+        assert run(*command, check=False).returncode == 1
+    # What is left of it is not what a sweep with nothing else leaves, which is removed.
+    assert not (tmp_path / "here").exists()
+    run(*command[:-2], "seed=1", "hydra.sweep.dir=here")
+    (job,) = sweep_jobs(tmp_path / "here")
+    (job / "error.txt").write_text("The disk was full.\n")
+    again = run(*command)
+    assert "is finished." not in again.stdout
+    assert again.stderr == ""
+    assert not list(tmp_path.glob("here/*/error.txt"))
+
+
+def test_two_sweeps_in_one_folder_are_refused(run: Run, tmp_path: Path) -> None:
+    command = ("train.py", "-m", *QUICK, "seed=0,1", "hydra.sweep.dir=here")
+    run(*command)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("*")}
+    with FileLock(tmp_path / "here" / ".lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gan_zoo.run.sweep._SECONDS_TO_WAIT", 0)
+        result = run(*command, check=False)
+    assert result.returncode == 1
+    assert "'here' is in use by another sweep" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("*")} == before
+    run(*command)
+
+
+def processes_of(session: int) -> str:
+    """What runs in a session, but for what has ended."""
+    found = subprocess.run(
+        ["ps", "-s", str(session), "-o", "stat=,pid=,args="],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return "\n".join(line for line in found.stdout.splitlines() if line[0] != "Z")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("basic", signal.SIGTERM),
+        ("joblib", signal.SIGINT),
+        pytest.param("joblib", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("submitit_local", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("submitit_local", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_the_whole_sweep_ends_with_its_process(
+    tmp_path: Path, launcher: str, number: signal.Signals
+) -> None:
+    endless = ("trainer.max_steps=-1", "callbacks.checkpoint.every_n_train_steps=2")
+    options = (*QUICK[:2], *QUICK[3:], *endless, "seed=0,1,2", *LAUNCHERS[launcher])
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, TRAIN, "-m", *options, "hydra.sweep.dir=here"],
+            cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    at_once = 1 if launcher == "basic" else 2
+    while len(list(tmp_path.glob("here/[0-9]*/checkpoints/last.ckpt"))) < at_once:
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    # As a terminal's Ctrl-C.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    code = process.wait(120)
+    while left := processes_of(process.pid):
+        if number != signal.SIGKILL:
+            # Of joblib's own there is one that cleans up after it.
+            assert "train" not in left or "resource_tracker" in left
+        time.sleep(0.1)
+    if number == signal.SIGKILL:
+        return
+    # None has begun since.
+    jobs = sweep_jobs(tmp_path / "here")
+    assert all((job / "checkpoints" / "last.ckpt").is_file() for job in jobs)
+    assert code == 128 + number
+    told = log.read_text()
+    assert "Traceback" not in told
+    assert told.splitlines()[-1].startswith("The sweep is interrupted. Go on with: python ")
+    assert told.endswith("hydra.sweep.dir=here\n")
+    assert len(jobs) <= at_once + (launcher == "submitit_local")
+
+
+def kill_a_sweep(spawn: Run, tmp_path: Path, kills: int, *options: str) -> dict[str, int]:
+    script = str(ROOT / "tests" / "kill_a_sweep.py")
+    result = spawn(script, str(tmp_path / "kills"), str(kills), "1", *options)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_kills_at_random_moments(spawn: Run, tmp_path: Path) -> None:
+    assert kill_a_sweep(spawn, tmp_path, 3, "seed=0")["kills"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: str) -> None:
+    assert kill_a_sweep(spawn, tmp_path, 20, "seed=0,1", *LAUNCHERS[launcher])["kills"] == 20
+
+
 # Searches.
 
 
@@ -167,11 +483,43 @@ def test_a_search_takes_the_monitored_figure(
     assert all(rate in jobs[best.index(min(best))].name for rate in rates)
 
 
-def test_a_search_without_a_figure_is_told_what_is_missing(run: Run, tmp_path: Path) -> None:
-    result = run("train.py", "-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2",
-                 "model.optimizer_g.lr=interval(0.001,0.01)", check=False)  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("callbacks.metrics=null",), "callbacks.metrics monitors: it can't be left out"),
+        (("~callbacks.metrics",), "callbacks.metrics monitors: it can't be left out"),
+        (("callbacks.metrics.monitor=accuracy",), "accuracy, which is not measured of a GAN"),
+        (("experiment=discogan_toy",), "gaussian_mixture is not measured, as it has no classes"),
+    ],
+)
+def test_a_search_without_a_figure_never_starts(
+    run: Run, tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
+    data = () if "experiment=discogan_toy" in options else ("dataset=digits",)
+    result = run(
+        "train.py", "-m", *data, "trainer=cpu", "trainer.max_steps=2", "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=2", "model.optimizer_g.lr=interval(0.001,0.01)", *options,
+        check=False,
+    )  # fmt: skip
     assert result.returncode == 1
-    assert "measured no figure to search by: callbacks.metrics" in result.stderr.splitlines()[-1]
+    assert reason in result.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_that_is_started_again_gets_its_figures(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+    command = ("train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweep.dir=here")
+    run(*command, "hydra.sweeper.n_trials=2")
+    found = (tmp_path / "here" / "optimization_results.yaml").read_text()
+    again = run(*command, "hydra.sweeper.n_trials=2")
+    assert again.stdout.count("is finished.") == 2
+    assert "Trained" not in again.stdout
+    assert (tmp_path / "here" / "optimization_results.yaml").read_text() == found
+    more = run(*command, "hydra.sweeper.n_trials=3")
+    assert more.stdout.count("is finished.") == 2
+    assert more.stdout.count("Trained") == 1
 
 
 def test_failed_trials_do_not_end_the_search_for_rates(

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -44,7 +44,7 @@ class Metrics(pl.Callback):
     ``metrics_floor/<figure>``. The seed's noise is the same each time. ``best.ckpt`` is the
     checkpoint with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
-    Runs of fewer iterations than ``every_n_steps`` are not measured, nor is data without classes.
+    Data without classes is not measured.
 
     Args:
         metrics: names in gan_zoo.metrics.measures.MEASURES that need no pixels; those that need
@@ -54,7 +54,8 @@ class Metrics(pl.Callback):
         max_share: the largest share of the training time that measuring may take, without what is
             computed once and cached. If the last measurements took more (the lower median of five,
             at first of two), the interval grows until they take less, and a log line says so. None
-            for no bound: the steps are then the same on any machine.
+            for no bound: the steps are then the same on any machine. The jobs of a multirun have
+            none, whatever is asked for, so that they are all measured at the same steps.
 
     Attributes:
         measured: tag -> value of the latest measurement.
@@ -103,16 +104,18 @@ class Metrics(pl.Callback):
         self._needed: list[float] = []
         self._references: dict[str, Reference] = {}
 
-    def figures(self, trainer: pl.Trainer, model: Any, datamodule: InMemoryDataModule) -> list[str]:
+    def figures(self, model: Any, data: InMemoryDataModule) -> list[str]:
         """The figures that a run of this model on this data, which is set up, is measured by."""
-        if not self._takes_place(trainer, datamodule):
-            return []
-        names = self.measures(datamodule, model)
+        names = self.measures(data, model) if self.takes_place(data) else []
         return [key for name in names for key in MEASURES[name].figures]
+
+    def takes_place(self, data: InMemoryDataModule) -> bool:
+        """Whether runs on this data, which is set up, are measured."""
+        return data.has_classes
 
     # Not later, where Lightning keeps SIGTERM for the end of the next iteration.
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
-        if self._takes_place(trainer, trainer.datamodule):  # type: ignore[attr-defined]
+        if self.takes_place(trainer.datamodule):  # type: ignore[attr-defined]
             with torch.random.fork_rng(devices=[]):
                 self._prepare(trainer, pl_module)
 
@@ -128,7 +131,7 @@ class Metrics(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         # _measured_at stays: a run that is resumed with more iterations keeps the interval.
-        if self.measured and self._references and self._measured_at < trainer.global_step:
+        if self._references and self._measured_at < trainer.global_step:
             self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,10 +141,6 @@ class Metrics(pl.Callback):
         # An earlier version saved fewer.
         for name in state_dict.keys() & set(_STATE):
             setattr(self, name, state_dict[name])
-
-    def _takes_place(self, trainer: pl.Trainer, data: InMemoryDataModule) -> bool:
-        long_enough = trainer.max_steps < 0 or trainer.max_steps >= self.every_n_steps
-        return long_enough and data.has_classes
 
     def measures(self, data: InMemoryDataModule, model: Sampled) -> list[str]:
         """Which of ``metrics`` a model's images allow; ValueError where ``monitor`` is of none."""
@@ -155,14 +154,17 @@ class Metrics(pl.Callback):
             )
         return names
 
+    def references(self, data: InMemoryDataModule) -> dict[str, Reference]:
+        """Domain -> what its images are measured against; its evaluator is trained and cached."""
+        part: Literal["val", "train"] = "val" if _held_out(data) else "train"
+        return {d: reference_for(data, d, part, cache_dir()) for d in data.domains}
+
     def _prepare(self, trainer: pl.Trainer, model: Sampled) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         self._names = self.measures(data, model)
         # Validation images, unless there are too few.
-        held = [len(data.labelled(domain, "val")) for domain in data.domains] if data.val else [0]
-        held_out = min(held) >= _LEAST_HELD_OUT
-        self._source = data.source("val" if held_out else "test")
-        if not held_out and trainer.is_global_zero:
+        self._source = data.source("val" if _held_out(data) else "test")
+        if not _held_out(data) and trainer.is_global_zero:
             log.info(
                 f"Fewer than {_LEAST_HELD_OUT} images are held out (dataset.val_size): metrics "
                 "compare with the training images; best.ckpt may be one that has memorised them."
@@ -170,10 +172,7 @@ class Metrics(pl.Callback):
         # The other processes find what rank 0 has trained and cached.
         if not trainer.is_global_zero:
             trainer.strategy.barrier()
-        for domain in data.domains:
-            self._references[domain] = reference_for(
-                data, domain, "val" if held_out else "train", cache_dir()
-            )
+        self._references = self.references(data)
         if trainer.is_global_zero:
             trainer.strategy.barrier()
         # Now, so that the first measurement's time is that of any other.
@@ -245,3 +244,10 @@ class Metrics(pl.Callback):
                     f"Images are measured every {interval:,} steps now: at most "
                     f"{100 * self.max_share:g} % of the time (callbacks.metrics.max_share)."
                 )
+
+
+def _held_out(data: InMemoryDataModule) -> bool:
+    """Whether enough images are held out to measure against."""
+    return bool(data.val) and all(
+        len(data.labelled(domain, "val")) >= _LEAST_HELD_OUT for domain in data.domains
+    )

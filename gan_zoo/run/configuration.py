@@ -1,6 +1,5 @@
 """The configuration: where its files are, how it is composed, and what its names are made of."""
 
-import functools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -139,15 +138,14 @@ def _parsed(argument: str) -> Override | None:
         return None
 
 
-@functools.cache
-def _available(kind: type[InMemoryDataModule], name: str, root: str, when_unavailable: str) -> str:
-    return kind.available(name, root, when_unavailable)
+# What was asked for -> the name of what there is; looked up once, also for a sweep's processes.
+known_datasets: dict[tuple[type[InMemoryDataModule], str, str, str], str] = {}
 
 
 def dataset_name(dataset: DictConfig) -> str:
     """The name of what a run with this configuration trains on, a stand-in's if it falls back.
 
-    Looked up once a process.
+    Looked up once.
     """
     # Where pictures' root is missing, it is said when they are read.
     root = "" if OmegaConf.is_missing(dataset, "root") else dataset.get("root", "")
@@ -157,7 +155,10 @@ def dataset_name(dataset: DictConfig) -> str:
         what = f"is {dataset._target_}, which is no dataset; dataset=mnist and others choose one."
         raise UnfitArgument("dataset._target_", what)
     with within("dataset"):
-        return _available(kind, dataset.name, root, dataset.get("when_unavailable", "error"))
+        asked = (kind, dataset.name, root, dataset.get("when_unavailable", "error"))
+        if asked not in known_datasets:
+            known_datasets[asked] = kind.available(*asked[1:])
+        return known_datasets[asked]
 
 
 def dataset_title(dataset: DictConfig) -> str:

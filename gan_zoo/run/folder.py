@@ -38,7 +38,7 @@ _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 class NewFolder(Callback):
-    """Hydra's callback in conf/hydra, which is called before a run, and after a sweep."""
+    """Hydra's callback in conf/hydra, which is called before a run."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if any(re.match(r"\+*hydra\.run\.dir=", o) for o in config.hydra.overrides.hydra):
@@ -50,11 +50,6 @@ class NewFolder(Callback):
             hydra.set_config(config)
             config.hydra.run.dir = str(new_folder(Path(config.hydra.run.dir)))
         hydra.cfg = before
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        if any(folder.glob("*/.hydra")):
-            print(look(folder), flush=True)
 
 
 def new_folder(path: Path) -> Path:
@@ -74,13 +69,15 @@ def new_folder(path: Path) -> Path:
 class RunFolder:
     """The folder of a run, for one session, which may resume the run that is there.
 
-    ``log_name`` is the file that Hydra has begun there. ``first_process`` says whether this process
+    ``log_name`` is the file that Hydra has begun there; ``swept`` says that the run is a sweep's
+    job, and that the sweep's command goes on with it. ``first_process`` says whether this process
     is the one that writes; ``trainer`` is set once there is one.
     """
 
-    def __init__(self, path: Path, resumed: bool, log_name: str) -> None:
+    def __init__(self, path: Path, resumed: bool, log_name: str, swept: bool = False) -> None:
         self.path = path
         self.resumed = resumed
+        self.swept = swept
         self.first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         self.trainer: pl.Trainer | None = None
         self._is_new = {file.name for file in path.iterdir()} <= {_LOCK, log_name}
@@ -104,9 +101,9 @@ class RunFolder:
             if not self.first_process:
                 # What ends the first process ends the others; they have nothing to add.
                 raise SystemExit(0) from interruption
-            if saved_in(self.path):
+            if saved_in(self.path) and not self.swept:
                 say(f"Interrupted. Resume with: {self.resume_command}")
-            elif self._is_new:
+            elif self._is_new and not saved_in(self.path):
                 self.remove()
             code = getattr(interruption, "code", None)
             # Lightning itself exits with 1 on Ctrl-C.
@@ -153,11 +150,8 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What resumes the run, as it was begun: by the script or by the installed command."""
-        installed = Path(sys.argv[0]).name.startswith("gan-zoo")
-        script = f"python {shlex.quote(shown(Path(sys.argv[0])))}"
-        command = "gan-zoo-train" if installed else script
-        return f"{command} {to_paste('resume', shown(self.path))}"
+        """What resumes the run."""
+        return f"{this_command()} {to_paste('resume', shown(self.path))}"
 
     def _locked(self) -> FileLock:
         # Without its configuration nothing has been trained.
@@ -326,6 +320,13 @@ def look(folder: Path) -> str:
     """How to look at runs: all their pictures, where TensorBoard by default drops most."""
     place = shlex.quote(shown(folder))
     return f"Look    tensorboard --logdir {place} --samples_per_plugin images=1000"
+
+
+def this_command() -> str:
+    """This command without its arguments: the script, or what is installed, as it was begun."""
+    script = Path(sys.argv[0])
+    installed = script.name.startswith("gan-zoo")
+    return script.name if installed else f"python {shlex.quote(shown(script))}"
 
 
 def shown(path: Path) -> str:

@@ -168,7 +168,7 @@ def print_start(config: DictConfig, about: Mapping[str, Any], run: pl.Trainer, s
         say(f"Job     {folder.name}: {what}")
         return
     resumed = config.resume.folder
-    typed = begun(folder).overrides if resumed else as_listed(hydra.overrides.task)
+    typed = begun(folder).overrides if resumed else as_listed(hydra.overrides.task)  # type: ignore[arg-type]
     around = ("model=", "dataset=", "resume.")
     given = [as_typed(o) for o in typed if not o.startswith(around)]
     hint = "" if config.print_config == "full" else " (print_config=full shows all options)"
@@ -275,8 +275,8 @@ def _settings(config: DictConfig) -> dict[str, Any]:
 
 def pages(run: Run) -> Pages:
     """The charts that tell a run's story, for Custom Scalars: the first page, and the details."""
-    trainer, model, data = run.trainer, run.model, run.data
-    figures = [f for metrics in _metrics_of(trainer) for f in metrics.figures(trainer, model, data)]
+    model, data = run.model, run.data
+    figures = [f for metrics in _metrics_of(run.trainer) for f in metrics.figures(model, data)]
     return {
         "Overview": {
             "losses": ["train/loss_"],

@@ -93,7 +93,7 @@ def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
         raise ValueError(f"resume={typed[-1]}: that is not the folder of a run.")
     if "${" in str(folder):
         raise ValueError(f"resume={typed[-1]}: Hydra would look up what is in its name; rename it.")
-    _refuse_ways_out(folder)
+    refuse_ways_out(folder)
     if {"-m", "--multirun"} & set(rest):
         raise ValueError("resume takes one run: leave -m out.")
     for argument in rest:
@@ -110,7 +110,7 @@ def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
     ], Resumed(folder, [a for a in rest if not own.match(a)])
 
 
-def _refuse_ways_out(folder: Path) -> None:
+def refuse_ways_out(folder: Path) -> None:
     """Raises ValueError for a link in a run's folder that leads out of it, and what is no file."""
     for place, folders, files in os.walk(folder):
         for path in (Path(place, name) for name in (*folders, *files)):
@@ -233,8 +233,7 @@ def checkpoint_to_resume(config: DictConfig, folder: Path) -> tuple[Path | None,
         file, step = None, -1
         before = _read(folder / ".hydra" / "config.yaml")
     changed = _changed(before, config, followers(folder))
-    old, new = changed.get("trainer.max_steps", (0, 0))
-    if isinstance(new, int) and (new == -1 or new > old >= 0):
+    if is_longer(changed):
         del changed["trainer.max_steps"]
     allowed = names_in(config.resume.allow)
     refused = [
@@ -247,6 +246,42 @@ def checkpoint_to_resume(config: DictConfig, folder: Path) -> tuple[Path | None,
             f"resume.allow=[{','.join(refused)}] permits it; trainer.max_steps may be raised."
         )
     return file, step
+
+
+def kept_configuration(folder: Path) -> dict[str, Any] | None:
+    """What a run's folder says of how it was configured; None where no run has begun.
+
+    Raises:
+        ValueError: if it is not as train.py writes it.
+    """
+    file = folder / ".hydra" / "config.yaml"
+    if not file.is_file():
+        return None
+    kept = _read(file)
+    if not isinstance(kept, dict) or not isinstance(kept.get("trainer"), dict):
+        raise ValueError(f"'{file}' is not as train.py writes it.")
+    return kept
+
+
+def changes_of(
+    kept: Mapping[str, Any], config: DictConfig, folder: Path
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value kept, value now) of what tells another run from the one in a folder.
+
+    Args:
+        kept: the folder's configuration.
+        config: another one, resolved.
+    """
+    changed = _changed(kept, config, followers(folder))
+    if kept.get("init_from") != config.init_from:
+        changed["init_from"] = (kept.get("init_from"), config.init_from)
+    return changed
+
+
+def is_longer(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Whether a change has more iterations, which a run may be trained for."""
+    old, new = changed.get("trainer.max_steps", (0, 0))
+    return isinstance(new, int) and (new == -1 or new > old >= 0)
 
 
 def _changed(
