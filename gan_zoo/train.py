@@ -6,6 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from gan_zoo.callbacks import TrainingProgress
 from gan_zoo.console import say
 from gan_zoo.run import report
 from gan_zoo.run.build import begin_with, build
@@ -49,6 +50,9 @@ def train(config: DictConfig) -> float | None:
             return None
         run = build(config, folder.path, step)
         folder.trainer = run.trainer
+        for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, TrainingProgress):
+                callback.named = folder.swept
         if folder.first_process:
             report.print_start(config, run.about, run.trainer, step)
         if config.init_from and not checkpoint:

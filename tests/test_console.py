@@ -353,11 +353,13 @@ class Counting(dict[str, float]):
         return super().items()
 
 
+@pytest.mark.parametrize(("named", "name"), [(False, ""), (True, "3-seed=1: ")])
 def test_lines_come_by_time_and_losses_from_logging_steps(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], named: bool, name: str
 ) -> None:
     class Trainer:
         global_step, log_every_n_steps, estimated_stepping_batches = 0, 100, 400
+        default_root_dir = "runs/multirun/now/3-seed=1"
 
     class Model:
         logged = Counting({"train/images_seen": 800.0, "train/loss_d": 1.0})
@@ -365,15 +367,16 @@ def test_lines_come_by_time_and_losses_from_logging_steps(
     trainer, model, now = Trainer(), Model(), 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     bar = TrainingProgress()
+    bar.named = named
     bar.on_train_start(trainer, model)  # type: ignore[arg-type]
     for trainer.global_step in range(1, 121):
         now += 1.0
         bar.on_train_batch_end(trainer, model, None, None, 0)  # type: ignore[arg-type]
     assert capsys.readouterr().out.splitlines() == [
-        "step 30  6.2 min left",
-        "step 60  5.7 min left",
-        "step 90  5.2 min left",
-        "step 120  loss_d 1.000  8 images/s  4.7 min left",
+        f"{name}step 30  6.2 min left",
+        f"{name}step 60  5.7 min left",
+        f"{name}step 90  5.2 min left",
+        f"{name}step 120  loss_d 1.000  8 images/s  4.7 min left",
     ]
     assert model.logged.reads == 1
 

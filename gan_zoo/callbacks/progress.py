@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,10 +34,15 @@ class TrainingProgress(ProgressBar):
     Its iterations and its clock move by time, however slow they are, the clock already while the
     run is prepared. Losses and images per second are those of the last logging step: nothing is
     read from the device for it.
+
+    Attributes:
+        named: whether lines begin with the run's name, as those of a sweep's jobs, of which several
+            may run side by side.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.named = False
         self._enabled = True
         self._bar: Progress | None = None
         self._numbers = ""
@@ -92,7 +98,8 @@ class TrainingProgress(ProgressBar):
             if self._total is not None:
                 pace = (now - self._begun) / (step - self._first_step)
                 left = f"  {pace * (self._total - step) / 60:.1f} min left"
-            say("  ".join(filter(None, (f"step {step:,}", self._numbers))) + left)
+            name = f"{Path(trainer.default_root_dir).name}: " if self.named else ""
+            say(name + "  ".join(filter(None, (f"step {step:,}", self._numbers))) + left)
 
     def _logged(self, model: Watched, step: int, now: float) -> str:
         """The losses, and how fast images went by since they were logged before."""
