@@ -30,7 +30,10 @@ from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 
 Model = TypeVar("Model")
 ROOT = Path(__file__).resolve().parent.parent
-SHORT = ("dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2")
+SHORT = (
+    "dataset=digits", "trainer=cpu", "trainer.max_steps=6", "trainer.log_every_n_steps=2",
+    "callbacks.metrics=null",
+)  # fmt: skip
 # Datasets of two domains and of captions have the digits by dataset.name.
 DIGITS = dict.fromkeys(
     ("cogan", "discogan", "cyclegan", "stackgan", "stackgan_pp"), "dataset.name=digits"

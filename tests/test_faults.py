@@ -50,6 +50,7 @@ OPTIONS = (
 SHORT = (
     "model=gan", "dataset=digits", "dataset.batch_size=32", "trainer=cpu", "trainer.max_steps=6",
     "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=2",
+    "callbacks.metrics=null",
 )  # fmt: skip
 # What people name the copies of a step-000002.ckpt that they want to keep.
 COPIES = ("000002-good", "000002 (copy)", "", "000002.bak", "-2", "1_0")
@@ -218,7 +219,7 @@ def test_a_signal_while_torch_is_loaded(
     [
         ("gan_zoo.metrics.evaluator", "_augmented", "train.py",
          ("model=discogan", "dataset=mnist_rotated", "dataset.name=digits",
-          "callbacks.metrics.every_n_steps=2", *SHORT[3:], "trainer=cpu")),
+          "callbacks.metrics.every_n_steps=2", *SHORT[3:-1], "trainer=cpu")),
         ("gan_zoo.losses", "joint_embedding", "train.py",
          ("model=stackgan", "dataset.name=digits", *SHORT[3:], "trainer=cpu")),
         ("gan_zoo.metrics.evaluator", "_augmented", "train_evaluator.py", ("dataset=digits",)),
@@ -563,7 +564,7 @@ def test_a_log_that_cannot_be_written_is_named(
         return Path("/dev/full").open("w")
 
     monkeypatch.setattr(logging.FileHandler, "_open", opened)
-    result = run("train.py", *SHORT, "dataset.val_size=0", "callbacks.metrics.every_n_steps=2",
+    result = run("train.py", *SHORT[:-1], "dataset.val_size=0", "callbacks.metrics.every_n_steps=2",
                  "hydra.run.dir=here", check=False)  # fmt: skip
     said(result, "No space left on device", "here/train.log")
 
