@@ -16,8 +16,9 @@ from tests.conftest import ROOT
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python ")]
 SHORTER = {
-    "train.py": ["trainer.max_steps=3", "trainer=cpu"],
+    "train.py": ["trainer.max_steps=3", "trainer=cpu", "callbacks.metrics=null"],
     "sample.py": [],
+    "compare.py": [],
     "benchmark.py": ["block=1", "rounds=3", "dataset=digits"],
     "evaluate.py": ["num_samples=30"],
     "train_evaluator.py": ["dataset=digits", "epochs=1"],
@@ -59,9 +60,10 @@ def test_commands_run(
     elif "captions=" in command:
         run("train.py", "model=stackgan", *CAPTIONS, *SHORTER["train.py"],
             "hydra.run.dir=RUN_FOLDER")  # fmt: skip
-    elif "RUN_FOLDER" in command:
+    elif re.search("RUN_FOLDER|latest|root=", command):
+        folder = "RUN_FOLDER" if "RUN_FOLDER" in command else "runs/rates/one"
         run("train.py", "model=cgan", "dataset=digits", *SHORTER["train.py"],
-            "hydra.run.dir=RUN_FOLDER")  # fmt: skip
+            f"hydra.run.dir={folder}")  # fmt: skip
     for folder in ("PATH/trainA", "PATH/trainB", "FOLDER_OR_IMAGE", "PATH/images", "PATH/text"):
         (tmp_path / folder).mkdir(parents=True)
         for stem in ("one", "two"):

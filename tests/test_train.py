@@ -211,7 +211,7 @@ def test_validation_images_and_mixed_precision(run: Run, tmp_path: Path) -> None
     metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
     assert 0 < metrics["val/d_real"] < 1
     kept = {path.name for path in (tmp_path / "here" / "checkpoints").iterdir()}
-    assert kept == {"last.ckpt", "step-000012.ckpt"}
+    assert kept == {"best.ckpt", "last.ckpt", "step-000012.ckpt"}
 
 
 def test_a_run_does_not_go_on_with_other_data(run: Run, tmp_path: Path) -> None:
