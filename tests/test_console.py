@@ -231,8 +231,10 @@ def test_a_sweep_says_few_lines_and_where_to_look(run: Run) -> None:
     lines = [line for line in told.splitlines() if "[HYDRA]" not in line]
     look = "Look    tensorboard --logdir here --samples_per_plugin images=1000"
     assert lines[1] == lines[-1] == look
-    words = [line.split()[:2] for line in lines[2:-1]]
+    words = [line.split()[:2] for line in lines[2:6]]
     assert words == [[word, f"{n}-seed={n + 1}:"] for n in (0, 1) for word in ("Job", "Done")]
+    assert lines[6].split()[0] == "seeds"
+    assert len(lines) < 12
 
 
 def test_warnings_and_errors_are_kept_in_the_log(run: Run, tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def quick_evaluators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(run: Run, model: str, *options: str) -> None:
-    short = (DIGITS.get(model, SHORT[0]), *SHORT[1:2], "trainer.max_steps=2")
+    short = [DIGITS.get(model, SHORT[0]), *SHORT[1:2], "trainer.max_steps=2"]
+    if not any(option.startswith("callbacks.metrics") for option in options):
+        short.append("callbacks.metrics=null")
     run("train.py", f"model={model}", *short, *SMALLER.get(model, ()), "hydra.run.dir=here",
         *options)  # fmt: skip
 

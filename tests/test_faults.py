@@ -248,6 +248,7 @@ def test_no_loader_process_outlives_its_run(tmp_path: Path, number: signal.Signa
     assert process.returncode in (-number, 128 + number)
 
 
+@pytest.mark.slow
 def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) -> None:
     options = ("model=cgan", *OPTIONS[1:], "trainer=ddp_cpu", "callbacks.metrics=null")
     options = tuple(a for a in options if not a.startswith("callbacks.metrics."))

@@ -74,5 +74,5 @@ def test_commands_run(
     shorter = [a for a in SHORTER[name] if "resume" not in command or a.startswith("trainer.max")]
     shorter += data_of(command) if name == "train.py" else []
     longer = ("trainer.max_steps", "dataset=", "num_samples=5")
-    arguments = [a for a in arguments if not a.startswith(longer)]
+    arguments = [a.replace("seed=0,1,2", "seed=0") for a in arguments if not a.startswith(longer)]
     run(name, *arguments, *[a.replace("=3", "=5") for a in shorter])

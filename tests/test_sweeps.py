@@ -54,7 +54,13 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(options, id=name, marks=pytest.mark.slow if "submitit" in name else ())
+        for name, options in LAUNCHERS.items()
+    ],
+)
 def test_the_other_jobs_run_and_the_failed_one_is_listed(
     spawn: Run, tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:

@@ -195,6 +195,7 @@ def test_texts_say_what_was_typed_what_it_is_and_what_went_wrong(ask: Ask) -> No
     assert "The discriminator is saturated" in texts["health/saturated/text_summary"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 @pytest.mark.parametrize(
     "tab", ["timeseries", "scalars", "custom_scalars", "images", "text", "hparams"]
