@@ -19,7 +19,7 @@ from gan_zoo.files import CONFIG_DIR
 from gan_zoo.run.configuration import VERSION_BASE, readable
 from gan_zoo.run.errors import explain
 from gan_zoo.run.folder import look, remove_folder
-from gan_zoo.run.job import SweptJob, continued, write_reason
+from gan_zoo.run.job import SweptJob, continued, searches, write_reason
 from gan_zoo.run.resume import Resumed, resumed, resumed_configuration, with_latest
 from gan_zoo.run.sweep import Jobs, sweeping
 from gan_zoo.training.lightning_state import silence_known_warnings
@@ -75,7 +75,7 @@ class _Job:
     def _run(self, config: DictConfig) -> object:
         job = HydraConfig.get()
         sweeps = job.mode == RunMode.MULTIRUN
-        searches = sweeps and not job.sweeper._target_.endswith(".BasicSweeper")
+        searched = sweeps and searches(job)
         folder = Path(job.runtime.output_dir)
         try:
             if self.resumed:
@@ -86,7 +86,7 @@ class _Job:
                 config = continued(config, folder)
             with _environment(_FULL_ERROR, self.full_error):
                 figure = self.__wrapped__(config)
-            if searches and figure is None:
+            if searched and figure is None:
                 raise ValueError("The run measured no finite figure to search by.")
             return figure
         except Exception as error:
@@ -98,7 +98,7 @@ class _Job:
             told = traceback.format_exc() if self.full_error == "1" else f"error: {reason}"
             print(told, file=sys.stderr)
             write_reason(folder, reason)
-            if searches:
+            if searched:
                 raise _JobFailed(reason) from None
             # Raised, it would keep later batches of jobs from running.
             return None

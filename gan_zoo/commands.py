@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from gan_zoo import __version__
-from gan_zoo.console import is_first_process, works
+from gan_zoo.console import heard_signals, is_first_process, works
 
 
 def train() -> int:
@@ -44,12 +44,7 @@ def benchmark() -> int:
 
 def _run(module: str, name: str) -> int:
     """Runs a module's task, which has the name of its configuration."""
-    # What is ignored, as under nohup, stays so.
-    heard = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) != signal.SIG_IGN
-    ]
+    heard = heard_signals()
     if works(sys.argv[1:]) and is_first_process():
         # A closed pipe is noticed again where it is handled.
         with suppress(OSError):

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 from collections.abc import Sequence
 
 # Hydra's flags of a command that does its work; all others print what may go into a file.
@@ -18,6 +19,12 @@ def works(arguments: Sequence[str]) -> bool:
 def is_first_process() -> bool:
     """Whether this process is the first, or the only one, of its run."""
     return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
+
+
+def heard_signals() -> list[int]:
+    """SIGINT and SIGTERM, but for what is ignored, as under nohup, and stays so."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def say(text: str) -> None:

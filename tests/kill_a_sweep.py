@@ -10,7 +10,6 @@ import csv
 import json
 import os
 import random
-import runpy
 import signal
 import sys
 import time
@@ -24,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import gan_zoo.cli
 import gan_zoo.compare
 import gan_zoo.train
+from tests.kill_and_resume import copy_that_trains
 from tests.same_end import assert_same_end
 
-TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 STEPS = 40
 # One of the rates diverges.
 OPTIONS = (
@@ -42,22 +41,7 @@ ENDED = {-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT}
 def attempt(folder: Path, arguments: list[str], number: int = 0, seconds: float = 0) -> int:
     """The exit code of train.py, or minus the signal that ended it, so many seconds after."""
     begun = time.time()
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.chdir(folder)
-        sys.argv = [str(TRAIN), *arguments]
-        code = 1
-        try:
-            runpy.run_path(str(TRAIN), run_name="__main__")
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
+    child = copy_that_trains(folder, arguments, os.setsid)
     while not number or time.time() < begun + seconds:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,28 +45,38 @@ MOMENTS = ("start", "training", "training", "writing")
 LONGEST = 1.5
 
 
+def copy_that_trains(folder: Path, arguments: list[str], prepare: Callable[[], None]) -> int:
+    """The number of a copy of this process that runs train.py in a folder, which has its log."""
+    child = os.fork()
+    if child:
+        return child
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(folder)
+    sys.argv = [str(TRAIN), *arguments]
+    code = 1
+    try:
+        prepare()
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
 def attempt(
     folder: Path, arguments: list[str], moment: str = "", seconds: float = 0, write: int = 0
 ) -> int:
     """The exit code of train.py, or minus the signal that ended it, at that moment or write."""
     begun = time.time()
-    child = os.fork()
-    if child == 0:
-        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.chdir(folder)
-        sys.argv = [str(TRAIN), *arguments]
-        code = 1
+
+    def prepare() -> None:
         if write:
             die_at_write(folder / "killed", write)
-        try:
-            runpy.run_path(str(TRAIN), run_name="__main__")
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
+
+    child = copy_that_trains(folder, arguments, prepare)
     deadline = begun + seconds if moment == "start" else None
     while deadline is None or time.time() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -21,6 +21,7 @@ from rich.table import Table
 from gan_zoo.comparison.runs import BEST, FINAL, FLOOR, Run, cleaned, natural, thumbnail
 from gan_zoo.files import atomic_write
 from gan_zoo.metrics.measures import MEASURES
+from gan_zoo.run.configuration import column_name
 
 _HIGHER_IS_BETTER = {key: high for m in MEASURES.values() for key, high in m.figures.items()}
 # In pixels: a side of the picture of grids, the bounds of a grid's there, and a line of text.
@@ -207,10 +208,7 @@ def _order(tag: str) -> tuple[Any, ...]:
 
 def headings(board: Leaderboard) -> dict[str, str]:
     """Key -> what a table calls it, short where that is clear."""
-    short = {key: re.split("[/@]", key)[-1] for key in board.keys}
-    short = {key: name.partition(".")[2] or name for key, name in short.items()}
-    # As jobs are named: optimizer_g.lr is lr_g.
-    short = {k: re.sub(r"^optimizer_(\w+)\.(.+)", r"\2_\1", name) for k, name in short.items()}
+    short = {key: column_name(re.split("[/@]", key)[-1]) for key in board.keys}
     counts = Counter(short.values())
     return {key: cleaned(name if counts[name] == 1 else key) for key, name in short.items()}
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from gan_zoo.run.configuration import dotted
 from gan_zoo.run.events import logged_figures
+from gan_zoo.run.job import REASON_FILE
 from gan_zoo.run.report import METRICS_FILE
-from gan_zoo.run.sweep import REASON_FILE
 
 # Tags begin with these: floors, the last figures measured, and the best of the monitored one.
 FLOOR, FINAL, BEST = "metrics_floor/", "metrics/", "best/"

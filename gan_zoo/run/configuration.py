@@ -19,6 +19,7 @@ from gan_zoo.files import CONFIG_DIR
 from gan_zoo.ranges import UnfitArgument, refuse_unfit, within
 
 VERSION_BASE = "1.3"
+_OF_OPTIMIZER = re.compile(r"(?:^|\.)optimizer_(\w+)\.(\w+)$")
 _LONGEST_NAME = 80
 # What a run's name does not tell: the folders around it do, or it changes nothing that is learned.
 _UNTOLD = re.compile(
@@ -208,6 +209,12 @@ def _word(override: str, known: Sequence[str]) -> str:
     return re.sub(r"[^A-Za-z0-9_=.+-]+", "-", word).rstrip("-_.")
 
 
+def column_name(key: str) -> str:
+    """An option in a table: model.optimizer_g.lr is lr_g, model.pool_size is pool_size."""
+    found = _OF_OPTIMIZER.search(key)
+    return f"{found[2]}_{found[1]}" if found else key.partition(".")[2] or key
+
+
 def short_name(option: str, known: Sequence[str]) -> str:
     """The shortest end of an option that is the end of no other.
 
@@ -216,9 +223,8 @@ def short_name(option: str, known: Sequence[str]) -> str:
         known: all options, dotted.
     """
     key = option.rpartition("@")[2].replace("/", ".")
-    of_optimizer = re.search(r"\.optimizer_(\w+)\.(\w+)$", key)
-    if of_optimizer:
-        return f"{of_optimizer[2]}_{of_optimizer[1]}"
+    if _OF_OPTIMIZER.search(key):
+        return column_name(key)
     parts = key.split(".")
     ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
     others = [f".{other}" for other in known if other != key]

@@ -31,7 +31,7 @@ from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, 
 log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-_LOCK = ".lock"
+LOCK_FILE = ".lock"
 # Of a write, as Python says it without the file's name.
 _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 _SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -80,7 +80,7 @@ class RunFolder:
         self.swept = swept
         self.first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         self.trainer: pl.Trainer | None = None
-        self._is_new = {file.name for file in path.iterdir()} <= {_LOCK, log_name}
+        self._is_new = {file.name for file in path.iterdir()} <= {LOCK_FILE, log_name}
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -158,7 +158,7 @@ class RunFolder:
         marks = (Path(".hydra", "config.yaml"), "checkpoints")
         holds_a_run = any((self.path / mark).exists() for mark in marks)
         # Loader processes of a killed run hold its lock until they notice that it has gone.
-        lock = FileLock(self.path / _LOCK, timeout=10 if self.resumed else 0)
+        lock = FileLock(self.path / LOCK_FILE, timeout=10 if self.resumed else 0)
         try:
             lock.acquire()
         except Timeout:

@@ -32,7 +32,7 @@ from gan_zoo.callbacks import Metrics
 from gan_zoo.console import say
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import CONFIG_DIR, atomic_write, read_json, remove_partial_files
-from gan_zoo.run.configuration import as_listed, as_typed, names_in
+from gan_zoo.run.configuration import as_listed, as_typed, column_name, names_in
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import RUNS, look, shown
 from gan_zoo.run.resume import FOLLOWS_FILE, Begun, begun, leaders
@@ -225,14 +225,14 @@ def hparams(run: Run, config: DictConfig, start: Begun) -> dict[str, bool | floa
         if value is None or OmegaConf.is_dict(value):
             # A group's choice.
             value = override.value()
-        columns[_column(key)] = value
+        columns[column_name(key)] = value
     if not start.swept:
         columns["seed"] = config.seed
     if not start.swept or any(
         (CONFIG_DIR / override.key_or_group).is_dir() for override in overrides
     ):
         columns |= {
-            _column(f"model.{key}.lr"): option.lr
+            column_name(f"model.{key}.lr"): option.lr
             for key, option in config.model.items()
             if str(key).startswith("optimizer_")
         }
@@ -243,12 +243,6 @@ def hparams(run: Run, config: DictConfig, start: Begun) -> dict[str, bool | floa
         key: value if isinstance(value, (bool, int, float, str)) else _in_words(value)
         for key, value in columns.items()
     }
-
-
-def _column(key: str) -> str:
-    """model.optimizer_g.lr as lr_g, model.generator.hidden as generator.hidden."""
-    short = key.partition(".")[2] or key
-    return re.sub(r"^optimizer_(\w+)\.(\w+)$", r"\2_\1", short)
 
 
 def _in_words(value: Any) -> str:

@@ -25,6 +25,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_zoo.callbacks import Metrics
+from gan_zoo.console import heard_signals
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import read_json
 from gan_zoo.metrics.measures import floor_of
@@ -35,12 +36,25 @@ from gan_zoo.run.configuration import (
     known_datasets,
     to_paste,
 )
-from gan_zoo.run.folder import find_checkpoint, remove_folder, saved_in, shown, this_command
-from gan_zoo.run.job import REASON_FILE, STOP_FILE, SweptJob, refuse_another, resolved
+from gan_zoo.run.folder import (
+    LOCK_FILE,
+    find_checkpoint,
+    remove_folder,
+    saved_in,
+    shown,
+    this_command,
+)
+from gan_zoo.run.job import (
+    REASON_FILE,
+    STOP_FILE,
+    SweptJob,
+    refuse_another,
+    resolved,
+    searches,
+)
 from gan_zoo.run.report import METRICS_FILE
 from gan_zoo.run.resume import changes_of, kept_configuration
 
-_LOCK = ".lock"
 # What a killed sweep has left at work, in other processes, ends by itself.
 _SECONDS_TO_WAIT = 20
 # Of a dataset's options those that change nothing of what is prepared.
@@ -81,7 +95,7 @@ class Jobs(Launcher):
         self.launcher, self.job, self.context, self.config = launcher, job, context, config
         self.folder = Path(config.hydra.sweep.dir)
         self.trains = config.hydra.job.config_name == "train"
-        self.searches = not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+        self.searches = searches(config.hydra)
         self.asked: dict[Path, list[str]] = {}
         self.is_over = False
         self._ended_by: int | None = None
@@ -152,7 +166,7 @@ class Jobs(Launcher):
             alone = shlex.join(filter_overrides(self.asked[folder]))
             lines += [f"{folder.name}: {reason}", f"  Alone: {this_command()} {alone}"]
         files = {path.name for path in self.folder.rglob("*") if path.is_file()}
-        if files <= {REASON_FILE, "multirun.yaml", _LOCK}:
+        if files <= {REASON_FILE, "multirun.yaml", LOCK_FILE}:
             remove_folder(self.folder)
         total = f"{len(failed)} of {len(self.asked)} jobs failed:"
         return "\n  ".join([total, *lines]) if failed else ""
@@ -201,7 +215,7 @@ class Jobs(Launcher):
         there = began | {p for p in self.folder.glob("[!.]*") if p.is_dir()}
         free = sorted(there - self.asked.keys(), key=str)
         for folder in free:
-            if (folder / _LOCK).exists():
+            if (folder / LOCK_FILE).exists():
                 _locked(folder, "run").release()
         kept = {folder: run for folder in free if (run := kept_configuration(folder))}
         asked, names = [_resolved(job) for job in jobs], [job.hydra.sweep.subdir for job in jobs]
@@ -253,12 +267,12 @@ class Jobs(Launcher):
             HydraConfig.instance().set_config(job)
             try:
                 config = _resolved(job)
-                nodes = [] if config is None else _metrics_of(config)
-                about = config and f"{_plain(config.dataset, _OF_BATCHES)} {nodes}"
-                if config is None or about in done:
+                if config is None:
                     continue
-                done.add(about)
-                key = _plain(config.dataset, _OF_BATCHES)
+                nodes, key = _metrics_of(config), _plain(config.dataset, _OF_BATCHES)
+                if (key, str(nodes)) in done:
+                    continue
+                done.add((key, str(nodes)))
                 if key not in datasets:
                     data: InMemoryDataModule = instantiate(config.dataset)
                     data.prepare_data()
@@ -304,9 +318,7 @@ class Jobs(Launcher):
             yield
             return
         self.job.folder = self.folder.absolute()
-        heard = [
-            n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN
-        ]
+        heard = heard_signals()
         handlers = {number: signal.signal(number, self._interrupt) for number in heard}
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
         over = threading.Event()
@@ -389,7 +401,7 @@ def sweeping() -> Iterator[list[Jobs]]:
 
 
 def _locked(folder: Path, what: str) -> FileLock:
-    lock = FileLock(folder / _LOCK, timeout=_SECONDS_TO_WAIT)
+    lock = FileLock(folder / LOCK_FILE, timeout=_SECONDS_TO_WAIT)
     try:
         lock.acquire()
     except Timeout:
