@@ -125,7 +125,7 @@ class StackGAN(TwoStages):
     def discriminator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         real, drawn = judge.features(batch.image), judge.features(fake.images[-1].detach())
-        return self.matching(judge, real, drawn, batch)
+        return self.matching(judge, real, drawn, batch, weight=0.5)
 
     def generator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
