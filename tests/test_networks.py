@@ -241,6 +241,19 @@ def test_the_papers_sizes() -> None:
     )
 
 
+def test_the_2014_generators_may_end_in_the_papers_sigmoid() -> None:
+    for kind in (mlp.MLPGenerator, mlp.ConditionalMLPGenerator):
+        generator: Any = kind(unit_range=True, norm=False)
+        logits = []
+        layers = generator.net if kind is mlp.MLPGenerator else generator.joint
+        layers[-3].register_forward_hook(lambda *given, logits=logits: logits.append(given[2]))
+        given = (
+            [torch.randn(2, 256)] if kind is mlp.MLPGenerator else [torch.rand(2, 100), LABEL[:2]]
+        )
+        pixels = (generator(*given) + 1) / 2
+        torch.testing.assert_close(pixels.flatten(1), logits[0].sigmoid())
+
+
 def test_maxout_takes_the_largest_piece() -> None:
     maxout = mlp.Maxout(1, 2, 3)
     with torch.no_grad():

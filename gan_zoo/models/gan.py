@@ -6,31 +6,53 @@ D ascends V; G descends V (``loss=minimax``) or, as section 3 does in practice a
 does, ascends E_z[log D(G(z))] (``loss=non_saturating``).
 
 What differs from the paper by default: the survey's simple networks, noise of 256 uniform values,
-Adam, and a moving average of the generator. ``experiment=gan_2014`` brings the paper's own
-networks, noise and SGD schedule. The authors' code halves D's loss, and updates both players at
-once from the same weights; here, as in the paper's Algorithm 1, V is not halved and the players
-alternate.
+Adam, and a moving average of the generator. ``experiment=paper/gan`` brings the paper's own
+networks, initialisation, noise and SGD schedule. The authors' code halves D's loss, and updates
+both players at once from the same weights; here, as in the paper's Algorithm 1, V is not halved and
+the players alternate.
 """
 
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.models.protocols import CHUNK
 from gan_zoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
+from gan_zoo.ranges import UnfitArgument
 
 
 class GAN(ImageGAN):
-    """The original game, which is ImageGAN's: nothing is added to it.
+    """The original game, which is ImageGAN's.
 
-    model = GAN(loss="minimax")
-    pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
-    images = model.sample(64)
+        model = GAN(loss="minimax")
+        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+        images = model.sample(64)
+
+    A generator with ``marginal_bias`` begins at the mean of the data module's training images.
     """
 
     paper_networks = (
         functools.partial(
-            MLPGenerator, hidden=(1200, 1200), negative_slope=0.0, norm=False, weight_range=0.05
+            MLPGenerator,
+            hidden=(1200, 1200),
+            negative_slope=0.0,
+            norm=False,
+            unit_range=True,
+            weight_range=0.05,
         ),
         functools.partial(MaxoutDiscriminator, unit_range=True, weight_range=0.005),
     )
     published: ClassVar = {("mnist", "parzen"): "225 ± 2"}
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if not getattr(self.generator, "to_begin", False):
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise UnfitArgument("marginal_bias", "is true, and needs a data module's images.")
+        n = len(data.train)
+        parts = (range(begin, min(begin + CHUNK, n)) for begin in range(0, n, CHUNK))
+        mean = sum(data.train.__getitems__(part).image.sum(0) for part in parts) / n
+        for network in {self.generator, self.network("generator")}:
+            cast(MLPGenerator, network).begin_at(mean)
