@@ -74,7 +74,8 @@ def test_a_gan_may_begin_at_the_mean_image(tmp_path: Path) -> None:
 
 
 def test_cgans_label_is_not_hidden_by_a_narrow_initialisation() -> None:
-    # At weight_range .005 the label's part of the joint layer was a thirtieth of the image's.
+    # At weight_range .005 for all layers the label's part of the joint layer was a thirtieth of the
+    # image's; at N(0, 1) for the label's it would be 30 times as large.
     torch.manual_seed(0)
     judge = ConditionalMaxoutDiscriminator(unit_range=True, weight_range=0.005, dropout=0.0)
     images = MNISTDataModule(name="digits")
@@ -89,7 +90,7 @@ def test_cgans_label_is_not_hidden_by_a_narrow_initialisation() -> None:
         parts = [image @ weight[:, :240].T, label @ weight[:, 240:].T]
     # What differs from image to image, and from class to class, as the biases can't.
     by_image, by_label = ((part - part.mean(0)).std() for part in parts)
-    assert by_label > 0.5 * by_image
+    assert 0.5 < by_label / by_image < 2
     assert weight.abs().max() <= 0.005
 
 

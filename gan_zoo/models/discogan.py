@@ -10,7 +10,8 @@ image back, which makes the relation a bijection. Nothing is paired. d is the me
 What the authors' code does beyond the paper, with an option for each: most of the generators' game
 is feature matching (``feature_matching``), reconstruction has little weight at first
 (``starting_rate``), and D trains in every third iteration alone and G in the others
-(``d_interval``). experiment=discogan_authors sets all three.
+(``d_interval``). ``experiment=paper/discogan`` is that code, at full width; by default the networks
+have half of its channels, and batches are of 64 images (the paper: 200).
 """
 
 from collections.abc import Callable

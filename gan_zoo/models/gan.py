@@ -9,7 +9,7 @@ What differs from the paper by default: the survey's simple networks, noise of 2
 Adam, and a moving average of the generator. ``experiment=paper/gan`` brings the paper's own
 networks, initialisation, noise and SGD schedule. The authors' code halves D's loss, and updates
 both players at once from the same weights; here, as in the paper's Algorithm 1, V is not halved and
-the players alternate.
+the players alternate. (The recipe halves D's rate, which with SGD is the same as halving its loss.)
 """
 
 import functools
