@@ -9,6 +9,7 @@ whose pixels the same weights would mean twice the logits.
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,8 @@ class MLPGenerator(Chain):
     ``marginal_bias`` a GAN begins its training with ``begin_at`` the training images' mean.
     """
 
+    to_begin: Tensor
+
     @checked
     def __init__(
         self,
@@ -83,8 +86,9 @@ class MLPGenerator(Chain):
         init_sigmoid_bias_from_marginals, as the GAN paper's authors use it).
         """
         logits = ((mean.double() + 1) / 2).clamp(1e-7, 1 - 1e-7).logit()
-        self.net[-3].bias.copy_((logits if self.unit_range else logits / 2).flatten())  # type: ignore[union-attr,operator]
-        self.to_begin.fill_(False)  # type: ignore[operator,union-attr]
+        bias = cast(nn.Linear, self.net[-3]).bias
+        bias.copy_((logits if self.unit_range else logits / 2).flatten())
+        self.to_begin.fill_(False)
 
 
 class MLPDiscriminator(Chain):
