@@ -13,22 +13,18 @@ the players alternate. (The recipe halves D's rate, which with SGD is the same a
 """
 
 import functools
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 from gan_zoo.models.noise_to_image import ImageGAN
-from gan_zoo.models.protocols import CHUNK
 from gan_zoo.networks.mlp import MaxoutDiscriminator, MLPGenerator
-from gan_zoo.ranges import UnfitArgument
 
 
 class GAN(ImageGAN):
-    """The original game, which is ImageGAN's.
+    """The original game, which is ImageGAN's: nothing is added to it.
 
-        model = GAN(loss="minimax")
-        pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
-        images = model.sample(64)
-
-    A generator with ``marginal_bias`` begins at the mean of the data module's training images.
+    model = GAN(loss="minimax")
+    pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
+    images = model.sample(64)
     """
 
     paper_networks = (
@@ -43,16 +39,3 @@ class GAN(ImageGAN):
         functools.partial(MaxoutDiscriminator, unit_range=True, weight_range=0.005),
     )
     published: ClassVar = {("mnist", "parzen"): "225 ± 2"}
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if not getattr(self.generator, "to_begin", False):
-            return
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            raise UnfitArgument("marginal_bias", "is true, and needs a data module's images.")
-        n = len(data.train)
-        parts = (range(begin, min(begin + CHUNK, n)) for begin in range(0, n, CHUNK))
-        mean = sum(data.train.__getitems__(part).image.sum(0) for part in parts) / n
-        for network in {self.generator, self.network("generator")}:
-            cast(MLPGenerator, network).begin_at(mean)

@@ -80,7 +80,7 @@ class MLPGenerator(Chain):
 
     @torch.no_grad()
     def begin_at(self, mean: Tensor) -> None:
-        """Sets the output's bias so that weights of 0 would draw this image, (C, H, W) in [-1, 1].
+        """Sets the output's bias; with weights of 0 it would draw this (C, H, W) image in [-1, 1].
 
         Its logits in [0, 1], of pixels no nearer than 1e-7 to either end (pylearn2's
         init_sigmoid_bias_from_marginals, as the GAN paper's authors use it).
