@@ -353,7 +353,10 @@ SMALL = {
     "gan": ("dataset=digits", "dataset.val_size=0"),
     "cgan": ("dataset=digits", "dataset.val_size=0"),
     "dcgan": ("dataset=digits", "dataset.val_size=0", "dataset.batch_size=8"),
+    "infogan": ("dataset=digits", "dataset.val_size=0", "dataset.batch_size=8"),
+    "wgan": ("dataset=digits", "dataset.batch_size=4"),
     "wgan_gp": ("dataset=digits", "dataset.val_size=0", "dataset.batch_size=8"),
+    "began": ("dataset=digits", "dataset.batch_size=2"),
     "discogan": ("dataset.name=digits", "dataset.batch_size=4"),
     "cogan": ("dataset.name=digits", "dataset.batch_size=4"),
 }
@@ -367,9 +370,10 @@ def test_recipes_begin(run: Run, tmp_path: Path, name: str) -> None:
     assert math.isfinite(metrics["train/loss_d"])
 
 
-# Iterations; fewer than 50 where one takes more than 10 seconds on one core. StackGAN's are of both
-# stages; a batch of 64 of its second stage needs 12 GB, of StackGAN++'s 24 half of that.
-ITERATIONS = {"hdcgan": 3, "stackgan": 4, "stackgan_pp": 2}
+# Iterations; fewer than 50 where one takes more than 10 seconds on one core, and as many as WGAN's
+# generator waits for. StackGAN's are of both stages; a batch of 64 of its second stage needs 12 GB,
+# of StackGAN++'s 24 half of that.
+ITERATIONS = {"hdcgan": 3, "stackgan": 4, "stackgan_pp": 2, "wgan": 100}
 BATCHES = {"stackgan": ("dataset.batch_size=8",), "stackgan_pp": ("dataset.batch_size=8",)}
 
 
