@@ -371,8 +371,7 @@ def test_recipes_begin(run: Run, tmp_path: Path, name: str) -> None:
 
 
 # Iterations; fewer than 50 where one takes more than 10 seconds on one core, and as many as WGAN's
-# generator waits for. StackGAN's are of both stages; a batch of 64 of its second stage needs 12 GB,
-# of StackGAN++'s 24 half of that.
+# generator waits for. StackGAN's are of both stages. Batches of 8 of the two took 3.7 and 4.8 GB.
 ITERATIONS = {"hdcgan": 3, "stackgan": 4, "stackgan_pp": 2, "wgan": 100}
 BATCHES = {"stackgan": ("dataset.batch_size=8",), "stackgan_pp": ("dataset.batch_size=8",)}
 
