@@ -26,7 +26,8 @@ class AdversarialLoss(NamedTuple):
         loss_g = loss.generator(critic(fake))
 
     Attributes:
-        discriminator: (real logits, fake logits) -> scalar that the discriminator minimises.
+        real, fake: logits of real, of generated images -> scalar; the discriminator minimises their
+            sum.
         generator: fake logits -> scalar that the generator minimises.
         output: logits -> the discriminator's output for an image: the probability that it is real
             where the objective is a likelihood, else the score itself.
@@ -34,10 +35,15 @@ class AdversarialLoss(NamedTuple):
             discriminator has nothing left to learn; None where it is unbounded.
     """
 
-    discriminator: Callable[[Tensor, Tensor], Tensor]
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
     gap: float | None = None
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What the discriminator minimises, of its logits for real and for generated images."""
+        return self.real(real) + self.fake(fake)
 
     def certainty(self, terms: Mapping[str, float]) -> float | None:
         """How well D tells real from generated images: 0 not at all, 1 with nothing left to learn.
@@ -53,13 +59,18 @@ def _score(logits: Tensor) -> Tensor:
     return logits
 
 
-def binary_cross_entropy_d(real: Tensor, fake: Tensor) -> Tensor:
-    """-V(D, G) of Goodfellow et al. 2014 (1406.2661), eq. 1: -E[log D(x)] - E[log(1 - D(G(z)))].
+def real_cross_entropy(real: Tensor) -> Tensor:
+    """-E[log D(x)], one half of -V(D, G) of Goodfellow et al. 2014 (1406.2661), eq. 1.
 
     With D = sigmoid(logit), -log D = softplus(-logit) and -log(1 - D) = softplus(logit). At the
-    optimum for equal distributions it is log 4.
+    optimum for equal distributions -V is log 4.
     """
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return F.softplus(-real).mean()
+
+
+def fake_cross_entropy(fake: Tensor) -> Tensor:
+    """-E[log(1 - D(G(z)))], the other half of -V(D, G)."""
+    return F.softplus(fake).mean()
 
 
 def minimax_g(fake: Tensor) -> Tensor:
@@ -72,14 +83,14 @@ def non_saturating_g(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
-def least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
-    """Mao et al. 2017 (1611.04076), eq. 9: (E[(D(x) - 1)^2] + E[D(G(z))^2]) / 2."""
-    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+def least_squares_from_1(logits: Tensor) -> Tensor:
+    """Mao et al. 2017 (1611.04076), eq. 9: E[(D - 1)^2] / 2, of x for D and of G(z) for G."""
+    return 0.5 * (logits - 1).square().mean()
 
 
-def least_squares_g(fake: Tensor) -> Tensor:
-    """Mao et al. 2017 (1611.04076), eq. 9: E[(D(G(z)) - 1)^2] / 2."""
-    return 0.5 * (fake - 1).square().mean()
+def least_squares_from_0(fake: Tensor) -> Tensor:
+    """Mao et al. 2017 (1611.04076), eq. 9: E[D(G(z))^2] / 2."""
+    return 0.5 * fake.square().mean()
 
 
 def whole_least_squares_g(fake: Tensor) -> Tensor:
@@ -90,31 +101,38 @@ def whole_least_squares_g(fake: Tensor) -> Tensor:
     return (fake - 1).square().mean()
 
 
-def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
-    """Lim and Ye 2017 (1705.02894): E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+def real_hinge(real: Tensor) -> Tensor:
+    """Lim and Ye 2017 (1705.02894): E[max(0, 1 - D(x))]."""
+    return F.relu(1 - real).mean()
 
 
-def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
-    """Arjovsky et al. 2017 (1701.07875), the critic's loss: E[f(G(z))] - E[f(x)].
+def fake_hinge(fake: Tensor) -> Tensor:
+    """Lim and Ye 2017 (1705.02894): E[max(0, 1 + D(G(z)))]."""
+    return F.relu(1 + fake).mean()
+
+
+def score(fake: Tensor) -> Tensor:
+    """E[f(G(z))]. Arjovsky et al. 2017 (1701.07875): the critic minimises E[f(G(z))] - E[f(x)].
 
     Its negative estimates the Wasserstein-1 distance (times the critic's Lipschitz constant).
     """
-    return fake.mean() - real.mean()
+    return fake.mean()
 
 
-def negative_score_g(fake: Tensor) -> Tensor:
-    """-E[D(G(z))]: the generator's loss in the Wasserstein and hinge games."""
-    return -fake.mean()
+def negative_score(logits: Tensor) -> Tensor:
+    """-E[f(x)] for the critic; -E[f(G(z))] for G in the Wasserstein and hinge games."""
+    return -logits.mean()
 
 
+_cross_entropies = (real_cross_entropy, fake_cross_entropy)
+_least_squares = (least_squares_from_1, least_squares_from_0)
 ADVERSARIAL_LOSSES = {
-    "minimax": AdversarialLoss(binary_cross_entropy_d, minimax_g, torch.sigmoid, 1.0),
-    "non_saturating": AdversarialLoss(binary_cross_entropy_d, non_saturating_g, torch.sigmoid, 1.0),
-    "least_squares": AdversarialLoss(least_squares_d, least_squares_g, _score, 1.0),
-    "cyclegan_least_squares": AdversarialLoss(least_squares_d, whole_least_squares_g, _score, 1.0),
-    "hinge": AdversarialLoss(hinge_d, negative_score_g, _score, 2.0),
-    "wasserstein": AdversarialLoss(wasserstein_d, negative_score_g, _score),
+    "minimax": AdversarialLoss(*_cross_entropies, minimax_g, torch.sigmoid, 1.0),
+    "non_saturating": AdversarialLoss(*_cross_entropies, non_saturating_g, torch.sigmoid, 1.0),
+    "least_squares": AdversarialLoss(*_least_squares, least_squares_from_1, _score, 1.0),
+    "cyclegan_least_squares": AdversarialLoss(*_least_squares, whole_least_squares_g, _score, 1.0),
+    "hinge": AdversarialLoss(real_hinge, fake_hinge, negative_score, _score, 2.0),
+    "wasserstein": AdversarialLoss(negative_score, score, negative_score, _score),
 }
 
 

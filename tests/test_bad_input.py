@@ -217,7 +217,8 @@ CASES = [
     Case("train", "+model.latent_dimm=3", "model.latent_dimm", "did you mean model.latent_dim?"),
     Case("train", "model", "'model'", "such as model=cgan"),
     Case("train", "trainer=tpuu", "trainer 'tpuu'", "gpu"),
-    Case("train", "experiment=gan_2015", "experiment 'gan_2015'", "gan_2014"),
+    Case("train", "experiment=gan_2014", "experiment 'gan_2014'", "paper/gan"),
+    Case("train", "experiment=paper/gna", "experiment 'paper/gna'", "did you mean paper/gan"),
     Case("train", "model.generator=mlp", "model.generator is mlp", "model/generator=mlp"),
     Case("train", "dataset.name=mnits", "name is mnits", "mnist"),
     Case("train", "model.loss=hing", "loss 'hing'", "hinge"),
@@ -356,7 +357,7 @@ CASES = [
          "model.adapt is true", "mnist_usps"),
     Case("train", "model=cyclegan dataset=mnist_colored dataset.name=digits dataset.channels=1",
          "dataset.channels is 1", "3"),
-    Case("train", "model=cgan experiment=gan_2014", "MLPGenerator, which takes no labels",
+    Case("train", "model=cgan experiment=paper/gan", "MLPGenerator, which takes no labels",
          "model/generator=dcgan_conditional"),
     Case("train", "model=cgan model/discriminator=maxout",
          "MaxoutDiscriminator, which takes no labels", "model=gan"),
@@ -788,7 +789,7 @@ def test_a_launcher_may_start_several_machines(monkeypatch: pytest.MonkeyPatch) 
 COMPOSED = {
     **{model: (f"model={model}", DIGITS.get(model, "dataset=digits")) for model in MODELS},
     "toy": ("experiment=discogan_toy",),
-    "papers": ("experiment=gan_2014", "dataset=stacked_mnist", "dataset.name=digits"),
+    "papers": ("experiment=paper/gan", "dataset=stacked_mnist", "dataset.name=digits"),
     "adaptation": ("model=cogan", "dataset=mnist_usps", "dataset.name=digits",
                    "model.generator.base_channels=4"),
 }  # fmt: skip

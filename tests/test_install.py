@@ -206,10 +206,13 @@ def everything_composed() -> dict[str, Any]:
         importlib.import_module(module.name)
     found = {}
     for group in ("model", "experiment"):
-        for file in sorted((CONFIG_DIR / group).glob("*.yaml")):
-            config = composed("train", [f"{group}={file.stem}"])
+        folder = CONFIG_DIR / group
+        papers = folder.glob("paper/*.yaml") if group == "experiment" else ()
+        for file in sorted([*folder.glob("*.yaml"), *papers]):
+            choice = file.relative_to(folder).with_suffix("").as_posix()
+            config = composed("train", [f"{group}={choice}"])
             instantiate(config.model).configure_optimizers()
-            found[file.stem] = OmegaConf.to_container(config, resolve=True)
+            found[choice] = OmegaConf.to_container(config, resolve=True)
     return found
 
 

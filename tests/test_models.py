@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from gan_zoo.data import ImageBatch
+from gan_zoo.data import ImageBatch, MNISTDataModule
 from gan_zoo.models import BEGAN, CGAN, HDCGAN, WGAN, WGANGP, InfoGAN
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -20,6 +21,7 @@ from gan_zoo.networks.mlp import (
     ConditionalMaxoutDiscriminator,
     ConditionalMLPGenerator,
     MLPDiscriminator,
+    MLPGenerator,
 )
 from gan_zoo.schedules import steps_after_warmup
 from tests.conftest import fit, random_batches, small, small_gan
@@ -36,6 +38,60 @@ def small_cgan() -> CGAN:
         noise=functools.partial(nn.init.uniform_, a=0.0, b=1.0),
         latent_dim=4,
     )
+
+
+def test_a_gan_may_begin_at_the_mean_image(tmp_path: Path) -> None:
+    data = MNISTDataModule(name="digits", image_size=8, batch_size=50)
+    data.prepare_data()
+    data.setup()
+    assert data.train is not None
+    images = data.train.__getitems__(range(len(data.train))).image
+    mean = images.double().mean(0).clamp(-1 + 2e-7, 1 - 2e-7).float()
+    network = MLPGenerator(
+        4, 1, 8, hidden=[16], norm=False, weight_range=1e-9, unit_range=True, marginal_bias=True
+    )
+    still = functools.partial(torch.optim.SGD, lr=1e-9)
+    model = small_gan(generator=network, optimizer_g=still, optimizer_d=still, ema_decay=0.5)
+    options: dict[str, Any] = {
+        "accelerator": "cpu", "max_steps": 1, "logger": False, "enable_progress_bar": False,
+        "enable_model_summary": False, "default_root_dir": tmp_path,
+    }  # fmt: skip
+    trainer = pl.Trainer(**options)
+    trainer.fit(model, data)
+    for ema in (False, True):
+        drawn = model.sample(1, ema=ema)[0]
+        torch.testing.assert_close(drawn, mean, atol=1e-5, rtol=0)
+    # What it has become is not begun anew.
+    with torch.no_grad():
+        network.net[-3].bias.zero_()
+    pl.Trainer(**options).fit(model, data)
+    torch.testing.assert_close(
+        model.sample(1, ema=False)[0], torch.zeros(1, 8, 8), atol=1e-5, rtol=0
+    )
+    model = small_gan(generator=MLPGenerator(4, 1, 8, hidden=[16], norm=False, marginal_bias=True))
+    with pytest.raises(ValueError, match="marginal_bias"):
+        fit(model, batches=1)
+
+
+def test_cgans_label_is_not_hidden_by_a_narrow_initialisation() -> None:
+    # At weight_range .005 for all layers the label's part of the joint layer was a thirtieth of the
+    # image's; at N(0, 1) for the label's it would be 30 times as large.
+    torch.manual_seed(0)
+    judge = ConditionalMaxoutDiscriminator(unit_range=True, weight_range=0.005, dropout=0.0)
+    images = MNISTDataModule(name="digits")
+    images.prepare_data()
+    images.setup()
+    assert images.train is not None
+    batch = images.train.__getitems__(range(64))
+    with torch.no_grad():
+        image = judge.image_branch((batch.image + 1) / 2)
+        label = judge.label_branch(nn.functional.one_hot(batch.label, 10).float())
+        weight = judge.joint[0].linear.weight
+        parts = [image @ weight[:, :240].T, label @ weight[:, 240:].T]
+    # What differs from image to image, and from class to class, as the biases can't.
+    by_image, by_label = ((part - part.mean(0)).std() for part in parts)
+    assert 0.5 < by_label / by_image < 2
+    assert weight.abs().max() <= 0.005
 
 
 def test_cgan_gives_both_players_the_batches_labels() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 from typing import Any
 
@@ -240,6 +241,19 @@ def test_the_papers_sizes() -> None:
     )
 
 
+def test_the_2014_generators_may_end_in_the_papers_sigmoid() -> None:
+    for kind in (mlp.MLPGenerator, mlp.ConditionalMLPGenerator):
+        generator: Any = kind(unit_range=True, norm=False)
+        logits = []
+        layers = generator.net if kind is mlp.MLPGenerator else generator.joint
+        layers[-3].register_forward_hook(lambda *given, logits=logits: logits.append(given[2]))
+        given = (
+            [torch.randn(2, 256)] if kind is mlp.MLPGenerator else [torch.rand(2, 100), LABEL[:2]]
+        )
+        pixels = (generator(*given) + 1) / 2
+        torch.testing.assert_close(pixels.flatten(1), logits[0].sigmoid())
+
+
 def test_maxout_takes_the_largest_piece() -> None:
     maxout = mlp.Maxout(1, 2, 3)
     with torch.no_grad():
@@ -334,6 +348,31 @@ def test_wgan_gps_mnist_nets_have_the_papers_sizes() -> None:
     assert parameters(wgan_gp.ConvCritic(1, 28)) == (
         (25 + 1) * 64 + (64 * 25 + 1) * 128 + (128 * 25 + 1) * 256 + 4096 + 1
     )
+
+
+def test_wgan_gps_layers_begin_at_the_authors_bounds() -> None:
+    # tflib's glorot, sqrt(6 / (in + out)), for linear layers; its he, sqrt(12 / (in + out)), with
+    # in or out a quarter at stride 2, for convolutions.
+    torch.manual_seed(0)
+    generator, critic = wgan_gp.ConvGenerator(128, 1, 28, 16), wgan_gp.ConvCritic(1, 28, 16)
+    # The generator's transposed convolutions and the critic's have filters of the same shapes.
+    found = [
+        (tuple(layer.weight.shape), layer.weight.abs().max().item())
+        for network in (generator, critic)
+        for layer in network.net
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    expected = {
+        (1024, 128): math.sqrt(6 / (128 + 1024)),
+        (64, 32, 5, 5): math.sqrt(12 / (64 * 25 // 4 + 32 * 25)),
+        (32, 16, 5, 5): math.sqrt(12 / (32 * 25 // 4 + 16 * 25)),
+        (16, 1, 5, 5): math.sqrt(12 / (16 * 25 // 4 + 25)),
+        (1, 1024): math.sqrt(6 / (1024 + 1)),
+    }
+    assert expected[1024, 128] == pytest.approx(0.0722, abs=1e-4)
+    assert len(found) == 8
+    for shape, largest in found:
+        assert expected[shape] * 0.98 < largest <= expected[shape]
 
 
 def test_infogans_nets_have_the_papers_sizes() -> None:

@@ -38,6 +38,8 @@ def data_of(command: str) -> list[str]:
         return ["dataset=mnist_usps", *TWO_DOMAINS]
     if "discogan_toy" in command or "resume" in command:
         return []
+    if "experiment=paper" in command:
+        return ["dataset=digits", "dataset.val_size=0"]
     return ["dataset=digits"]
 
 

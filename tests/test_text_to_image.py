@@ -432,8 +432,9 @@ def test_the_trees_losses_by_hand() -> None:
                 value + given.caption[:, 0],
             )
         )
+        # StackGAN-v2 sums what StackGAN halves.
         d_loss = d_loss + F.softplus(-right).mean()
-        d_loss = d_loss + 0.5 * (F.softplus(wrong).mean() + F.softplus(fake).mean())
+        d_loss = d_loss + F.softplus(wrong).mean() + F.softplus(fake).mean()
         g_loss = g_loss + F.softplus(torch.tensor(-value - index)) + F.softplus(-fake).mean()
     loss, terms = model.discriminator_loss(given, drawn)
     torch.testing.assert_close(loss, d_loss)
@@ -462,6 +463,21 @@ def test_alpha_is_the_papers_by_default() -> None:
     assert tree().lambda_colour == 0
     assert tree(text=False).lambda_colour == 50
     assert tree(lambda_colour=2.0).lambda_colour == 2
+
+
+def test_without_text_the_noise_joins_every_scale() -> None:
+    generator = TreeGenerator(Z, None, C, 3, 32, 3, base_channels=2)
+    for branch in generator.trunk[1:]:
+        layer: Any = branch[0][0]  # type: ignore[index]
+        noise = torch.randn(2, Z)
+        seen: list[Tensor] = []
+        handle = layer.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        generator(noise)
+        handle.remove()
+        # After the maps' channels, the noise at each place.
+        assert torch.equal(
+            seen[0][:, -Z:], noise[:, :, None, None].expand(-1, -1, *seen[0].shape[2:])
+        )
 
 
 def test_without_text_a_tree_trains_on_images_alone() -> None:

@@ -403,24 +403,8 @@ def test_peoples_own_pictures(run: Run, tmp_path: Path) -> None:
     assert only_run(tmp_path, "runs/cyclegan/unpaired_folder/*") == folder
 
 
-@pytest.mark.parametrize("experiment", ["gan_2014", "cgan_2014", "dcgan_conditional"])
-def test_shipped_experiments_run(run: Run, tmp_path: Path, experiment: str) -> None:
-    run("train.py", f"experiment={experiment}", *SHORT)
-    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
-    assert np.isfinite(metrics["train/loss_d"])
-
-
-@pytest.mark.parametrize(
-    ("experiment", "options"),
-    [
-        ("discogan_toy", ()),
-        ("discogan_authors", ("dataset.name=digits", *SMALLER["discogan"])),
-    ],
-)
-def test_shipped_experiments_of_two_domains_run(
-    run: Run, tmp_path: Path, experiment: str, options: tuple[str, ...]
-) -> None:
-    run("train.py", f"experiment={experiment}", *options, *SHORT[1:])
+def test_the_shipped_experiment_of_points_runs(run: Run, tmp_path: Path) -> None:
+    run("train.py", "experiment=discogan_toy", *SHORT[1:])
     metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
     assert np.isfinite(metrics["train/loss_d"])
 

@@ -167,7 +167,11 @@ class Reference:
 
     @property
     def sigma_rows(self) -> Tensor:
-        """The training images that a Parzen window's sigma is chosen on."""
+        """The training images that a Parzen window's sigma is chosen on.
+
+        As many and at the same place as those of the GAN paper's code, whose training they are no
+        part of; here they are trained on.
+        """
         begin = 5 * len(self.train) // 6
         return torch.arange(begin, min(begin + _SIGMA_IMAGES, len(self.train)))
 

@@ -9,7 +9,9 @@ on images from a pool of the last 50 generated ones (section 4). Where colours s
 identity term |G(y) - y|_1 of half the cycle's weight is added (section 5.2); the authors' first
 code has it on by default.
 
-Here the discriminators step before the generators, on the same forward pass.
+What differs by default: the discriminators step before the generators, on the same forward pass;
+under 64 pixels the networks are narrower and shallower; batches are of 16 images (1).
+``experiment=paper/cyclegan`` has the paper's networks and batches.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,7 +6,7 @@ batches of 128, weights from N(0, .02), images in [-1, 1], noise of 100 uniform 
 
 What differs from the paper by default: images of 28 pixels, so two strided layers instead of four,
 half its 128 base channels or fewer, and a moving average of the generator.
-``experiment=dcgan_conditional`` brings the conditional networks with which the paper's appendix
+``experiment=paper/dcgan`` brings the conditional networks with which the paper's appendix
 draws labelled MNIST digits.
 """
 

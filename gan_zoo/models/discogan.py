@@ -10,7 +10,8 @@ image back, which makes the relation a bijection. Nothing is paired. d is the me
 What the authors' code does beyond the paper, with an option for each: most of the generators' game
 is feature matching (``feature_matching``), reconstruction has little weight at first
 (``starting_rate``), and D trains in every third iteration alone and G in the others
-(``d_interval``). experiment=discogan_authors sets all three.
+(``d_interval``). ``experiment=paper/discogan`` is that code, at full width; by default the networks
+have half of its channels, and batches are of 64 images (the paper: 200).
 """
 
 from collections.abc import Callable
@@ -46,7 +47,9 @@ class DiscoGAN(Translator):
         starting_rate: r in the first ``starting_steps`` iterations; None for no such start.
         starting_steps: how many those are.
         reconstruct: which domains' examples have to come back: "both", "a" or "b" alone (the
-            paper's GAN with one reconstruction loss), or "none" (its standard GAN).
+            paper's GAN with reconstruction, in which the other domain's discriminator plays alone,
+            and the way back has to reconstruct and nothing else), or "none" (its standard GAN, of
+            which the two directions are two).
         feature_matching: f.
         d_interval: 1 trains both players in every iteration; n > 1 the discriminators in every n-th
             and the generators in the others.
@@ -77,6 +80,8 @@ class DiscoGAN(Translator):
         self.starting_rate = starting_rate
         self.starting_steps = starting_steps
         self.reconstruct = ("a", "b") if reconstruct == "both" else (reconstruct,)
+        if reconstruct in ("a", "b"):
+            self.judged = ("b",) if reconstruct == "a" else ("a",)
         self.feature_matching = feature_matching
         self.d_interval = d_interval
 
@@ -94,9 +99,11 @@ class DiscoGAN(Translator):
         rate = self.reconstruction_rate
         if self.starting_rate is not None and self.trainer.global_step < self.starting_steps:
             rate = self.starting_rate
-        game = self.game(batch.a, fake.a, self.discriminator_a) + self.game(
-            batch.b, fake.b, self.discriminator_b
-        )
+        games = [
+            self.game(getattr(batch, x), getattr(fake, x), self.get_submodule(f"discriminator_{x}"))
+            for x in self.judged
+        ]
+        game = torch.stack(games).sum()
         terms = {"game": game}
         if "a" in self.reconstruct:
             terms["reconstruction_a"] = F.mse_loss(self.generator_b2a(fake.b), batch.a)

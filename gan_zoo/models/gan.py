@@ -6,10 +6,10 @@ D ascends V; G descends V (``loss=minimax``) or, as section 3 does in practice a
 does, ascends E_z[log D(G(z))] (``loss=non_saturating``).
 
 What differs from the paper by default: the survey's simple networks, noise of 256 uniform values,
-Adam, and a moving average of the generator. ``experiment=gan_2014`` brings the paper's own
-networks, noise and SGD schedule. The authors' code halves D's loss, and updates both players at
-once from the same weights; here, as in the paper's Algorithm 1, V is not halved and the players
-alternate.
+Adam, and a moving average of the generator. ``experiment=paper/gan`` brings the paper's own
+networks, initialisation, noise and SGD schedule. The authors' code halves D's loss, and updates
+both players at once from the same weights; here, as in the paper's Algorithm 1, V is not halved and
+the players alternate. (The recipe halves D's rate, which with SGD is the same as halving its loss.)
 """
 
 import functools
@@ -29,7 +29,12 @@ class GAN(ImageGAN):
 
     paper_networks = (
         functools.partial(
-            MLPGenerator, hidden=(1200, 1200), negative_slope=0.0, norm=False, weight_range=0.05
+            MLPGenerator,
+            hidden=(1200, 1200),
+            negative_slope=0.0,
+            norm=False,
+            unit_range=True,
+            weight_range=0.05,
         ),
         functools.partial(MaxoutDiscriminator, unit_range=True, weight_range=0.005),
     )

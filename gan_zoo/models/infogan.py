@@ -13,6 +13,9 @@ in D's step Q learns to read the codes, in G's step G to make them legible. The 
 have a weight each, as the continuous bound has no ceiling (the paper, too, sets lambda lower where
 continuous codes are involved). Their code fixes Q's standard deviations at 1; here, as in the
 paper, Q gives them (``model.discriminator.fixed_std=true`` for the code's choice).
+
+What differs from both by default: fewer channels and units, a weight of .03 for the continuous
+codes (1), and a moving average of the generator. ``experiment=paper/infogan`` is the authors' code.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ ImageGAN is the game that most papers vary: an adversarial loss on the discrimin
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,9 @@ class NoiseToImage(AdversarialModule):
 
     Args:
         generator: (noise (B, latent_dim)[, label (B,)]) -> images (B, C, H, W) in [-1, 1]; by
-            default the paper's, for MNIST.
+            default the paper's, for MNIST. One with a buffer ``to_begin`` that is true, as
+            MLPGenerator's ``marginal_bias``, has ``begin_at`` called with the mean of the data
+            module's training images before its first iteration.
         discriminator: (images[, label]) -> what the model's losses take; by default the paper's.
         optimizer_g, optimizer_d: factories of the players' optimizers.
         noise: fills a tensor in place with the latent distribution, as torch.nn.init's functions
@@ -96,6 +98,19 @@ class NoiseToImage(AdversarialModule):
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.n_critic = n_critic
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if not getattr(self.generator, "to_begin", False):
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise UnfitArgument("marginal_bias", "is true, and needs a data module's images.")
+        n = len(data.train)
+        parts = (range(begin, min(begin + CHUNK, n)) for begin in range(0, n, CHUNK))
+        mean = sum(data.train.__getitems__(part).image.sum(0) for part in parts) / n
+        for network in {self.generator, self.network("generator")}:
+            cast(Any, network).begin_at(mean)
 
     def players(self) -> dict[str, nn.Module]:
         return {"d": self.discriminator, "g": self.generator}

@@ -16,6 +16,11 @@ image, here it is an image with another class's caption; the pairs are the same,
 the image serve both. lambda is 1 in the paper and 2 in the code, of a KL that the code averages
 over the dimensions; ``model.lambda_kl`` multiplies the divergence itself. Batch norm of the fixed
 Stage I takes its running statistics, as in sampling.
+
+By default also: 16 and 32 pixels (64 and 256), an eighth to a half of the channels, and of D's last
+map no reduction to 512; a condition of 32 values (128); embeddings of 64 values of an encoder that
+is trained here (1,024); faster rates; a lambda of .003. ``experiment=paper/stackgan`` has the
+paper's values.
 """
 
 from collections.abc import Sequence
@@ -125,7 +130,7 @@ class StackGAN(TwoStages):
     def discriminator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         real, drawn = judge.features(batch.image), judge.features(fake.images[-1].detach())
-        return self.matching(judge, real, drawn, batch)
+        return self.matching(judge, real, drawn, batch, weight=0.5)
 
     def generator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()

@@ -11,11 +11,19 @@ of each other; each scale has a discriminator. With c as StackGAN's (section 4.1
 Without captions only the first lines are left, and alpha is 50 in the paper; with them it is 0, as
 captions hold the scales together.
 
-What differs from the paper, as in the authors' code: the non-saturating loss, D learning that real
-images with captions of another class are wrong, the coarser image fixed in the colour term, and an
-average of the generator (decay .999) to sample from. There a wrong pair's image also counts as
-real in the unconditional part, which here is the same image and would count twice. D reduces the
-caption by a layer of its own, as StackGAN's, instead of taking the generator's mu.
+What differs from the paper, as in the authors' code (StackGAN-v2): the non-saturating loss; D also
+learning that real images with captions of another class are wrong, which adds -E[log(1 - D_i(x_i,
+c'))] to its second line in full (StackGAN halves both kinds of wrong pair); the coarser image fixed
+in the colour term; and an average of the generator (decay .999) to sample from. There a wrong
+pair's image also counts as real in the unconditional part, which here is the same image and would
+count twice. D reduces the caption by a layer of its own, as StackGAN's, instead of taking the
+generator's mu.
+
+By default also: 8, 16 and 32 pixels, a quarter of the generator's channels and half of D's; D
+judges the last map without the authors' layers that reduce it to 512 channels; a condition of 32
+values (128); embeddings of 64 values of an encoder that is trained here (1,024); faster rates; a
+weight of .003 for the KL divergence (2 of its mean over 128 dimensions, .016 of the divergence).
+``experiment=paper/stackgan_pp`` has the authors' values.
 """
 
 import functools
@@ -108,7 +116,7 @@ class StackGANPP(TextToImage):
                     terms["d_real_alone"] = self.adversarial.output(real_logits)
                     terms["d_fake_alone"] = self.adversarial.output(fake_logits)
             if isinstance(batch, CaptionBatch):
-                loss, more = self.matching(judge, real, drawn, batch)
+                loss, more = self.matching(judge, real, drawn, batch, weight=1.0)
                 losses.append(loss)
                 terms |= more
             else:

@@ -103,18 +103,24 @@ class TextToImage(NoiseToImage):
         return self.lambda_kl * divergence.mean(), {"kl": divergence}
 
     def matching(
-        self, discriminator: TextDiscriminator, real: Tensor, fake: Tensor, batch: CaptionBatch
+        self,
+        discriminator: TextDiscriminator,
+        real: Tensor,
+        fake: Tensor,
+        batch: CaptionBatch,
+        weight: float,
     ) -> Loss:
         """The matching-aware discriminator's objective, and what it says, as terms.
 
-        Real images with their captions against the mean of two kinds of wrong pairs: real images
-        with captions of another class, and generated ones with theirs (StackGAN's authors' code).
-        ``real`` and ``fake`` are its features of the batch's images and of generated ones.
+        Real images with their captions against two kinds of wrong pairs, of that weight each: real
+        images with captions of another class, and generated ones with theirs. ``real`` and ``fake``
+        are its features of the batch's images and of generated ones.
         """
         right = discriminator.fits(real, batch.caption)
         wrong = discriminator.fits(real, batch.wrong_caption)
         drawn = discriminator.fits(fake, batch.caption)
-        loss = self.adversarial.discriminator(right, torch.cat([wrong, drawn]))
+        wrongs = self.adversarial.fake(wrong) + self.adversarial.fake(drawn)
+        loss = self.adversarial.real(right) + weight * wrongs
         with torch.no_grad():
             outputs = [self.adversarial.output(logits) for logits in (right, wrong, drawn)]
         return loss, dict(zip(("d_real", "d_wrong", "d_fake"), outputs, strict=True))

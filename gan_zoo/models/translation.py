@@ -23,6 +23,7 @@ from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, P
 
 Direction = Literal["a2b", "b2a"]
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
+Domain = Literal["a", "b"]
 _GRID_COLUMNS = 10
 
 
@@ -52,6 +53,9 @@ class Translator(AdversarialModule):
         discriminator: makes a discriminator: the same -> logits.
         optimizer_g, optimizer_d: factories of the players' optimizers.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+
+    Attributes:
+        judged: the domains whose discriminators play; both.
     """
 
     batch_types: ClassVar[tuple[type, ...]] = (ImagePair, PointPair)
@@ -81,6 +85,7 @@ class Translator(AdversarialModule):
         self.generator_b2a = generator_b2a
         self.discriminator_a = discriminator()
         self.discriminator_b = discriminator()
+        self.judged: tuple[Domain, ...] = ("a", "b")
         self._has_batch_norm = has_batch_norm(self.discriminator_a)
 
     def players(self) -> dict[str, nn.Module]:
@@ -103,20 +108,20 @@ class Translator(AdversarialModule):
         return fake
 
     def discriminator_loss(self, batch: ImagePair | PointPair, fake: Translated) -> Loss:
-        """The sum of both discriminators' objectives."""
+        """The sum of the objectives of the discriminators that play."""
         fake = self.shown_to_discriminator(Translated(*(x.detach() for x in fake)))
         losses, real_outputs, fake_outputs = [], [], []
-        for discriminator, real, generated in (
-            (self.discriminator_a, batch.a, fake.a),
-            (self.discriminator_b, batch.b, fake.b),
-        ):
+        for domain in self.judged:
             real_logits, fake_logits = on_both(
-                discriminator, (real,), (generated,), apart=self._has_batch_norm
+                self.get_submodule(f"discriminator_{domain}"),
+                (getattr(batch, domain),),
+                (getattr(fake, domain),),
+                apart=self._has_batch_norm,
             )
             losses.append(self.adversarial.discriminator(real_logits, fake_logits))
             real_outputs.append(self.adversarial.output(real_logits.detach()).mean())
             fake_outputs.append(self.adversarial.output(fake_logits.detach()).mean())
-        return losses[0] + losses[1], {
+        return torch.stack(losses).sum(), {
             "d_real": torch.stack(real_outputs),
             "d_fake": torch.stack(fake_outputs),
         }

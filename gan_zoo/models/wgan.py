@@ -10,7 +10,8 @@ Wasserstein-1 distance, and falls as the images get better.
 What the authors' code adds and is an option here: ``n_critic_warmup``. It clips before each step of
 the critic instead of after; the sequences only differ in the very first step and the last. Its
 fully connected generator ends without the tanh that keeps images in [-1, 1] here. By default there
-is a moving average of the generator, which the paper does not have.
+is a moving average of the generator, which the paper does not have. ``experiment=paper/wgan`` has
+the paper's networks for 64 pixels and its authors' warm-up.
 """
 
 import functools

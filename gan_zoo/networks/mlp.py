@@ -1,11 +1,15 @@
 """Fully connected networks: the survey's simple GAN, and those of the GAN and cGAN papers.
 
 ``weight_range`` initialises weights from U(-weight_range, weight_range), and biases at 0, as the
-2014 networks do; None keeps torch's own initialisation. ``unit_range`` rescales pixels to [0, 1],
-as the 2014 papers have them: smaller inputs, and a dropped pixel becomes background, not grey.
+2014 networks do; None keeps torch's own initialisation. ``unit_range`` has pixels in [0, 1], as the
+2014 papers do: a discriminator rescales its input, which makes it smaller, and a dropped pixel
+background, not grey; a generator ends in the papers' sigmoid, rescaled to [-1, 1], not in tanh, to
+whose pixels the same weights would mean twice the logits.
 """
 
+import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +31,17 @@ def _layers(
     return layers
 
 
-def _to_image(features: int, channels: int, image_size: int) -> list[nn.Module]:
+class _RescaledSigmoid(nn.Module):
+    """2 sigmoid(x) - 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / 2).tanh()
+
+
+def _to_image(features: int, channels: int, image_size: int, unit_range: bool) -> list[nn.Module]:
     shape = (channels, image_size, image_size)
-    return [nn.Linear(features, channels * image_size**2), nn.Tanh(), nn.Unflatten(1, shape)]
+    bounded = _RescaledSigmoid() if unit_range else nn.Tanh()
+    return [nn.Linear(features, channels * image_size**2), bounded, nn.Unflatten(1, shape)]
 
 
 class MLPGenerator(Chain):
@@ -37,8 +49,11 @@ class MLPGenerator(Chain):
 
         images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
 
-    Without ``norm``, batch norm in the hidden layers, it tends to make few digits.
+    Without ``norm``, batch norm in the hidden layers, it tends to make few digits. With
+    ``marginal_bias`` a GAN begins its training with ``begin_at`` the training images' mean.
     """
+
+    to_begin: Tensor
 
     @checked
     def __init__(
@@ -49,13 +64,31 @@ class MLPGenerator(Chain):
         hidden: Sequence[Count] = (256, 512, 1024),
         negative_slope: float = 0.2,
         norm: bool = True,
+        unit_range: bool = False,
+        marginal_bias: bool = False,
         weight_range: Positive | None = None,
     ) -> None:
         super().__init__(
             *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope), norm),
-            *_to_image([latent_dim, *hidden][-1], channels, image_size),
+            *_to_image([latent_dim, *hidden][-1], channels, image_size, unit_range),
         )
+        self.unit_range = unit_range
+        # In checkpoints, so that what is resumed or begun with another run's weights keeps its own.
+        if marginal_bias:
+            self.register_buffer("to_begin", torch.tensor(True))
         initialise_uniform(self, weight_range)
+
+    @torch.no_grad()
+    def begin_at(self, mean: Tensor) -> None:
+        """Sets the output's bias; with weights of 0 it would draw this (C, H, W) image in [-1, 1].
+
+        Its logits in [0, 1], of pixels no nearer than 1e-7 to either end (pylearn2's
+        init_sigmoid_bias_from_marginals, as the GAN paper's authors use it).
+        """
+        logits = ((mean.double() + 1) / 2).clamp(1e-7, 1 - 1e-7).logit()
+        bias = cast(nn.Linear, self.net[-3]).bias
+        bias.copy_((logits if self.unit_range else logits / 2).flatten())
+        self.to_begin.fill_(False)
 
 
 class MLPDiscriminator(Chain):
@@ -144,7 +177,7 @@ class ConditionalMLPGenerator(nn.Module):
 
     Noise and one-hot label each pass through a ReLU layer of their own (200 and 1,000 units); a
     ReLU layer of 1,200 units joins them, and a linear one makes the image. The paper ends in a
-    sigmoid on [0, 1]; tanh on [-1, 1] is the same function of half the logit, rescaled.
+    sigmoid on [0, 1], which ``unit_range`` has.
 
         digits = ConditionalMLPGenerator()(torch.rand(10, 100), torch.arange(10))  # (10, 1, 28, 28)
 
@@ -165,6 +198,7 @@ class ConditionalMLPGenerator(nn.Module):
         joint_units: Count = 1200,
         norm: bool = True,
         dropout: Share = 0.0,
+        unit_range: bool = False,
         weight_range: Positive | None = None,
     ) -> None:
         super().__init__()
@@ -177,7 +211,7 @@ class ConditionalMLPGenerator(nn.Module):
         self.label_branch = nn.Sequential(*layer(num_classes, label_units, False))
         self.joint = nn.Sequential(
             *layer(noise_units + label_units, joint_units, norm),
-            *_to_image(joint_units, channels, image_size),
+            *_to_image(joint_units, channels, image_size, unit_range),
         )
         initialise_uniform(self, weight_range)
 
@@ -191,7 +225,8 @@ class ConditionalMaxoutDiscriminator(nn.Module):
 
     Image and one-hot label each pass through a maxout layer of their own (240 units of 5 pieces, 50
     of 5); a maxout layer of 240 units of 4 pieces joins them, and a linear one makes the logit. The
-    paper's dropout is .5.
+    paper's dropout is .5. With ``weight_range`` the label's layer begins wider than the others, as
+    the label is one input of 1 beside an image of many.
 
         logits = ConditionalMaxoutDiscriminator()(torch.rand(10, 1, 28, 28), torch.arange(10))
     """
@@ -217,15 +252,22 @@ class ConditionalMaxoutDiscriminator(nn.Module):
         )
         embedding = Maxout(num_classes, label_units)
         # A one-hot vector has one input that is not 0. With torch's initialisation, which expects
-        # num_classes of them, the label has too little influence beside the image to be learnt.
-        nn.init.normal_(embedding.linear.weight)
+        # num_classes of them, or the image's range, the label has too little influence beside the
+        # image to be learnt. A tenth of a digit's pixels are ink: with that many times the variance
+        # both have about equal influence at first; with N(0, 1) beside 0.005, SGD diverged.
+        pixels = channels * image_size**2
+        std = 1.0 if weight_range is None else weight_range * math.sqrt(pixels / 10)
+        nn.init.normal_(embedding.linear.weight, std=std)
         self.label_branch = nn.Sequential(embedding, nn.Dropout(dropout))
         self.joint = nn.Sequential(
             Maxout(image_units + label_units, joint_units, pieces=4),
             nn.Dropout(dropout),
             nn.Linear(joint_units, 1),
         )
-        initialise_uniform(self, weight_range)
+        for part in (self.image_branch, self.joint):
+            initialise_uniform(part, weight_range)
+        if weight_range is not None:
+            nn.init.zeros_(embedding.linear.bias)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         one_hot = F.one_hot(label, self.num_classes).to(image.dtype)

@@ -38,9 +38,9 @@ class StageOneGenerator(nn.Module):
         (coarse,) = StageOneGenerator()(noise, caption).images  # (16, 3, 16, 16)
 
     A linear layer with batch norm, then nearest-neighbour doublings with 3x3 convolutions, batch
-    norm and ReLU, then a 3x3 convolution and tanh; as in the authors' code, there is a residual
-    block on the first map. The noise is (B, latent_dim + condition_dim). The paper has 64
-    ``base_channels``, and 1024 in the first map.
+    norm and ReLU, then a 3x3 convolution and tanh. ``residual_blocks`` lie on the first map (the
+    authors' first code: bottlenecks there and on the next; their second: none). The noise is (B,
+    latent_dim + condition_dim). The authors have 64 ``base_channels``, and 1024 in the first map.
     """
 
     @checked
@@ -53,6 +53,7 @@ class StageOneGenerator(nn.Module):
         image_size: Count = 32,
         factor: Count = 2,
         base_channels: Count = 32,
+        residual_blocks: Few = 1,
         augment: bool = True,
     ) -> None:
         super().__init__()
@@ -61,11 +62,12 @@ class StageOneGenerator(nn.Module):
         first, width = side >> doublings, base_channels << doublings
         self.latent_dim = latent_dim
         self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment)
+        to_map = nn.Linear(latent_dim + condition_dim, width * first**2, bias=False)
+        project = [to_map, nn.BatchNorm1d(width * first**2)]
         self.project = nn.Sequential(
-            nn.Linear(latent_dim + condition_dim, width * first**2, bias=False),
-            nn.BatchNorm1d(width * first**2),
+            *(project if residual_blocks else [*project, nn.ReLU()]),
             nn.Unflatten(1, (width, first, first)),
-            _residual(width),
+            *(_residual(width) for _ in range(residual_blocks)),
         )
         self.up = nn.Sequential(*(_doubled(width >> i, width >> i + 1) for i in range(doublings)))
         self.to_image = nn.Sequential(nn.Conv2d(base_channels, channels, 3, 1, 1), nn.Tanh())
@@ -87,8 +89,9 @@ class StageTwoGenerator(nn.Module):
 
     The image is halved ``encoder_halvings`` times (by default the paper's 2 from 64 coarse pixels
     on, and 1 below) to an inner map, which the condition joins; residual blocks follow (the paper:
-    4, or 2 for 128 pixels), then doublings as in Stage I. There is no noise but conditioning
-    augmentation's.
+    4, or 2 for 128 pixels), then doublings as in Stage I down to ``base_channels`` (the authors':
+    32). The encoder begins with ``encoder_channels`` (128), by default as many. There is no noise
+    but conditioning augmentation's.
     """
 
     @checked
@@ -102,6 +105,7 @@ class StageTwoGenerator(nn.Module):
         base_channels: Count = 32,
         residual_blocks: Few = 2,
         encoder_halvings: Few | None = None,
+        encoder_channels: Count | None = None,
         augment: bool = True,
     ) -> None:
         super().__init__()
@@ -109,7 +113,7 @@ class StageTwoGenerator(nn.Module):
         down = encoder_halvings or (2 if side >= 64 else 1)
         doublings = down + factor.bit_length() - 1
         self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment)
-        n, inner = base_channels, base_channels << doublings
+        n, inner = encoder_channels or base_channels, base_channels << doublings
         halved = layers.halving_blocks(n, 2 * n, down, norm_first=True, activation=nn.ReLU)
         first = [nn.Conv2d(channels, n, 3, 1, 1), nn.ReLU()]
         self.encode = nn.Sequential(*first, *itertools.chain(*halved))

@@ -37,7 +37,8 @@ class TreeGenerator(nn.Module):
     """StackGAN++'s generator: one trunk of hidden maps that branches into an image at each scale.
 
     h_0 is made of noise and condition, h_i of h_(i-1) and the condition, twice as large; each scale
-    has a 3x3 convolution and tanh to its image. Gated linear units throughout.
+    has a 3x3 convolution and tanh to its image. Gated linear units throughout. Without text the
+    noise takes the condition's place at every scale, as in the authors' code.
 
         noise, caption = torch.randn(16, 100 + 32), torch.randn(16, 64)
         images = TreeGenerator()(noise, caption).images  # of 8, 16 and 32 pixels
@@ -67,10 +68,11 @@ class TreeGenerator(nn.Module):
         self.condition = None
         if embedding_dim is not None:
             self.condition = ConditioningAugmentation(embedding_dim, condition_dim, augment, True)
-        condition_dim = 0 if embedding_dim is None else condition_dim
+        given = latent_dim if embedding_dim is None else latent_dim + condition_dim
+        joined = latent_dim if embedding_dim is None else condition_dim
         widths = [base_channels << scale for scale in reversed(range(num_scales))]
         inner = widths[0] << doublings
-        to_map = nn.Linear(latent_dim + condition_dim, 2 * inner * first**2, bias=False)
+        to_map = nn.Linear(given, 2 * inner * first**2, bias=False)
         root = nn.Sequential(
             *layers.batch_normed(to_map, nn.GLU(1)),
             nn.Unflatten(1, (inner, first, first)),
@@ -78,7 +80,7 @@ class TreeGenerator(nn.Module):
         )
         branches = (
             nn.Sequential(
-                _gated(width + condition_dim, width),
+                _gated(width + joined, width),
                 *(_residual(width) for _ in range(residual_blocks)),
                 _gated_doubled(width, width // 2),
             )
@@ -94,14 +96,15 @@ class TreeGenerator(nn.Module):
             self.condition.initialise()
 
     def forward(self, noise: Tensor, caption: Tensor | None = None) -> ScaleImages:
-        mean = log_variance = condition = None
+        mean = log_variance = None
+        condition = noise
         if self.condition is not None:
             latent, eps = noise[:, : self.latent_dim], noise[:, self.latent_dim :]
             condition, mean, log_variance = self.condition(caption, eps)
             noise = torch.cat([condition, latent], 1)
         hidden, images = noise, []
         for depth, (branch, to_image) in enumerate(zip(self.trunk, self.to_image, strict=True)):
-            if depth and condition is not None:
+            if depth:
                 hidden = layers.join_condition(hidden, condition)
             hidden = branch(hidden)
             images.append(to_image(hidden))

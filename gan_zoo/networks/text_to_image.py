@@ -91,8 +91,10 @@ class TextDiscriminator(nn.Module):
     code joins the generator's mu instead; the paper has this layer.)
 
     ``joint_channels`` and ``joint_kernel_size`` are of the layer that joins image and caption (in
-    the paper 512 channels; kernel size in StackGAN 1, in StackGAN++ 3). ``unconditional`` adds a
-    logit for the image by itself; without text there always is one. ``orthogonal`` is StackGAN++'s
+    the paper 512 channels; kernel size in StackGAN 1, in StackGAN++ 3). With ``reduced_channels``,
+    layers of that kernel size and batch norm halve the small map's channels down to so many, as in
+    the authors' code (512 there); None leaves the map as it is. ``unconditional`` adds a logit for
+    the image by itself; without text there always is one. ``orthogonal`` is StackGAN++'s
     initialisation instead of N(0, .02).
     """
 
@@ -106,6 +108,7 @@ class TextDiscriminator(nn.Module):
         base_channels: Count = 32,
         text_dim: Count = 128,
         joint_channels: Count = 256,
+        reduced_channels: Count | None = None,
         unconditional: bool = False,
         joint_kernel_size: Count = 1,
         orthogonal: bool = False,
@@ -116,15 +119,23 @@ class TextDiscriminator(nn.Module):
         count = layers.count_halvings(image_size) - (factor.bit_length() - 1)
         side, width = self.image_size >> count, base_channels << (count - 1)
         halved = layers.halving_blocks(channels, base_channels, count)
-        self.body = nn.Sequential(*itertools.chain(*halved))
+        kernel = joint_kernel_size
+
+        def same_size(width_in: int, width: int) -> list[nn.Module]:
+            layer = nn.Conv2d(width_in, width, kernel, padding="same", bias=False)
+            return layers.batch_normed(layer, layers.leaky_relu())
+
+        body = list(itertools.chain(*halved))
+        while reduced_channels is not None and width > reduced_channels:
+            body += same_size(width, max(width // 2, reduced_channels))
+            width = max(width // 2, reduced_channels)
+        self.body = nn.Sequential(*body)
         alone = unconditional or embedding_dim is None
         self.alone = nn.Sequential(nn.Conv2d(width, 1, side), nn.Flatten()) if alone else None
         self.text: nn.Sequential | None = None
         if embedding_dim is not None:
             self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), layers.leaky_relu())
-            kernel = joint_kernel_size
-            joint = nn.Conv2d(width + text_dim, joint_channels, kernel, padding="same", bias=False)
-            joined = layers.batch_normed(joint, layers.leaky_relu())
+            joined = same_size(width + text_dim, joint_channels)
             self.joint = nn.Sequential(*joined, nn.Conv2d(joint_channels, 1, side), nn.Flatten())
         (layers.initialise_orthogonal if orthogonal else layers.initialise_normal)(self)
         if self.text is not None:

@@ -17,17 +17,20 @@ from gan_zoo.ranges import Count, Range, UnfitArgument, checked
 _ImageSize = Annotated[int, Range(5, 10**6)]
 
 
-def _he_uniform(layer: Weighted) -> None:
-    """He et al. 2015 (1502.01852), uniform, as in the authors' code.
+def _as_the_authors(layer: Weighted) -> None:
+    """The authors' code: uniform, as He et al. 2015 (1502.01852) for convolutions, Glorot for FC.
 
-    For strided layers the fans take the stride into account: only a quarter of a transposed
-    convolution's filter contributes to one place of its output.
+    With both fans, a convolution's bound is sqrt(12 / (fan_in + fan_out)), that of a linear layer
+    sqrt(6 / (fan_in + fan_out)). For strided layers the fans take the stride into account: only a
+    quarter of a transposed convolution's filter contributes to one place of its output.
     """
+    if isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        return
     # The filters' first dimension is the outputs, or the inputs if the convolution is transposed.
     first, second = layer.weight.shape[:2]
     area = layer.weight[0, 0].numel()
-    stride = 1 if isinstance(layer, nn.Linear) else math.prod(layer.stride)
-    bound = math.sqrt(3 * 4 / (first * area // stride + second * area))
+    bound = math.sqrt(12 / (first * area // math.prod(layer.stride) + second * area))
     nn.init.uniform_(layer.weight, -bound, bound)
 
 
@@ -61,7 +64,7 @@ class ConvGenerator(Chain):
             layers += [nn.ReLU(), doubling(width, width_out, 5, bias=True), Crop(size)]
             width = width_out
         super().__init__(*layers, nn.Tanh())
-        initialise(self, _he_uniform)
+        initialise(self, _as_the_authors)
 
 
 class ConvCritic(Chain):
@@ -90,7 +93,7 @@ class ConvCritic(Chain):
                 layers.append(nn.LayerNorm([width, size, size]))
             layers.append(nn.LeakyReLU(0.2))
         super().__init__(*layers, nn.Flatten(), nn.Linear(width * sizes[0] ** 2, 1))
-        initialise(self, _he_uniform)
+        initialise(self, _as_the_authors)
 
 
 class _ResidualBlock(nn.Module):
@@ -165,7 +168,7 @@ class ResNetGenerator(Chain):
             nn.Conv2d(width, channels, 3, padding=1),
             nn.Tanh(),
         )
-        initialise(self, _he_uniform)
+        initialise(self, _as_the_authors)
 
 
 class ResNetCritic(Chain):
@@ -195,4 +198,4 @@ class ResNetCritic(Chain):
             nn.Flatten(),
             nn.Linear(width, 1),
         )
-        initialise(self, _he_uniform)
+        initialise(self, _as_the_authors)

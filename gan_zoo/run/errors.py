@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
@@ -60,8 +61,11 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         option = f"{where}.{error.argument}" if where else error.argument
         return f"{_origin(option, config)} {' '.join(error.problem.split())}"
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"There is no {group} '{choice}'{nearest(choice, error.options)}"
+        path = str(error.missing_cfg_file)
+        given = next((a for a in sys.argv[1:] if a.replace("=", "/", 1) == path), None)
+        group, _, choice = given.partition("=") if given else path.rpartition("/")
+        known = [*error.options, *_in_subfolders(CONFIG_DIR / group)] if given else error.options
+        return f"There is no {group} '{choice}'{nearest(choice, known)}"
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(str(error.override).removeprefix("++"))
     if "group override must be" in text:
@@ -166,6 +170,12 @@ def _explain_unreadable(argument: str) -> str:
             "that is more than a word needs quotes, as in 'captions=[\"it's a three\"]'."
         )
     return f"'{argument}' is not an override such as model=cgan or trainer.max_steps=100."
+
+
+def _in_subfolders(group: Path) -> list[str]:
+    """Choices such as paper/gan of the group experiment; other subfolders are groups themselves."""
+    files = [file for file in group.glob("*/*.yaml") if "@package _global_" in file.read_text()]
+    return [file.relative_to(group).with_suffix("").as_posix() for file in files]
 
 
 def _explain_missing(
