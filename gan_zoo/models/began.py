@@ -22,9 +22,11 @@ from torch import Tensor
 
 from gan_zoo.data.base import ImageBatch
 from gan_zoo.models.noise_to_image import NoiseToImage
+from gan_zoo.models.passes import on_both
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.plotting import interleaved
 from gan_zoo.ranges import Count, Positive, PositiveShare, checked
+from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import Loss, Phase
 
 # Of the moving averages that balance and convergence are taken from: about 100 iterations.
@@ -72,6 +74,7 @@ class BEGAN(NoiseToImage):
         self.gamma = gamma
         self.lambda_k = lambda_k
         self.eta = eta
+        self._has_batch_norm = has_batch_norm(self.discriminator)
         self.register_buffer("k", torch.zeros(()))
         # Of L(x), L(G(z)), M, and 1, by which the average of the first iterations is corrected.
         self.register_buffer("averages", torch.zeros(4))
@@ -89,8 +92,15 @@ class BEGAN(NoiseToImage):
         return (error if self.eta == 1 else error.square()).flatten(1).mean(1)
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
-        images, labels = torch.cat((batch.image, fake.detach())), batch.label.repeat(2)
-        real_loss, fake_loss = self.autoencoder_loss(images, labels).view(2, -1).mean(1)
+        real_loss, fake_loss = (
+            loss.mean()
+            for loss in on_both(
+                self.autoencoder_loss,
+                (batch.image, batch.label),
+                (fake.detach(), batch.label),
+                apart=self._has_batch_norm,
+            )
+        )
         return real_loss - self.k * fake_loss, {"d_real": real_loss, "d_fake": fake_loss}
 
     def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
@@ -114,6 +124,10 @@ class BEGAN(NoiseToImage):
             "balance": fake_loss / real_loss,
             "convergence": convergence / weight,
         }
+
+    def finished(self, images: Tensor) -> Tensor:
+        """Within [-1, 1], to which the paper's linear outputs are not bound."""
+        return images.clamp(-1, 1)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """L of held-out real images: above ``train/d_real`` where D knows those by heart."""

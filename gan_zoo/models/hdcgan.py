@@ -64,18 +64,28 @@ class HDCGAN(ImageGAN):
         super().__init__(generator, *args, latent_dim=latent_dim, **options)
         self.zeta = zeta
 
+    def generate(self, batch: ImageBatch) -> Tensor:
+        """Generated images as the discriminator sees the real ones: of the size, then enlarged.
+
+        Enlarged images have no more degrees of freedom than the size has pixels. A linear filter
+        could tell them from images that have all of zeta times the size.
+        """
+        return self.enlarged(self.finished(super().generate(batch)))
+
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        super().training_step(self.enlarged(batch), batch_idx)
+        super().training_step(self._as_seen(batch), batch_idx)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        super().validation_step(self.enlarged(batch), batch_idx)
+        super().validation_step(self._as_seen(batch), batch_idx)
 
-    def enlarged(self, batch: ImageBatch) -> ImageBatch:
-        """The batch as the players see it: (B, C, H, W) -> (B, C, zeta H, zeta W)."""
+    def enlarged(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, zeta H, zeta W), bilinearly."""
         if self.zeta == 1:
-            return batch
-        image = F.interpolate(batch.image, scale_factor=self.zeta, mode="bilinear")
-        return batch._replace(image=image)
+            return images
+        return F.interpolate(images, scale_factor=self.zeta, mode="bilinear")
+
+    def _as_seen(self, batch: ImageBatch) -> ImageBatch:
+        return batch._replace(image=self.enlarged(batch.image))
 
     def finished(self, images: Tensor) -> Tensor:
         """Averages each zeta x zeta block of the generator's output."""

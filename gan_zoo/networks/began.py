@@ -1,7 +1,7 @@
 """BEGAN's networks (1703.10717, figure 1): a decoder as the generator, and an auto-encoder.
 
 Convolutions 3x3 with ELU, in pairs; nearest-neighbour doubling, strided halving; no normalisation,
-no dropout, linear outputs.
+no dropout, linear outputs. DenseAutoencoder is not the paper's.
 """
 
 from typing import cast
@@ -10,8 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import count_halvings
-from gan_zoo.ranges import Count, Natural, checked
+from gan_zoo.networks.layers import (
+    Chain,
+    batch_normed,
+    count_halvings,
+    doubling,
+    initialise_normal,
+)
+from gan_zoo.ranges import Count, Natural, UnfitArgument, checked
 
 
 class _Layer(nn.Module):
@@ -129,6 +135,42 @@ class BEGANAutoencoder(nn.Module):
 
     def at_iteration(self, iteration: int) -> None:
         self.decoder.at_iteration(iteration)
+
+
+class DenseAutoencoder(Chain):
+    """A small auto-encoder for digits: every value of its code sees the whole image.
+
+        images = torch.rand(16, 1, 28, 28) * 2 - 1
+        error = (DenseAutoencoder()(images) - images).square().mean()
+
+    Convolution 4x4 that halves the image -> FC to the code -> FC to the half-size map -> transposed
+    convolution 4x4; ReLU, tanh at the end. ``norm`` is batch norm in the FC layers: the losses of
+    real and of generated images then come from passes of their own. ``image_size`` is even.
+    """
+
+    @checked
+    def __init__(
+        self,
+        hidden_dim: Count = 32,
+        channels: Count = 1,
+        image_size: Count = 28,
+        base_channels: Count = 64,
+        norm: bool = True,
+    ) -> None:
+        size, n = image_size // 2, base_channels
+        if image_size % 2:
+            raise UnfitArgument("image_size", f"is {image_size} pixels; it has to be even.")
+        super().__init__(
+            nn.Conv2d(channels, n, 4, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            *batch_normed(nn.Linear(n * size**2, hidden_dim, bias=not norm), nn.ReLU(), norm=norm),
+            *batch_normed(nn.Linear(hidden_dim, n * size**2, bias=not norm), nn.ReLU(), norm=norm),
+            nn.Unflatten(1, (n, size, size)),
+            doubling(n, channels, 4, bias=True),
+            nn.Tanh(),
+        )
+        initialise_normal(self)
 
 
 def _small_map(image_size: int) -> tuple[int, int]:

@@ -71,8 +71,8 @@ class DCGANDiscriminator(_MaybeConditional):
         logits = DCGANDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
     Batch norm in all layers but the first, with ``norm_first`` in that too, without ``norm`` in
-    none, as a gradient penalty requires. An image larger than ``image_size`` gets the mean of the
-    logits at all places of its larger map.
+    none, as a gradient penalty requires. With ``zeta``, HDCGAN's telescope, images are zeta times
+    ``image_size``, and there are as many layers as that size takes.
     """
 
     @checked
@@ -86,7 +86,9 @@ class DCGANDiscriminator(_MaybeConditional):
         norm_first: bool = False,
         num_classes: Count | None = None,
         activation: layers.Activation = layers.leaky_relu,
+        zeta: Count = 1,
     ) -> None:
+        image_size *= zeta
         count, width_in = layers.count_halvings(image_size), channels + (num_classes or 0)
         blocks = layers.halving_blocks(
             width_in, base_channels, count, kernel_size, norm, norm_first, activation
@@ -95,7 +97,6 @@ class DCGANDiscriminator(_MaybeConditional):
             num_classes,
             *itertools.chain(*blocks),
             nn.Conv2d(base_channels << (count - 1), 1, image_size >> count),
-            nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
 
@@ -103,78 +104,80 @@ class DCGANDiscriminator(_MaybeConditional):
 class _LabelAtEachLayer(nn.Module):
     """Applies its submodules in order; the one-hot label is joined to what each of them takes."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int | None) -> None:
         super().__init__()
         self.num_classes = num_classes
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         for part in self.children():
-            x = part(layers.join_label(x, label, self.num_classes))
+            if self.num_classes is not None and label is not None:
+                x = layers.join_label(x, label, self.num_classes)
+            x = part(x)
         return x
 
 
-class ConditionalMNISTGenerator(_LabelAtEachLayer):
-    """The conditional generator of DCGAN's appendix, as in its authors' code for MNIST.
+class MNISTGenerator(_LabelAtEachLayer):
+    """The generator of DCGAN's appendix, as in its authors' code for MNIST, which is conditional.
 
     [noise, label] -> FC -> [., label] -> FC to a quarter-size map -> [., label] -> transposed
     convolution 5x5 -> [., label] -> transposed convolution 5x5 to the image. Batch norm without
     scale and shift, no biases. tanh replaces the code's sigmoid on [0, 1]. Images have sides that
-    are multiples of 4.
+    are multiples of 4. Without ``num_classes`` there are no labels.
 
-        images = ConditionalMNISTGenerator()(torch.rand(10, 100), torch.arange(10))
+        images = MNISTGenerator(num_classes=10)(torch.rand(10, 100), torch.arange(10))
     """
 
     @checked
     def __init__(
         self,
         latent_dim: Count = 100,
-        num_classes: Count = 10,
+        num_classes: Count | None = None,
         channels: Count = 1,
         image_size: Count = 28,
         base_channels: Count = 64,
         fc_units: Count = 1024,
     ) -> None:
         super().__init__(num_classes)
-        size, width = layers.quarter_size(image_size), 2 * base_channels
-        fc = nn.Linear(latent_dim + num_classes, fc_units, bias=False)
+        size, width, classes = layers.quarter_size(image_size), 2 * base_channels, num_classes or 0
+        fc = nn.Linear(latent_dim + classes, fc_units, bias=False)
         self.fc = nn.Sequential(*layers.batch_normed(fc, nn.ReLU(), affine=False))
-        to_map = nn.Linear(fc_units + num_classes, width * size**2, bias=False)
+        to_map = nn.Linear(fc_units + classes, width * size**2, bias=False)
         projected = layers.batch_normed(to_map, nn.ReLU(), affine=False)
         self.project = nn.Sequential(*projected, nn.Unflatten(1, (width, size, size)))
-        up = layers.doubling(width + num_classes, base_channels, 5)
+        up = layers.doubling(width + classes, base_channels, 5)
         self.up = nn.Sequential(*layers.batch_normed(up, nn.ReLU(), affine=False))
-        last = layers.doubling(base_channels + num_classes, channels, 5)
+        last = layers.doubling(base_channels + classes, channels, 5)
         self.to_image = nn.Sequential(last, nn.Tanh())
         layers.initialise_normal(self)
 
 
-class ConditionalMNISTDiscriminator(_LabelAtEachLayer):
-    """The conditional discriminator of DCGAN's appendix, as in its authors' code for MNIST.
+class MNISTDiscriminator(_LabelAtEachLayer):
+    """The discriminator of DCGAN's appendix, as in its authors' code for MNIST.
 
     [image, label] -> convolution 5x5 -> [., label] -> convolution 5x5 -> [., label] -> FC ->
     [., label] -> logit. LeakyReLU(.2); batch norm without scale and shift in the middle layers, no
-    biases. Images have sides that are multiples of 4.
+    biases. Images have sides that are multiples of 4. Without ``num_classes`` there are no labels.
 
-        logits = ConditionalMNISTDiscriminator()(torch.rand(10, 1, 28, 28), torch.arange(10))
+        logits = MNISTDiscriminator(num_classes=10)(torch.rand(10, 1, 28, 28), torch.arange(10))
     """
 
     @checked
     def __init__(
         self,
-        num_classes: Count = 10,
+        num_classes: Count | None = None,
         channels: Count = 1,
         image_size: Count = 28,
         base_channels: Count = 64,
         fc_units: Count = 1024,
     ) -> None:
         super().__init__(num_classes)
-        size, width = layers.quarter_size(image_size), 2 * base_channels
-        down = nn.Conv2d(channels + num_classes, base_channels, 5, 2, 2, bias=False)
+        size, width, classes = layers.quarter_size(image_size), 2 * base_channels, num_classes or 0
+        down = nn.Conv2d(channels + classes, base_channels, 5, 2, 2, bias=False)
         self.down = nn.Sequential(down, layers.leaky_relu())
-        again = nn.Conv2d(base_channels + num_classes, width, 5, 2, 2, bias=False)
+        again = nn.Conv2d(base_channels + classes, width, 5, 2, 2, bias=False)
         halved = layers.batch_normed(again, layers.leaky_relu(), affine=False)
         self.down_again = nn.Sequential(*halved, nn.Flatten())
-        fc = nn.Linear(width * size**2 + num_classes, fc_units, bias=False)
+        fc = nn.Linear(width * size**2 + classes, fc_units, bias=False)
         self.fc = nn.Sequential(*layers.batch_normed(fc, layers.leaky_relu(), affine=False))
-        self.to_logit = nn.Linear(fc_units + num_classes, 1, bias=False)
+        self.to_logit = nn.Linear(fc_units + classes, 1, bias=False)
         layers.initialise_normal(self)
