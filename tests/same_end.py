@@ -39,8 +39,15 @@ def state(folder: Path) -> dict[str, Any]:
     """All of a run's last checkpoint but what tells of time and place."""
     checkpoint = read_checkpoint(folder)
     del checkpoint["config"], checkpoint["callbacks"]["Result"]["seconds"]
-    checkpoint["callbacks"].get("Metrics", {}).pop("_needed", None)
+    measured = checkpoint["callbacks"].get("Metrics", {})
+    for name in ("_needed", "seconds"):
+        measured.pop(name, None)
+    measured["reached"] = _untimed(measured.get("reached", {}))
     return checkpoint
+
+
+def _untimed(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if not name.endswith(("seconds", "_ms"))}
 
 
 def logged(folder: Path) -> dict[str, list[Any]]:
@@ -63,13 +70,11 @@ def logged(folder: Path) -> dict[str, list[Any]]:
             found.setdefault(tag, []).extend(
                 (e.step, make_ndarray(e.tensor_proto).tolist()) for e in events.Tensors(tag)
             )
-    return found
+    return _untimed(found)
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    metrics = json.loads((folder / "metrics.json").read_text())
-    del metrics["seconds"]
-    return metrics
+    return _untimed(json.loads((folder / "metrics.json").read_text()))
 
 
 def assert_same_end(folder: Path, straight: Path) -> None:

@@ -358,7 +358,7 @@ CASES = [
     Case("train", "model=cyclegan dataset=mnist_colored dataset.name=digits dataset.channels=1",
          "dataset.channels is 1", "3"),
     Case("train", "model=cgan experiment=paper/gan", "MLPGenerator, which takes no labels",
-         "model/generator=dcgan_conditional"),
+         "model/generator=dcgan_mnist"),
     Case("train", "model=cgan model/discriminator=maxout",
          "MaxoutDiscriminator, which takes no labels", "model=gan"),
     Case("train", "model=gan model/discriminator=conditional_maxout",

@@ -28,6 +28,7 @@ Run = Callable[..., CompletedProcess[str]]
 ONE_DOMAIN = ("gan", "cgan", "dcgan", "infogan", "wgan", "wgan_gp", "began", "hdcgan")
 FIGURES = {
     "fid", "kid", "score", "precision", "recall", "density", "coverage", "modes", "modes_kl",
+    "rarest", "commonest",
     "ms_ssim_within", "ms_ssim_between", "parzen", "memorisation", "nearest_train", "nearest_test",
 }  # fmt: skip
 LABELLED = {"accuracy", "one_nn"}
@@ -114,7 +115,13 @@ def test_a_lone_checkpoint_is_measured_where_it_lies(run: Run, tmp_path: Path) -
     alone.parent.mkdir()
     (tmp_path / "here" / "checkpoints" / "last.ckpt").rename(alone)
     run("evaluate.py", f"checkpoint={alone}", "num_samples=20", "metrics=[fid,modes]")
-    assert set(evaluation(alone.parent, "kept.ckpt")["figures"]) == {"fid", "modes", "modes_kl"}
+    assert set(evaluation(alone.parent, "kept.ckpt")["figures"]) == {
+        "fid",
+        "modes",
+        "modes_kl",
+        "rarest",
+        "commonest",
+    }
 
 
 def test_the_papers_figure_is_beside_ours_for_its_data_alone(run: Run, tmp_path: Path) -> None:
@@ -256,6 +263,28 @@ def test_metrics_in_training(run: Run, tmp_path: Path) -> None:
     assert outputs[1] == outputs[2]
     run("evaluate.py", "checkpoint=here", "which=best", "num_samples=20", "metrics=[fid]")
     assert evaluation(tmp_path / "here", "best.ckpt")["step"] == state["best_step"]
+
+
+def test_when_distances_were_first_reached(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of an untrained net, and of no net.
+    monkeypatch.setattr("gan_zoo.callbacks.metrics._LEVELS", (10**6, 0))
+    run("train.py", "model=cgan", *SHORT[:2], "trainer.max_steps=5", *MEASURED,
+        "dataset.batch_size=16", "hydra.run.dir=here")  # fmt: skip
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    reached = {key: value for key, value in metrics.items() if key.startswith("reached/")}
+    assert reached.keys() == {"reached/fid_1000000_seconds", "reached/fid_1000000_images"}
+    assert reached["reached/fid_1000000_images"] == 2 * 16
+    # Measuring is not training.
+    trained = read_checkpoint(tmp_path / "here")["callbacks"]["Metrics"]["seconds"]
+    assert 0 < reached["reached/fid_1000000_seconds"] < trained + 0.05 < metrics["seconds"]
+    events = EventAccumulator(str(tmp_path / "here")).Reload()
+    assert [event.step for event in events.Scalars("reached/fid_1000000_images")] == [2]
+    run("train.py", "resume=here", "trainer.max_steps=8")
+    again = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert {key: again[key] for key in reached} == reached
+    assert read_checkpoint(tmp_path / "here")["callbacks"]["Metrics"]["seconds"] > trained
 
 
 def test_the_best_checkpoint_is_chosen_on_validation_images(

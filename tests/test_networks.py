@@ -59,8 +59,8 @@ DEFAULTS: list[tuple[type[nn.Module], Any, tuple[Any, ...], list[tuple[int, ...]
     (mlp.ConditionalMaxoutDiscriminator, FORWARD, (torch.randn(GREY), LABEL), [(3, 1)]),
     (dcgan.DCGANGenerator, FORWARD, (torch.randn(3, 100),), [GREY]),
     (dcgan.DCGANDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
-    (dcgan.ConditionalMNISTGenerator, FORWARD, (torch.randn(3, 100), LABEL), [GREY]),
-    (dcgan.ConditionalMNISTDiscriminator, FORWARD, (torch.randn(GREY), LABEL), [(3, 1)]),
+    (dcgan.MNISTGenerator, FORWARD, (torch.randn(3, 100), LABEL), [GREY]),
+    (dcgan.MNISTDiscriminator, FORWARD, (torch.randn(GREY), LABEL), [(3, 1)]),
     (infogan.InfoGANGenerator, FORWARD, (torch.randn(3, 62 + 10 + 2),), [GREY]),
     (infogan.InfoGANDiscriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
     (wgan_gp.ConvGenerator, FORWARD, (torch.randn(3, 128),), [GREY]),
@@ -142,7 +142,7 @@ def test_stage_one_is_judged_at_its_own_size() -> None:
 def test_what_does_not_fit_is_refused_by_the_arguments_name() -> None:
     for build, argument in (
         (functools.partial(dcgan.DCGANGenerator, image_size=30), "image_size"),
-        (functools.partial(dcgan.ConditionalMNISTGenerator, image_size=30), "image_size"),
+        (functools.partial(dcgan.MNISTGenerator, image_size=30), "image_size"),
         (functools.partial(dcgan.DCGANDiscriminator, base_channels=0), "base_channels"),
         (functools.partial(infogan.InfoGANGenerator, categorical_codes=[1]), "categorical_codes"),
         (functools.partial(wgan_gp.ConvCritic, image_size=4), "image_size"),
@@ -208,8 +208,8 @@ def test_noise_becomes_images_becomes_logits(
             dcgan.DCGANDiscriminator(1, 8, 4, num_classes=10),
         ),
         (
-            dcgan.ConditionalMNISTGenerator(5, 10, 1, 8, 4, 16),
-            dcgan.ConditionalMNISTDiscriminator(10, 1, 8, 4, 16),
+            dcgan.MNISTGenerator(5, 10, 1, 8, 4, 16),
+            dcgan.MNISTDiscriminator(10, 1, 8, 4, 16),
         ),
     ],
 )
@@ -296,8 +296,8 @@ def test_batch_norm_can_be_left_out_of_the_discriminator() -> None:
 
 def test_the_appendix_nets_have_neither_biases_nor_affine_batch_norm() -> None:
     for network in (
-        dcgan.ConditionalMNISTGenerator(100, 10, 1, 28),
-        dcgan.ConditionalMNISTDiscriminator(10, 1, 28),
+        dcgan.MNISTGenerator(100, 10, 1, 28),
+        dcgan.MNISTDiscriminator(10, 1, 28),
     ):
         assert all(name.endswith("weight") for name, _ in network.named_parameters())
         norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -24,9 +24,14 @@ from gan_zoo.training.reporting import report_figures
 log = logging.getLogger(__name__)
 
 # What a resumed run continues with.
-_STATE = ("best", "best_step", "measured", "floors", "_interval", "_measured_at", "_needed")
+_STATE = (
+    "best", "best_step", "measured", "floors", "reached", "seconds", "_interval", "_measured_at",
+    "_needed",
+)  # fmt: skip
 # So many measurements, each slow or fast by chance, decide together how far apart they are.
 _MEDIAN_OF = 5
+# Frechet distances, of the package's evaluator, whose first time a run keeps.
+_LEVELS = (5, 2, 1)
 # Fewer images are too few for precision and recall with k=5, and for any meaning.
 _LEAST_HELD_OUT = 10
 
@@ -44,6 +49,11 @@ class Metrics(pl.Callback):
     ``metrics_floor/<figure>``. The seed's noise is the same each time. ``best.ckpt`` is the
     checkpoint with the best monitored figure, which the table of runs shows as ``best/<figure>``.
 
+    When the Frechet distance (with two domains their mean) is first 5, 2 and 1 or less,
+    ``reached/fid_5_seconds`` and ``reached/fid_5_images`` (and so on) are logged: the time that
+    training took up to there, without measuring, and the images that it had seen. It is known to
+    the nearest measurement, and 2,000 images have a larger distance than 10,000.
+
     Data without classes is not measured.
 
     Args:
@@ -60,6 +70,8 @@ class Metrics(pl.Callback):
     Attributes:
         measured: tag -> value of the latest measurement.
         floors: tag -> floor, from the first measurement on.
+        reached: tag -> seconds or images, of the distances that were reached.
+        seconds: how long training has taken up to the latest measurement, without measuring.
         best, best_step: the best monitored figure and its iteration; None and 0 before the first.
     """
 
@@ -96,10 +108,14 @@ class Metrics(pl.Callback):
         self.seed = seed
         self.measured: dict[str, float] = {}
         self.floors: dict[str, float] = {}
+        self.reached: dict[str, float] = {}
+        self.seconds = 0.0
         self.best: float | None = None
         self.best_step = 0
         self._interval = every_n_steps
         self._measured_at = 0
+        # When training last began or went on after a measurement.
+        self._begun: float | None = None
         # The interval in iterations that each of the last measurements would have needed.
         self._needed: list[float] = []
         self._references: dict[str, Reference] = {}
@@ -135,7 +151,11 @@ class Metrics(pl.Callback):
             self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _STATE}
+        state = {name: getattr(self, name) for name in _STATE}
+        # Training goes on from here, not from the latest measurement.
+        if self._begun is not None:
+            state["seconds"] += time.monotonic() - self._begun
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # An earlier version saved fewer.
@@ -191,9 +211,13 @@ class Metrics(pl.Callback):
             drawn = model.generated_images(count, source, random)
             images = image_sets(drawn, self._references, count)
             found = self._found(images)
-        trained, steps = begun - self._begun, trainer.global_step - self._begun_at
+        trained, steps = begun - cast(float, self._begun), trainer.global_step - self._begun_at
+        self.seconds += trained
+        # A checkpoint that is written here adds nothing.
+        self._begun = None
         self.measured = {f"metrics/{name}": value for name, value in found.items()}
         report_figures(trainer.loggers, self.measured, trainer.global_step)
+        self._note_levels(trainer, model.counts["images_seen"], found)
         self._keep_best(trainer, found)
         self._bound(trainer, time.monotonic() - begun, trained / steps)
         if trainer.is_global_zero:
@@ -218,6 +242,18 @@ class Metrics(pl.Callback):
                     for tag in dict.fromkeys((key, in_domain(key, domain))):
                         found.setdefault(tag, []).append(float(figure.value))
         return {tag: sum(values) / len(values) for tag, values in found.items()}
+
+    def _note_levels(self, trainer: pl.Trainer, images_seen: int, found: dict[str, float]) -> None:
+        new = {
+            f"reached/fid_{level}_{what}": value
+            for level in _LEVELS
+            if found.get("fid", math.inf) <= level
+            for what, value in (("seconds", round(self.seconds, 1)), ("images", images_seen))
+        }
+        new = {tag: value for tag, value in new.items() if tag not in self.reached}
+        if new:
+            self.reached |= new
+            report_figures(trainer.loggers, new, trainer.global_step)
 
     def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
         value = found[self.monitor]

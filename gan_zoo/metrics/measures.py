@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # A class is covered if its frequency is at least this share of that among the real images.
 _LEAST_SHARE = 0.1
 # Part of a cached floor's file name: raise it with any change to a measure.
-_VERSION = 2
+_VERSION = 3
 
 
 class Figure(NamedTuple):
@@ -89,10 +89,14 @@ def _modes(fake: ImageSet, reference: Reference, seed: int, report: Report) -> F
     least = 0.0 if many else _LEAST_SHARE
     modes = diversity.covered_classes(fake.judged.classes, counts, least)
     detail = f"of {len(counts):,}" + ("" if many else ", by a tenth of their share")
-    return {
-        "modes": Figure(modes.covered, None, len(fake), 0, detail),
-        "modes_kl": Figure(modes.kl, None, len(fake), 0, "nats"),
+    shares = fake.judged.classes.bincount(minlength=len(counts)).double() / len(fake)
+    values = {
+        "modes": (modes.covered, detail),
+        "modes_kl": (modes.kl, "nats"),
+        "rarest": (shares.min().item(), "share of the rarest class"),
+        "commonest": (shares.max().item(), "share of the commonest class"),
     }
+    return {key: Figure(value, None, len(fake), 0, text) for key, (value, text) in values.items()}
 
 
 def _accuracy(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
@@ -140,7 +144,11 @@ MEASURES: Mapping[str, Measure] = {
     "kid": Measure(_kid, {"features"}, {"kid": False}),
     "score": Measure(_score, {"features"}, {"score": True}),
     "prdc": Measure(_prdc, {"features"}, dict.fromkeys(distances.Fidelity._fields, True)),
-    "modes": Measure(_modes, {"features"}, {"modes": True, "modes_kl": False}),
+    "modes": Measure(
+        _modes,
+        {"features"},
+        {"modes": True, "modes_kl": False, "rarest": True, "commonest": False},
+    ),
     "accuracy": Measure(
         _accuracy, {"features", "labels"}, {"accuracy": True}, lambda r, count, seed: (r.real, r)
     ),

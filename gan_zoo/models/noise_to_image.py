@@ -373,7 +373,7 @@ def _refuse_without_labels(name: str, network: nn.Module) -> None:
         raise UnfitArgument(
             name,
             f"is {type(network).__name__}, which takes no labels, and this model gives it some: "
-            f"take one that does (model/{name}=dcgan_conditional, say), or a model without classes "
+            f"take one that does (model/{name}=dcgan_mnist, say), or a model without classes "
             "(model=gan, say).",
         ) from error
 

@@ -34,11 +34,13 @@ class Sampled(Protocol):
         config: the run's whole configuration as plain dicts.
         published: what the paper reports: (dataset, figure of ``evaluate``) -> its words.
         ema: the networks that have a moving average.
+        counts: the training images seen as ``images_seen``, and each player's steps.
     """
 
     config: dict[str, Any]
     published: ClassVar[Mapping[tuple[str, str], str]]
     ema: nn.ModuleDict
+    counts: dict[str, int]
 
     def share_buffers(self) -> None:
         """Copies rank 0's running statistics to all processes."""

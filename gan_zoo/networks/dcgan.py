@@ -120,9 +120,10 @@ class MNISTGenerator(_LabelAtEachLayer):
     """The generator of DCGAN's appendix, as in its authors' code for MNIST, which is conditional.
 
     [noise, label] -> FC -> [., label] -> FC to a quarter-size map -> [., label] -> transposed
-    convolution 5x5 -> [., label] -> transposed convolution 5x5 to the image. Batch norm without
-    scale and shift, no biases. tanh replaces the code's sigmoid on [0, 1]. Images have sides that
-    are multiples of 4. Without ``num_classes`` there are no labels.
+    convolution -> [., label] -> transposed convolution to the image. Batch norm without scale and
+    shift, no biases. tanh replaces the code's sigmoid on [0, 1]. Without ``num_classes`` there are
+    no labels, and the layers are those of InfoGAN's networks. Images have sides that are multiples
+    of 4; with ``zeta``, HDCGAN's telescope, they are that many times ``image_size``.
 
         images = MNISTGenerator(num_classes=10)(torch.rand(10, 100), torch.arange(10))
     """
@@ -136,17 +137,24 @@ class MNISTGenerator(_LabelAtEachLayer):
         image_size: Count = 28,
         base_channels: Count = 64,
         fc_units: Count = 1024,
+        kernel_size: Count = 5,
+        activation: layers.Activation = nn.ReLU,
+        zeta: Count = 1,
     ) -> None:
         super().__init__(num_classes)
-        size, width, classes = layers.quarter_size(image_size), 2 * base_channels, num_classes or 0
+        size, classes = layers.quarter_size(zeta * image_size), num_classes or 0
+        width = 2 * base_channels
+
+        def normed(layer: layers.Weighted) -> list[nn.Module]:
+            return layers.batch_normed(layer, activation(), affine=False)
+
         fc = nn.Linear(latent_dim + classes, fc_units, bias=False)
-        self.fc = nn.Sequential(*layers.batch_normed(fc, nn.ReLU(), affine=False))
+        self.fc = nn.Sequential(*normed(fc))
         to_map = nn.Linear(fc_units + classes, width * size**2, bias=False)
-        projected = layers.batch_normed(to_map, nn.ReLU(), affine=False)
-        self.project = nn.Sequential(*projected, nn.Unflatten(1, (width, size, size)))
-        up = layers.doubling(width + classes, base_channels, 5)
-        self.up = nn.Sequential(*layers.batch_normed(up, nn.ReLU(), affine=False))
-        last = layers.doubling(base_channels + classes, channels, 5)
+        self.project = nn.Sequential(*normed(to_map), nn.Unflatten(1, (width, size, size)))
+        up = layers.doubling(width + classes, base_channels, kernel_size)
+        self.up = nn.Sequential(*normed(up))
+        last = layers.doubling(base_channels + classes, channels, kernel_size)
         self.to_image = nn.Sequential(last, nn.Tanh())
         layers.initialise_normal(self)
 
@@ -154,9 +162,9 @@ class MNISTGenerator(_LabelAtEachLayer):
 class MNISTDiscriminator(_LabelAtEachLayer):
     """The discriminator of DCGAN's appendix, as in its authors' code for MNIST.
 
-    [image, label] -> convolution 5x5 -> [., label] -> convolution 5x5 -> [., label] -> FC ->
-    [., label] -> logit. LeakyReLU(.2); batch norm without scale and shift in the middle layers, no
-    biases. Images have sides that are multiples of 4. Without ``num_classes`` there are no labels.
+    [image, label] -> convolution -> [., label] -> convolution -> [., label] -> FC -> [., label] ->
+    logit. Both convolutions have stride 2. LeakyReLU(.2); batch norm without scale and shift in the
+    middle layers, no biases. Sizes, ``num_classes`` and ``zeta`` are MNISTGenerator's.
 
         logits = MNISTDiscriminator(num_classes=10)(torch.rand(10, 1, 28, 28), torch.arange(10))
     """
@@ -169,15 +177,24 @@ class MNISTDiscriminator(_LabelAtEachLayer):
         image_size: Count = 28,
         base_channels: Count = 64,
         fc_units: Count = 1024,
+        kernel_size: Count = 5,
+        activation: layers.Activation = layers.leaky_relu,
+        zeta: Count = 1,
     ) -> None:
         super().__init__(num_classes)
-        size, width, classes = layers.quarter_size(image_size), 2 * base_channels, num_classes or 0
-        down = nn.Conv2d(channels + classes, base_channels, 5, 2, 2, bias=False)
-        self.down = nn.Sequential(down, layers.leaky_relu())
-        again = nn.Conv2d(base_channels + classes, width, 5, 2, 2, bias=False)
-        halved = layers.batch_normed(again, layers.leaky_relu(), affine=False)
-        self.down_again = nn.Sequential(*halved, nn.Flatten())
+        size, classes = layers.quarter_size(zeta * image_size), num_classes or 0
+        width, padding = 2 * base_channels, (kernel_size - 1) // 2
+
+        def normed(layer: layers.Weighted) -> list[nn.Module]:
+            return layers.batch_normed(layer, activation(), affine=False)
+
+        def halving(width_in: int, width: int) -> nn.Conv2d:
+            return nn.Conv2d(width_in + classes, width, kernel_size, 2, padding, bias=False)
+
+        self.down = nn.Sequential(halving(channels, base_channels), activation())
+        again = halving(base_channels, width)
+        self.down_again = nn.Sequential(*normed(again), nn.Flatten())
         fc = nn.Linear(width * size**2 + classes, fc_units, bias=False)
-        self.fc = nn.Sequential(*layers.batch_normed(fc, layers.leaky_relu(), affine=False))
+        self.fc = nn.Sequential(*normed(fc))
         self.to_logit = nn.Linear(fc_units + classes, 1, bias=False)
         layers.initialise_normal(self)

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import pairwise
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
 # Options of a session, and where things are; tags have a column of their own.
 _NOT_COMPARED = ("logger", "paths", "resume", "tags", "trust")
+_MOST_BLOCKS = 1000
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
@@ -294,7 +296,11 @@ def _metrics_of(trainer: pl.Trainer) -> list[Metrics]:
 
 
 class Result(pl.Callback):
-    """Writes ``metrics.json`` when training ends: what the run is (``about``) and came to."""
+    """Writes ``metrics.json`` when training ends: what the run is (``about``) and came to.
+
+    Its ``iteration_ms`` is the median, over blocks of iterations from one logging to the next, of
+    what an iteration took in this session.
+    """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
@@ -302,13 +308,22 @@ class Result(pl.Callback):
         self._before: dict[str, float] = {}
         self._seconds_before = 0.0
         self._started = time.perf_counter()
+        self._blocks: deque[float] = deque(maxlen=_MOST_BLOCKS)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trainer = trainer
         self._started = time.perf_counter()
+        self._block = trainer.global_step, self._started
         if trainer.is_global_zero:
             # A damaged one is noticed before anything is trained.
             read_json(self.folder / METRICS_FILE, dict)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # Logging has waited for the device.
+        if every and trainer.global_step % every == 0:
+            (step, begun), self._block = self._block, (trainer.global_step, time.perf_counter())
+            self._blocks.append(1000 * (self._block[1] - begun) / (self._block[0] - step))
 
     def state_dict(self) -> dict[str, Any]:
         return {"logged": self._logged(), "seconds": self._seconds()}
@@ -334,7 +349,7 @@ class Result(pl.Callback):
             return
         values = self._logged()
         for metrics in _metrics_of(trainer):
-            values |= metrics.measured | metrics.floors
+            values |= metrics.measured | metrics.floors | metrics.reached
             if metrics.best is not None:
                 values[f"best/{metrics.monitor}"] = metrics.best
                 values["best/step"] = metrics.best_step
@@ -346,6 +361,7 @@ class Result(pl.Callback):
             "steps": trainer.global_step,
             **pl_module.counts,
             "seconds": round(self._seconds(), 1),
+            **({"iteration_ms": round(statistics.median(self._blocks), 3)} if self._blocks else {}),
             **{
                 name: value
                 for name, value in values.items()
