@@ -193,8 +193,9 @@ def replace(file: Path, mark: str, text: str) -> None:
 
 def draw(model: Model, folder: Path) -> None:
     """The last grid of the first seed, as the run drew it, and its first images for the table."""
-    grids = Run(model.folders[0], model.name).grids
-    with Image.open(grids[max(grids)]) as picture:
+    grids = Run(model.folders[0], model.name).grids()
+    last = max(grids)
+    with Image.open(grids[last]) as picture:
         grid = picture.convert("RGB")
     side = grid.width // 8
     first = grid.crop((0, 0, min(grid.width, THUMBNAIL * side), min(grid.height, 2 * side)))
