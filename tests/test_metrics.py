@@ -297,7 +297,8 @@ def test_measures_name_the_figures_that_they_give(tmp_path: Path) -> None:
         assert floor_of(name, real, 40, 0).keys() <= measure.figures.keys()
     higher = {key for m in MEASURES.values() for key, value in m.figures.items() if value}
     assert higher == {
-        "score", "precision", "recall", "density", "coverage", "modes", "accuracy", "parzen",
+        "score", "precision", "recall", "density", "coverage", "modes", "rarest", "accuracy",
+        "parzen",
     }  # fmt: skip
 
 

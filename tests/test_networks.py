@@ -71,6 +71,7 @@ DEFAULTS: list[tuple[type[nn.Module], Any, tuple[Any, ...], list[tuple[int, ...]
     (cogan.CoupledDiscriminator, FORWARD, (torch.randn(3, 2, 1, 28, 28),), [(3, 2)]),
     (began.BEGANDecoder, FORWARD, (torch.randn(3, 64),), [GREY]),
     (began.BEGANAutoencoder, FORWARD, (torch.randn(GREY),), [GREY]),
+    (began.DenseAutoencoder, FORWARD, (torch.randn(GREY),), [GREY]),
     (discogan.DiscoGANGenerator, FORWARD, (torch.randn(GREY),), [GREY]),
     (discogan.DiscoGANDiscriminator, judged, (torch.randn(GREY),), [(3, 1), (3, 128, 7, 7)]),
     (discogan.PointGenerator, FORWARD, (torch.randn(3, 2),), [(3, 2)]),
@@ -128,10 +129,17 @@ def test_networks_import_no_papers_networks_but_their_familys() -> None:
 
 
 def test_hdcgans_networks_are_dcgans_with_selu_and_a_telescope() -> None:
-    generator = dcgan.DCGANGenerator(activation=nn.SELU, zeta=2)
-    discriminator = dcgan.DCGANDiscriminator(activation=nn.SELU)
-    assert any(isinstance(module, nn.SELU) for module in generator.net)
-    assert discriminator(generator(torch.randn(3, 100))).shape == (3, 1)
+    for kinds in (
+        (dcgan.DCGANGenerator, dcgan.DCGANDiscriminator),
+        (dcgan.MNISTGenerator, dcgan.MNISTDiscriminator),
+    ):
+        generator, discriminator = (kind(activation=nn.SELU, zeta=2) for kind in kinds)
+        for network in (generator, discriminator):
+            assert any(isinstance(module, nn.SELU) for module in network.modules())
+            assert not any(isinstance(m, (nn.ReLU, nn.LeakyReLU)) for m in network.modules())
+        images = generator(torch.randn(3, 100))
+        assert images.shape == (3, 1, 56, 56)
+        assert discriminator(images).shape == (3, 1)
 
 
 def test_stage_one_is_judged_at_its_own_size() -> None:
@@ -400,12 +408,3 @@ def test_began_at_32_pixels_is_the_papers_figure() -> None:
     assert encoder.to_hidden[1].in_features == 8 * 8 * 30
     with pytest.raises(ValueError, match="vanishing_steps"):
         began.BEGANDecoder(5, 3, 32, vanishing_steps=-1)
-
-
-def test_a_larger_image_gets_the_mean_logit_of_its_parts() -> None:
-    network = dcgan.DCGANDiscriminator(1, 16, 4, norm=False).eval()
-    image = torch.rand(1, 1, 32, 32)
-    *layers, _, _ = network.net
-    logits = nn.Sequential(*layers)(image)
-    assert logits.shape[2] > 1
-    torch.testing.assert_close(network(image)[0, 0], logits.mean())

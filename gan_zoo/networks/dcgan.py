@@ -166,6 +166,9 @@ class MNISTDiscriminator(_LabelAtEachLayer):
     logit. Both convolutions have stride 2. LeakyReLU(.2); batch norm without scale and shift in the
     middle layers, no biases. Sizes, ``num_classes`` and ``zeta`` are MNISTGenerator's.
 
+    Without ``norm``, as a gradient penalty requires, there is no batch norm; layers have biases,
+    and weights begin with He's variance (1502.01852): with N(0, .02) the signal would vanish.
+
         logits = MNISTDiscriminator(num_classes=10)(torch.rand(10, 1, 28, 28), torch.arange(10))
     """
 
@@ -178,6 +181,7 @@ class MNISTDiscriminator(_LabelAtEachLayer):
         base_channels: Count = 64,
         fc_units: Count = 1024,
         kernel_size: Count = 5,
+        norm: bool = True,
         activation: layers.Activation = layers.leaky_relu,
         zeta: Count = 1,
     ) -> None:
@@ -186,15 +190,18 @@ class MNISTDiscriminator(_LabelAtEachLayer):
         width, padding = 2 * base_channels, (kernel_size - 1) // 2
 
         def normed(layer: layers.Weighted) -> list[nn.Module]:
-            return layers.batch_normed(layer, activation(), affine=False)
+            return layers.batch_normed(layer, activation(), affine=False, norm=norm)
 
         def halving(width_in: int, width: int) -> nn.Conv2d:
-            return nn.Conv2d(width_in + classes, width, kernel_size, 2, padding, bias=False)
+            return nn.Conv2d(width_in + classes, width, kernel_size, 2, padding, bias=not norm)
 
         self.down = nn.Sequential(halving(channels, base_channels), activation())
         again = halving(base_channels, width)
         self.down_again = nn.Sequential(*normed(again), nn.Flatten())
-        fc = nn.Linear(width * size**2 + classes, fc_units, bias=False)
+        fc = nn.Linear(width * size**2 + classes, fc_units, bias=not norm)
         self.fc = nn.Sequential(*normed(fc))
-        self.to_logit = nn.Linear(fc_units + classes, 1, bias=False)
-        layers.initialise_normal(self)
+        self.to_logit = nn.Linear(fc_units + classes, 1, bias=not norm)
+        if norm:
+            layers.initialise_normal(self)
+        else:
+            layers.initialise(self, lambda layer: nn.init.kaiming_normal_(layer.weight, 0.2))
