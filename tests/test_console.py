@@ -54,7 +54,7 @@ COMMANDS = ("train", "sample", "evaluate", "benchmark", "train_evaluator")
         ("model.penalty=null", "penalty=null"),
         ("model=cgan", "model=cgan"),
         ("dataset=kmnist", "dataset=kmnist"),
-        ("experiment=gan_2014", "experiment=gan_2014"),
+        ("experiment=paper/gan", "experiment=gan"),
         ("model/generator=mlp_2014", "generator=mlp_2014"),
         ("model/optimizer@model.optimizer_g=rmsprop", "optimizer_g=rmsprop"),
         ("+model.optimizer_g.eps=1", "eps_g=1"),
@@ -77,11 +77,11 @@ def test_long_names_are_cut_where_they_are_long() -> None:
 
 
 def test_a_run_is_called_by_its_options_and_the_minute() -> None:
-    given = ["model=gan", "trainer.max_steps=9", "experiment=gan_2014", "dataset=digits",
+    given = ["model=gan", "trainer.max_steps=9", "experiment=paper/gan", "dataset=digits",
              "model.optimizer_g.lr=4e-4", "tags=[a]", "paths.data_dir=x", "logger=csv",
              "callbacks.metrics=null", "trainer=cpu", "print_config=full"]  # fmt: skip
     name = run_name(given, composed("train", given))
-    assert re.fullmatch(r"experiment=gan_2014_lr_g=4e-4_max_steps=9_\d{8}-\d{4}", name)
+    assert re.fullmatch(r"experiment=gan_lr_g=4e-4_max_steps=9_\d{8}-\d{4}", name)
     assert re.fullmatch(r"\d{8}-\d{4}", run_name([], composed("train")))
 
 

@@ -104,8 +104,13 @@ PARAMETERS = {
         "discriminator": 11 * 64 * 25 + 74 * 128 * 25 + (128 * 49 + 10) * 1024 + 1034,
     },
     "hdcgan": {
+        # The telescope's first map is as wide by scaling, so no weight changes.
         "generator": DCGAN_64_G + OUR_BIASES_G,
-        "discriminator": DCGAN_64_D + OUR_BIASES_D,
+        # Of 128 pixels: a layer more.
+        "discriminator": 64 * 16
+        + filters(64, 128, 256, 512, 1024, area=16)
+        + 1024 * 16
+        + OUR_BIASES_D,
     },
     "infogan": {
         # Table 1: FC 74 - 1024 - 7 x 7 x 128, up 4 x 4 to 64 and to 1; batch norm but at the end.

@@ -32,10 +32,10 @@ MODELS = {
     "cgan": (128, 6, 28, 8),
     "dcgan": (128, 6, 28, 8),
     "infogan": (128, 6, 28, 18),
-    "wgan": (64, 1, 28, 8),
-    "wgan_gp": (50, 1, 28, 8),
-    "began": (16, 6, 28, 8),
-    "hdcgan": (8, 6, 32, 8),
+    "wgan": (64, 6, 28, 8),
+    "wgan_gp": (64, 6, 28, 8),
+    "began": (64, 6, 28, 8),
+    "hdcgan": (8, 6, 28, 8),
     "cogan": (8, 6, 28, 8),
     "discogan": (8, 6, 28, 10),
     "cyclegan": (4, 6, 28, 10),
@@ -233,7 +233,8 @@ def test_a_run_does_not_go_on_with_other_data(run: Run, tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_trained(tmp_path: Path) -> None:
     command = [sys.executable, TRAIN, "dataset=digits", "trainer=cpu", "hydra.run.dir=here",
-               "callbacks.sample_grid.every_n_steps=10", "callbacks.metrics=null"]  # fmt: skip
+               "callbacks.sample_grid.every_n_steps=10", "callbacks.sample_grid.most=null",
+               "callbacks.metrics=null"]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     picture = tmp_path / "here" / "samples" / "step-000010.png"
     deadline = time.monotonic() + 200
@@ -299,10 +300,12 @@ TORCH_RAND = torch.rand
     ("model", "options"),
     [
         ("gan", ("model.generator.norm=false", "model.discriminator.dropout=0")),
-        ("wgan_gp", ("model.generator.base_channels=4", "model.discriminator.base_channels=4",
+        ("wgan_gp", ("model/generator=wgan_gp", "model/discriminator=wgan_gp",
+                     "model.generator.base_channels=4", "model.discriminator.base_channels=4",
                      "model.n_critic=2")),
         pytest.param(
-            "began", ("model.generator.base_channels=4", "model.discriminator.base_channels=4"),
+            "began", ("model/generator=began", "model/discriminator=began",
+                      "model.generator.base_channels=4", "model.discriminator.base_channels=4"),
             marks=pytest.mark.slow),
         pytest.param(
             "cyclegan", ("dataset.name=digits", "model.generator.base_channels=4",

@@ -4,19 +4,24 @@ The objective is the GAN paper's with the non-saturating generator loss. Two thi
 
 - BS layers. Batch norm followed by SELU takes the place of the activations, in both players.
 - Glasses. A telescope enlarges the pictures by a factor zeta while the convolutions' filters stay
-  as they are, so that the same weights work on finer detail.
+  as they are, so that they work on finer detail.
 
 What the paper leaves open, as its training code was never published, and what is chosen here:
 
-- Where zeta acts. Real images are enlarged bilinearly to zeta times the size; the generator's first
-  map, and so every map, is zeta times as wide; the discriminator's last convolution slides over its
-  larger map and its logits are averaged. No weight changes its shape. Samples are averaged down to
-  the size, so that people and metrics see, and runs of different zeta are compared at, the size.
+- Where zeta acts. The players are networks for zeta times the size, and real images are enlarged to
+  that bilinearly. Generated ones are averaged down to the size, which is what people and metrics
+  see, and enlarged in the same way before the discriminator sees them. Without that the
+  discriminator always wins: enlarged images have as many degrees of freedom as the small ones have
+  pixels, and a linear filter tells them from all that a generator draws at the full size.
 - Where batch norm stands: where DCGAN has it, so neither at the generator's output nor in the
   discriminator's first layer, whose activation is SELU alone. With it there
   (``model.discriminator.norm_first=true``) the discriminator told MNIST's batches apart at once.
-- Adam of rate 2e-4 and beta1 .5, batches of 128, weights from N(0, .02): DCGAN's. A moving
-  average of the generator, which the paper does not have.
+- Adam of rate 2e-4 and beta1 .5, weights from N(0, .02): DCGAN's.
+
+What differs by default: DCGAN's networks for MNIST, which have a fully connected layer, at a
+quarter of their channels; batches of 64 (DCGAN: 128); a generator's rate of 1e-3, and rates that
+fall linearly to 0; samples from a moving average of the generator. ``experiment=paper/hdcgan`` has
+the deep networks without such a layer.
 """
 
 import functools
