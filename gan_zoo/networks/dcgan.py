@@ -121,9 +121,10 @@ class MNISTGenerator(_LabelAtEachLayer):
 
     [noise, label] -> FC -> [., label] -> FC to a quarter-size map -> [., label] -> transposed
     convolution -> [., label] -> transposed convolution to the image. Batch norm without scale and
-    shift, no biases. tanh replaces the code's sigmoid on [0, 1]. Without ``num_classes`` there are
-    no labels, and the layers are those of InfoGAN's networks. Images have sides that are multiples
-    of 4; with ``zeta``, HDCGAN's telescope, they are that many times ``image_size``.
+    shift, no biases; ``affine`` adds them, which an ``activation`` of mean 0 needs. tanh replaces
+    the code's sigmoid on [0, 1]. Without ``num_classes`` there are no labels, and with ``affine``
+    the layers are those of InfoGAN's networks. Images have sides that are multiples of 4; with
+    ``zeta``, HDCGAN's telescope, they are that many times ``image_size``.
 
         images = MNISTGenerator(num_classes=10)(torch.rand(10, 100), torch.arange(10))
     """
@@ -138,6 +139,7 @@ class MNISTGenerator(_LabelAtEachLayer):
         base_channels: Count = 64,
         fc_units: Count = 1024,
         kernel_size: Count = 5,
+        affine: bool = False,
         activation: layers.Activation = nn.ReLU,
         zeta: Count = 1,
     ) -> None:
@@ -146,7 +148,7 @@ class MNISTGenerator(_LabelAtEachLayer):
         width = 2 * base_channels
 
         def normed(layer: layers.Weighted) -> list[nn.Module]:
-            return layers.batch_normed(layer, activation(), affine=False)
+            return layers.batch_normed(layer, activation(), affine)
 
         fc = nn.Linear(latent_dim + classes, fc_units, bias=False)
         self.fc = nn.Sequential(*normed(fc))
@@ -154,7 +156,7 @@ class MNISTGenerator(_LabelAtEachLayer):
         self.project = nn.Sequential(*normed(to_map), nn.Unflatten(1, (width, size, size)))
         up = layers.doubling(width + classes, base_channels, kernel_size)
         self.up = nn.Sequential(*normed(up))
-        last = layers.doubling(base_channels + classes, channels, kernel_size)
+        last = layers.doubling(base_channels + classes, channels, kernel_size, bias=affine)
         self.to_image = nn.Sequential(last, nn.Tanh())
         layers.initialise_normal(self)
 
@@ -164,7 +166,7 @@ class MNISTDiscriminator(_LabelAtEachLayer):
 
     [image, label] -> convolution -> [., label] -> convolution -> [., label] -> FC -> [., label] ->
     logit. Both convolutions have stride 2. LeakyReLU(.2); batch norm without scale and shift in the
-    middle layers, no biases. Sizes, ``num_classes`` and ``zeta`` are MNISTGenerator's.
+    middle layers, no biases. Sizes and other options are MNISTGenerator's.
 
     Without ``norm``, as a gradient penalty requires, there is no batch norm; layers have biases,
     and weights begin with He's variance (1502.01852): with N(0, .02) the signal would vanish.
@@ -181,6 +183,7 @@ class MNISTDiscriminator(_LabelAtEachLayer):
         base_channels: Count = 64,
         fc_units: Count = 1024,
         kernel_size: Count = 5,
+        affine: bool = False,
         norm: bool = True,
         activation: layers.Activation = layers.leaky_relu,
         zeta: Count = 1,
@@ -188,19 +191,21 @@ class MNISTDiscriminator(_LabelAtEachLayer):
         super().__init__(num_classes)
         size, classes = layers.quarter_size(zeta * image_size), num_classes or 0
         width, padding = 2 * base_channels, (kernel_size - 1) // 2
+        # Of the layers that never have batch norm.
+        outer = affine or not norm
 
         def normed(layer: layers.Weighted) -> list[nn.Module]:
-            return layers.batch_normed(layer, activation(), affine=False, norm=norm)
+            return layers.batch_normed(layer, activation(), affine, norm)
 
-        def halving(width_in: int, width: int) -> nn.Conv2d:
-            return nn.Conv2d(width_in + classes, width, kernel_size, 2, padding, bias=not norm)
+        def halving(width_in: int, width: int, bias: bool) -> nn.Conv2d:
+            return nn.Conv2d(width_in + classes, width, kernel_size, 2, padding, bias=bias)
 
-        self.down = nn.Sequential(halving(channels, base_channels), activation())
-        again = halving(base_channels, width)
+        self.down = nn.Sequential(halving(channels, base_channels, bias=outer), activation())
+        again = halving(base_channels, width, bias=not norm)
         self.down_again = nn.Sequential(*normed(again), nn.Flatten())
         fc = nn.Linear(width * size**2 + classes, fc_units, bias=not norm)
         self.fc = nn.Sequential(*normed(fc))
-        self.to_logit = nn.Linear(fc_units + classes, 1, bias=not norm)
+        self.to_logit = nn.Linear(fc_units + classes, 1, bias=outer)
         if norm:
             layers.initialise_normal(self)
         else:
