@@ -101,6 +101,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert metrics["g_steps"] == generator_steps
     assert metrics.get("g_2_steps", 3) == 3
     assert metrics["images_seen"] == 6 * batch_size
+    assert 0 < metrics["iteration_ms"] < 1000 * metrics["seconds"]
     names = ("loss_d", "loss_g", "d_real", "d_fake", *OWN_FIGURES.get(model, ()))
     assert all(np.isfinite(metrics[f"train/{name}"]) for name in names)
     (session,) = json.loads((folder / "provenance.json").read_text())
