@@ -428,6 +428,15 @@ def test_began_shows_samples_above_their_reconstructions() -> None:
     torch.testing.assert_close(images[24:32], again)
 
 
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_hdcgans_own_networks_fit_its_telescope(num_classes: int | None) -> None:
+    model = HDCGAN(zeta=2, num_classes=num_classes)
+    batch = ImageBatch(torch.rand(2, 1, 28, 28), torch.tensor([3, 7]))
+    images = model.generate(batch)
+    assert images.shape == (2, 1, 56, 56)
+    assert model.discriminate(images, batch.label).shape == (2, 1)
+
+
 @pytest.mark.parametrize("zeta", [1, 2, 3])
 def test_both_players_see_through_the_telescope(zeta: int) -> None:
     # Images of 16, 32 and 48 pixels are halved 2, 3 and 3 times.

@@ -46,7 +46,7 @@ class HDCGAN(ImageGAN):
         images = model.sample(64)
 
     Args:
-        generator: of images zeta times as large as the data's.
+        generator, discriminator: of images zeta times as large as the data's.
         zeta: the telescope's factor.
     """
 
@@ -59,14 +59,20 @@ class HDCGAN(ImageGAN):
     def __init__(
         self,
         generator: nn.Module | None = None,
-        *args: Any,
+        discriminator: nn.Module | None = None,
+        *,
         latent_dim: Count = 100,
+        num_classes: Count | None = None,
         zeta: Zeta = 2,
         **options: Any,
     ) -> None:
         if generator is None:
-            generator = self.paper_networks[0](latent_dim, zeta=zeta)
-        super().__init__(generator, *args, latent_dim=latent_dim, **options)
+            generator = self.paper_networks[0](latent_dim, num_classes=num_classes, zeta=zeta)
+        if discriminator is None:
+            discriminator = self.paper_networks[1](num_classes=num_classes, zeta=zeta)
+        super().__init__(
+            generator, discriminator, latent_dim=latent_dim, num_classes=num_classes, **options
+        )
         self.zeta = zeta
 
     def generate(self, batch: ImageBatch) -> Tensor:
