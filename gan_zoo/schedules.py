@@ -62,7 +62,7 @@ class ConstantThenLinear(LambdaLR):
             problem = (
                 f"is {total_steps}; a rate that falls until the end of the run needs its length"
             )
-            remedy = "(trainer.max_steps has to be set, or model/scheduler=null taken)."
+            remedy = "(trainer.max_steps has to be set, or model.scheduler=null taken)."
             raise UnfitArgument("total_steps", f"{problem} {remedy}")
         falling = (1 - constant_share) * total_steps
         super().__init__(optimizer, lambda n: min(1.0, max(0.0, (total_steps - n) / falling)))

@@ -381,7 +381,7 @@ CASES = [
     Case("train", "model=began dataset.image_size=30", "30 pixels", "28"),
     Case("train", "model=gan model/scheduler=plateau", "plateau", "linear"),
     Case("train", "model/scheduler=constant_then_linear trainer.max_steps=-1",
-         "trainer.max_steps", "model/scheduler=null"),
+         "trainer.max_steps", "model.scheduler=null"),
     Case("train", "trainer=gpu trainer.devices=64", "trainer.devices=64", "trainer=default"),
     Case("train", "trainer.strategy=ddp", "trainer.strategy=ddp",
          "ddp_find_unused_parameters_true"),

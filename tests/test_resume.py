@@ -140,7 +140,7 @@ def killed_and_resumed(spawn: Run, tmp_path: Path, model: str, trainer: str) -> 
 
 def test_a_run_may_be_trained_for_longer(run: Run, tmp_path: Path) -> None:
     # The default's rates fall over the run's length.
-    options = (*small("wgan"), "model/scheduler=null")
+    options = (*small("wgan"), "model.scheduler=null")
     run("train.py", *options, "hydra.run.dir=straight")
     short = [a for a in options if not a.startswith("trainer.max_steps")]
     run("train.py", *short, "trainer.max_steps=5", "hydra.run.dir=here")

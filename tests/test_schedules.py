@@ -47,6 +47,6 @@ def test_the_rate_is_constant_then_falls_to_nothing() -> None:
     with pytest.raises(ValueError, match="constant_share is 1"):
         ConstantThenLinear(optimizer, 1, 8)
     with pytest.raises(
-        ValueError, match=r"total_steps is -1.*trainer\.max_steps.*model/scheduler=null"
+        ValueError, match=r"total_steps is -1.*trainer\.max_steps.*model\.scheduler=null"
     ):
         ConstantThenLinear(optimizer, 0.5, -1)
