@@ -8,20 +8,22 @@ iteration takes is measured afterwards, alone, with all cores.
 """
 
 import argparse
-import json
+import math
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 from PIL import Image
 
+from gan_zoo.callbacks.metrics import LEVELS
+from gan_zoo.comparison.leaderboard import Spread, over
 from gan_zoo.comparison.runs import Run
-from gan_zoo.files import atomic_write
+from gan_zoo.files import atomic_write, read_json
+from gan_zoo.run.report import METRICS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = {
@@ -43,20 +45,8 @@ SEEDS = (0, 1, 2)
 MEASURED = "[fid,score,prdc,modes,accuracy]"
 # Of an iteration's time.
 TIMED_STEPS = 200
-LEVELS = (5, 2, 1)
 # Pixels of a side of a digit in the pictures, and images in a row of the small ones.
 SCALE, THUMBNAIL = 3, 4
-
-
-class Spread(NamedTuple):
-    """A figure over seeds."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.low)}-{_short(self.high)})"
 
 
 def _short(value: float) -> str:
@@ -65,13 +55,11 @@ def _short(value: float) -> str:
     return re.sub(r"^0(?=\.)", "", f"{value:.{digits}f}")
 
 
-def _spread(values: Iterable[float | None]) -> Spread | None:
-    """None where a seed has none."""
-    found = list(values)
-    known = [value for value in found if value is not None]
-    if not known or len(known) < len(found):
-        return None
-    return Spread(statistics.median(known), min(known), max(known))
+def _in_words(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    median, low, high = map(_short, spread)
+    return f"{median} ({low}-{high})"
 
 
 def command(script: str, *arguments: str) -> None:
@@ -85,64 +73,71 @@ def train(model: str, folder: Path, jobs: int) -> None:
             *side_by_side)  # fmt: skip
 
 
-def runs_in(folder: Path) -> list[Path]:
-    """A model's finished runs, by seed."""
-    found = {json.loads(file.read_text())["seed"]: file.parent
-             for file in folder.glob("*/metrics.json")}  # fmt: skip
-    return [found[seed] for seed in sorted(found)]
+def result_of(run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = read_json(run / METRICS_FILE, dict)
+    return result
 
 
-def measure(run: Path) -> dict[str, float]:
-    """Its figures of 10,000 images against the test set."""
-    result = json.loads((run / "metrics.json").read_text())
+def measured(run: Path) -> dict[str, Any]:
+    """``result_of`` a run whose 10,000 images are measured against the test set."""
+    result = result_of(run)
     evaluation = result.get("evaluation", {}).get("last.ckpt", {})
-    if evaluation.get("step") != result["steps"]:
-        command("evaluate.py", f"checkpoint={run}", f"metrics={MEASURED}")
-        evaluation = json.loads((run / "metrics.json").read_text())["evaluation"]["last.ckpt"]
-    return {key: figure["value"] for key, figure in evaluation["figures"].items()}
+    if evaluation.get("step") == result["steps"]:
+        return result
+    command("evaluate.py", f"checkpoint={run}", f"metrics={MEASURED}")
+    return result_of(run)
 
 
 def iteration_ms(model: str, folder: Path) -> float:
     """The median time of an iteration of the default run, alone on this machine."""
     run = folder / model
-    if not (run / "metrics.json").is_file():
+    if not (run / METRICS_FILE).is_file():
         command("train.py", f"model={model}", f"trainer.max_steps={TIMED_STEPS}",
                 "trainer.log_every_n_steps=10", "callbacks.metrics=null",
                 f"hydra.run.dir={run}")  # fmt: skip
-    return float(json.loads((run / "metrics.json").read_text())["iteration_ms"])
+    return float(result_of(run)["iteration_ms"])
 
 
 class Model(NamedTuple):
     """What the default runs of a model came to.
 
     Attributes:
-        results: what is in each seed's metrics.json.
-        figures: what ``evaluate.py`` found of each seed.
+        folders: of its runs, by seed.
+        results: ``measured`` of each.
+        ms: the median time of an iteration.
     """
 
     name: str
     folders: list[Path]
     results: list[dict[str, Any]]
-    figures: list[dict[str, float]]
     ms: float
 
     def figure(self, key: str) -> Spread | None:
         """Over seeds; of two domains the worse one's."""
-        values = [[f[k] for k in (key, f"{key}_a", f"{key}_b") if k in f] for f in self.figures]
-        high = key in ("fid", "commonest")
-        return _spread((max(f) if high else min(f)) if f else None for f in values)
+        worse = max if key in ("fid", "commonest") else min
+        sets = [result["evaluation"]["last.ckpt"]["figures"] for result in self.results]
+        values = [
+            [figures[k]["value"] for k in (key, f"{key}_a", f"{key}_b") if k in figures]
+            for figures in sets
+        ]
+        return over(worse(found, default=None) for found in values)
 
     @property
-    def minutes(self) -> float:
-        return self.results[0]["steps"] * self.ms / 60_000
+    def steps(self) -> int:
+        return int(self.results[0]["steps"])
+
+    @property
+    def batch_size(self) -> float:
+        return float(self.results[0]["images_seen"] / self.steps)
+
+    def minutes(self, steps: float) -> float:
+        return steps * self.ms / 60_000
 
     def minutes_to(self, level: int) -> str:
         """Median time to a distance; where fewer than half of the seeds reached it, a dash."""
-        images = [r.get(f"reached/fid_{level}_images") for r in self.results]
-        batch = self.results[0]["images_seen"] / self.results[0]["steps"]
-        times = sorted(i / batch * self.ms / 60_000 if i else float("inf") for i in images)
-        median = statistics.median(times)
-        return "-" if median == float("inf") else _short(median)
+        images = [r.get(f"reached/fid_{level}_images", math.inf) for r in self.results]
+        median = self.minutes(statistics.median(images) / self.batch_size)
+        return "-" if median == math.inf else _short(median)
 
 
 def table(models: list[Model]) -> str:
@@ -155,10 +150,10 @@ def table(models: list[Model]) -> str:
     for m in models:
         authors, number = PAPERS[m.name]
         link = f"[{authors}](https://arxiv.org/abs/{number})"
-        accuracy = m.figure("accuracy")
+        accuracy, minutes = m.figure("accuracy"), m.minutes(m.steps)
         cells = [
-            f"![](docs/pictures/{m.name}_small.png)", f"`{m.name}`", link, f"{m.minutes:.0f}",
-            str(m.figure("fid") or ""), _short(c.median) if (c := m.figure("coverage")) else "",
+            f"![](docs/pictures/{m.name}_small.png)", f"`{m.name}`", link, f"{minutes:.0f}",
+            _in_words(m.figure("fid")), _short(c.median) if (c := m.figure("coverage")) else "",
             f"{100 * accuracy.median:.1f} %" if accuracy else "",
             ", ".join(m.minutes_to(level) for level in LEVELS),
         ]  # fmt: skip
@@ -174,9 +169,8 @@ def details(models: list[Model]) -> str:
         "|---|---|---|" + "---|" * len(keys),
     ]
     for m in models:
-        figures = [str(m.figure(key) or "") for key in keys]
-        steps = f"{m.results[0]['steps']:,}"
-        lines.append(f"| `{m.name}` | {steps} | {_short(m.ms)} | {' | '.join(figures)} |")
+        figures = [_in_words(m.figure(key)) for key in keys]
+        lines.append(f"| `{m.name}` | {m.steps:,} | {_short(m.ms)} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 
@@ -214,10 +208,10 @@ def draw_curves(models: list[Model], file: Path) -> None:
     for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
     for axis, model in zip(axes.flat, models, strict=False):
-        batch = model.results[0]["images_seen"] / model.results[0]["steps"]
         for seed, folder in zip(SEEDS, model.folders, strict=False):
             curve = Run(folder, model.name).logged.get("metrics/fid", {})
-            axis.plot([s * batch / 1e6 for s in curve], list(curve.values()), label=f"seed {seed}")
+            seen = [step * model.batch_size / 1e6 for step in curve]
+            axis.plot(seen, list(curve.values()), label=f"seed {seed}")
         for level in LEVELS:
             axis.axhline(level, color="grey", linewidth=0.5)
         axis.set(yscale="log", title=model.name)
@@ -237,19 +231,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/default"), help="where runs are")
     parser.add_argument("--only", nargs="+", choices=PAPERS, default=list(PAPERS), metavar="MODEL")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
-    parser.add_argument("--train-only", action="store_true", help="neither measure nor draw")
     asked = parser.parse_args()
     for name in asked.only:
         train(name, asked.runs / name, asked.jobs)
-    if asked.train_only:
-        return
     models = []
     for name in asked.only:
-        folders = runs_in(asked.runs / name)
-        figures = [measure(folder) for folder in folders]
-        results = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+        finished = (file.parent for file in (asked.runs / name).glob(f"*/{METRICS_FILE}"))
+        runs = {run: measured(run) for run in finished}
+        folders = sorted(runs, key=lambda run: int(runs[run]["seed"]))
         ms = iteration_ms(name, asked.runs / "speed")
-        models.append(Model(name, folders, results, figures, ms))
+        models.append(Model(name, folders, [runs[run] for run in folders], ms))
     pictures = ROOT / "docs" / "pictures"
     pictures.mkdir(exist_ok=True)
     for model in models:

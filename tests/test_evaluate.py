@@ -269,7 +269,7 @@ def test_when_distances_were_first_reached(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of an untrained net, and of no net.
-    monkeypatch.setattr("gan_zoo.callbacks.metrics._LEVELS", (10**6, 0))
+    monkeypatch.setattr("gan_zoo.callbacks.metrics.LEVELS", (10**6, 0))
     run("train.py", "model=cgan", *SHORT[:2], "trainer.max_steps=5", *MEASURED,
         "dataset.batch_size=16", "hydra.run.dir=here")  # fmt: skip
     metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())

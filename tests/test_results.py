@@ -17,12 +17,17 @@ RESULTS = runpy.run_path(str(ROOT / "scripts" / "results.py"))
 def model(folder: Path, reached: list[float | None]) -> Any:
     """One of three seeds, of 1,000 iterations of 100 images and 60 ms."""
     results = [
-        {"steps": 1000, "images_seen": 100_000}
+        result(fid=fid, coverage=0.9, accuracy=0.98)
         | ({} if images is None else {"reached/fid_5_images": images})
-        for images in reached
+        for images, fid in zip(reached, (0.7, 3.0, 0.5), strict=True)
     ]
-    figures = [{"fid": fid, "coverage": 0.9, "accuracy": 0.98} for fid in (0.7, 3.0, 0.5)]
-    return RESULTS["Model"]("cgan", [folder] * 3, results, figures, 60.0)
+    return RESULTS["Model"]("cgan", [folder] * 3, results, 60.0)
+
+
+def result(**figures: float) -> dict[str, Any]:
+    measured = {key: {"value": value} for key, value in figures.items()}
+    evaluation = {"last.ckpt": {"figures": measured}}
+    return {"steps": 1000, "images_seen": 100_000, "evaluation": evaluation}
 
 
 def test_the_table_has_medians_of_the_seeds(tmp_path: Path) -> None:
@@ -32,8 +37,8 @@ def test_the_table_has_medians_of_the_seeds(tmp_path: Path) -> None:
     assert cells[3:] == ["1", ".70 (.50-3.00)", ".90", "98.0 %", ".50, -, -"]
     two = model(tmp_path, [50_000, None, None])
     assert two.minutes_to(5) == "-"
-    figures = [{"fid_a": 1.0, "fid_b": 2.0, "rarest_a": 0.1, "rarest_b": 0.08}] * 3
-    pair = two._replace(figures=figures)
+    found = result(fid_a=1.0, fid_b=2.0, rarest_a=0.1, rarest_b=0.08)
+    pair = two._replace(results=[found] * 3)
     assert (pair.figure("fid").median, pair.figure("rarest").median) == (2.0, 0.08)
     assert pair.figure("accuracy") is None
 

@@ -31,7 +31,7 @@ _STATE = (
 # So many measurements, each slow or fast by chance, decide together how far apart they are.
 _MEDIAN_OF = 5
 # Frechet distances, of the package's evaluator, whose first time a run keeps.
-_LEVELS = (5, 2, 1)
+LEVELS = (5, 2, 1)
 # Fewer images are too few for precision and recall with k=5, and for any meaning.
 _LEAST_HELD_OUT = 10
 
@@ -246,7 +246,7 @@ class Metrics(pl.Callback):
     def _note_levels(self, trainer: pl.Trainer, images_seen: int, found: dict[str, float]) -> None:
         new = {
             f"reached/fid_{level}_{what}": value
-            for level in _LEVELS
+            for level in LEVELS
             if found.get("fid", math.inf) <= level
             for what, value in (("seconds", round(self.seconds, 1)), ("images", images_seen))
         }

@@ -52,11 +52,11 @@ class Row(NamedTuple):
 
     @property
     def steps(self) -> Spread | None:
-        return _over(run.steps for run in self.runs)
+        return over(run.steps for run in self.runs)
 
     @property
     def seconds(self) -> Spread | None:
-        return _over(run.seconds for run in self.runs)
+        return over(run.seconds for run in self.runs)
 
 
 class Leaderboard(NamedTuple):
@@ -230,7 +230,7 @@ def _columns(board: Leaderboard) -> tuple[list[str], list[list[str]], int]:
     for data, floors in board.floors.items():
         what = "real images" if len(board.floors) == 1 else f"real images, {data}"
         values = [
-            _in_figures(_over([floor.median]) if (floor := floors.get(floor_tag(tag))) else None)
+            _in_figures(over([floor.median]) if (floor := floors.get(floor_tag(tag))) else None)
             for tag in tags
         ]
         before = [what, *[""] * (len(options) - 1)] if options else []
@@ -374,7 +374,8 @@ def by_seed(row: Row) -> list[Run]:
     return sorted(row.runs, key=lambda run: natural(f"{run.option('seed')} {run.name}"))
 
 
-def _over(values: Iterable[float | None]) -> Spread | None:
+def over(values: Iterable[float | None]) -> Spread | None:
+    """A figure over those runs that have it."""
     known = [value for value in values if value is not None]
     return Spread(statistics.median(known), min(known), max(known)) if known else None
 
