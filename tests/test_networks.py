@@ -262,6 +262,26 @@ def test_the_2014_generators_may_end_in_the_papers_sigmoid() -> None:
         torch.testing.assert_close(pixels.flatten(1), logits[0].sigmoid())
 
 
+def test_the_mnist_nets_may_have_affine_batch_norm_or_none() -> None:
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    for network in (dcgan.MNISTGenerator(affine=True), dcgan.MNISTDiscriminator(affine=True)):
+        assert all(m.affine for m in network.modules() if isinstance(m, norms))
+        # Layers have biases where no batch norm follows, which has a shift.
+        weighted = [m for m in network.modules() if isinstance(m, layers.Weighted)]
+        is_generator = isinstance(network, dcgan.MNISTGenerator)
+        ends = weighted[-1:] if is_generator else [weighted[0], weighted[-1]]
+        assert [m for m in weighted if m.bias is not None] == ends
+    torch.manual_seed(0)
+    critic = dcgan.MNISTDiscriminator(norm=False)
+    assert not any(isinstance(m, norms) for m in critic.modules())
+    for layer in (m for m in critic.modules() if isinstance(m, layers.Weighted)):
+        # He et al. 2015 (1502.01852), eq. 15, for a slope of .2.
+        fan_in = layer.weight[0].numel()
+        expected = math.sqrt(2 / (1 + 0.2**2) / fan_in)
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
+        assert layer.bias is not None
+
+
 def test_maxout_takes_the_largest_piece() -> None:
     maxout = mlp.Maxout(1, 2, 3)
     with torch.no_grad():

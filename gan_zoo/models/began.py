@@ -21,7 +21,7 @@ lambda_k .05, as .001 leaves k near 0 in short runs; gamma .75; batches of 64; r
 the generator, 1e-3, constant for half of the run and then falling linearly, where the paper has
 1e-4 halved at each stall; Adam's beta1 of .5, where the paper names none
 (``experiment=paper/began`` has torch's .9). With the paper's networks at an eighth of their
-channels, G drew the digits of least ink alone.
+channels, three quarters of the digits were 1, 7 and 9.
 """
 
 from typing import Any, ClassVar, Literal

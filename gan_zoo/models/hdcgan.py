@@ -14,8 +14,8 @@ What the paper leaves open, as its training code was never published, and what i
   discriminator always wins: enlarged images have as many degrees of freedom as the small ones have
   pixels, and a linear filter tells them from all that a generator draws at the full size.
 - Where batch norm stands: where DCGAN has it, so neither at the generator's output nor in the
-  discriminator's first layer, whose activation is SELU alone. With it there
-  (``model.discriminator.norm_first=true``) the discriminator told MNIST's batches apart at once.
+  discriminator's first layer, whose activation is SELU alone. With it there (``norm_first`` of
+  DCGANDiscriminator) the discriminator told MNIST's batches apart at once.
 - Adam of rate 2e-4 and beta1 .5, weights from N(0, .02): DCGAN's.
 
 What differs by default: DCGAN's networks for MNIST, which have a fully connected layer, at a

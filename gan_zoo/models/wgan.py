@@ -13,10 +13,9 @@ fully connected generator ends without the tanh that keeps images in [-1, 1] her
 
 What differs from the paper by default: the networks are DCGAN's for MNIST, with a fully connected
 layer that sees the whole image; the critic steps once and not five times to a step of the
-generator; the rates are 2e-4 and, of the generator, 1e-3, and fall linearly to 0. At the paper's
-rates and five steps, digits take ten times as long. Samples are drawn from a moving average of the
-generator. ``experiment=paper/wgan`` has the paper's networks for 64 pixels and its authors'
-warm-up.
+generator; the rates are 2e-4 and, of the generator, 1e-3, and fall linearly to 0. Samples are drawn
+from a moving average of the generator. ``experiment=paper/wgan`` has the paper's networks for 64
+pixels and its authors' warm-up.
 """
 
 import functools

@@ -9,8 +9,8 @@ rate 1e-4, beta1 0 and beta2 .9. The authors' MNIST code has beta1 .5 and batche
 
 What differs from that code by default: DCGAN's networks for MNIST, of which the critic has no norm
 and He's initialisation, and the generator batch norm; one step of the critic and not five to a step
-of the generator; rates of 5e-4 that fall linearly to 0, as 1e-4 takes far longer; batches of 64; a
-moving average of the generator. ``experiment=paper/wgan_gp`` is that code.
+of the generator; rates of 5e-4 that fall linearly to 0; batches of 64; a moving average of the
+generator. ``experiment=paper/wgan_gp`` is that code.
 
 The loss that is logged as ``loss_d`` includes the penalty; ``wasserstein_estimate`` does not.
 ``gradient_norm`` is the mean of ||grad f(x^)||_2, which should come to about 1.
