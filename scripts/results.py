@@ -189,14 +189,18 @@ def replace(file: Path, mark: str, text: str) -> None:
 
 def draw(model: Model, folder: Path) -> None:
     """The last grid of the first seed, as the run drew it, and its first images for the table."""
-    grids = Run(model.folders[0], model.name).grids()
+    run = Run(model.folders[0], model.name)
+    grids = run.grids()
     last = max(grids)
     with Image.open(grids[last]) as picture:
         grid = picture.convert("RGB")
-    side = grid.width // 8
-    first = grid.crop((0, 0, min(grid.width, THUMBNAIL * side), min(grid.height, 2 * side)))
+    # Of a cell with the line around it.
+    side = run.config["dataset.image_size"] + 2
+    first = grid.crop((0, 0, THUMBNAIL * side, 2 * side))
+    if grid.width > 600:
+        # With captions, which a cell would cut.
+        first = grid.reduce(4)
     for name, part, scale in ((model.name, grid, SCALE), (f"{model.name}_small", first, 1)):
-        # Pictures with captions are large by themselves.
         scale = 1 if part.width > 600 else scale
         size = (scale * part.width, scale * part.height)
         with atomic_write(folder / f"{name}.png") as aside:

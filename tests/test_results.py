@@ -54,6 +54,8 @@ def test_text_goes_between_its_marks(tmp_path: Path) -> None:
 
 def test_the_picture_is_the_runs_last_grid_enlarged(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("dataset: {image_size: 28}\n")
     for step, colour in (("000500", "white"), ("001000", "red")):
         Image.new("RGB", (240, 240), colour).save(tmp_path / "samples" / f"step-{step}.png")
     RESULTS["draw"](model(tmp_path, [None] * 3), tmp_path)
