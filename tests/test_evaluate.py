@@ -278,7 +278,7 @@ def test_when_distances_were_first_reached(
     assert reached["reached/fid_1000000_images"] == 2 * 16
     # Measuring is not training.
     trained = read_checkpoint(tmp_path / "here")["callbacks"]["Metrics"]["seconds"]
-    assert 0 < reached["reached/fid_1000000_seconds"] < trained + 0.05 < metrics["seconds"]
+    assert 0 < reached["reached/fid_1000000_seconds"] < trained < metrics["seconds"]
     events = EventAccumulator(str(tmp_path / "here")).Reload()
     assert [event.step for event in events.Scalars("reached/fid_1000000_images")] == [2]
     run("train.py", "resume=here", "trainer.max_steps=8")

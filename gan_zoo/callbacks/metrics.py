@@ -248,7 +248,7 @@ class Metrics(pl.Callback):
             f"reached/fid_{level}_{what}": value
             for level in LEVELS
             if found.get("fid", math.inf) <= level
-            for what, value in (("seconds", round(self.seconds, 1)), ("images", images_seen))
+            for what, value in (("seconds", round(self.seconds, 3)), ("images", images_seen))
         }
         new = {tag: value for tag, value in new.items() if tag not in self.reached}
         if new:
