@@ -1,22 +1,27 @@
-"""What the framework costs: an iteration under Lightning against the same one in a bare loop."""
+"""What the framework costs: iterations as train.py runs them, against the same in a bare loop."""
 
 import copy
+import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
 
 from gan_zoo.callbacks import Health, TrainingProgress
-from gan_zoo.data import ImageBatch, MNISTDataModule
-from gan_zoo.models import CGAN, DCGAN, GAN
-from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.console import seconds_since_start
+from gan_zoo.data import InMemoryDataModule
+from gan_zoo.files import CONFIG_DIR, atomic_write
 from gan_zoo.ranges import Count, Range, Seed
 from gan_zoo.run.checks import (
     bare_trainer,
@@ -25,73 +30,61 @@ from gan_zoo.run.checks import (
     refuse_what_cannot_work,
 )
 from gan_zoo.run.configuration import dataset_name
+from gan_zoo.timing import PARTS, BareLoop, Blocks, Stopwatch, Turns
+from gan_zoo.training.module import AdversarialModule
 
-_KINDS = {"block": Count, "rounds": Annotated[int, Range(3, 10**6)], "seed": Seed}
+_KINDS = {
+    "block": Count,
+    "rounds": Annotated[int, Range(3, 10**6)],
+    "seed": Seed,
+    "output": str | None,
+    "plot": str | None,
+}
+# Batches that the bare loop has in memory.
+_BATCHES = 16
+_SIDES = ("framework", "barebones", "bare")
+_WIDTHS = ("base_channels", "fc_units", "hidden")
+_COSTS: dict[str, Sequence[float]] = {
+    "batch size": (16, 32, 64, 128, 256),
+    "image size": (28, 32, 64),
+    "width": (0.5, 1, 2),
+}
 
 
-class _BareLoop(pl.Callback):
-    """The model's algorithm, moving average included, in a plain loop over one batch in memory.
+class _Framework(Blocks):
+    """The framework's turns: each has a block, and another one that a stopwatch watches.
 
-    A block of its iterations follows each block of training iterations, and both are timed.
+    Attributes:
+        first_iteration: seconds from the start of the process to the end of the first iteration.
+        memory: peak MB of the process after its first turn, before the other sides begin.
     """
 
-    def __init__(self, model: ImageGAN, batch: ImageBatch, block: int) -> None:
-        self.model = copy.deepcopy(model).to(batch.image.device)
-        self.real = batch.image
-        self.labels = () if model.num_classes is None else (batch.label,)
-        self.block = block
-        self.framework_ms: list[float] = []
-        self.bare_ms: list[float] = []
-        optimizer_d, optimizer_g = self.model.optimizer_factories.values()
-        self.optimizer_d = optimizer_d(self.model.discriminator.parameters())
-        self.optimizer_g = optimizer_g(self.model.generator.parameters())
-        self.weights: list[Tensor] = list(self.model.generator.parameters())
-        self.averages: list[list[Tensor]] = [list(n.parameters()) for n in self.model.ema.values()]
+    def __init__(self, turns: Turns, block: int) -> None:
+        super().__init__(turns, "framework", block)
+        self.stopwatch = Stopwatch(turns)
+        self.first_iteration = self.memory = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begun = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
-        if trainer.global_step % self.block:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *unused: Any) -> None:
+        step = trainer.global_step
+        if step == 1:
+            self.turns.now()
+            self.first_iteration = seconds_since_start()
+        if step % self.block:
             return
-        self.framework_ms.append(self._ended())
-        for _ in range(self.block):
-            self.iterate()
-        self.bare_ms.append(self._ended())
-
-    def _ended(self) -> float:
-        """Milliseconds an iteration of the block that ends now; the next one begins."""
-        if self.real.is_cuda:
-            torch.cuda.synchronize(self.real.device)
-        begun, self._begun = self._begun, time.perf_counter()
-        return 1000 * (self._begun - begun) / self.block
-
-    def iterate(self) -> None:
-        generator, discriminator = self.model.generator, self.model.discriminator
-        real, labels, loss = self.real, self.labels, self.model.adversarial
-        noise = torch.empty(len(real), self.model.latent_dim, device=real.device)
-        fake = generator(self.model.noise(noise), *labels)
-        self.optimizer_d.zero_grad()
-        d_real, d_fake = discriminator(real, *labels), discriminator(fake.detach(), *labels)
-        loss.discriminator(d_real, d_fake).backward()
-        self.optimizer_d.step()
-        self.optimizer_g.zero_grad()
-        discriminator.requires_grad_(False)
-        loss.generator(discriminator(fake, *labels)).backward()
-        discriminator.requires_grad_(True)
-        self.optimizer_g.step()
-        with torch.no_grad():
-            for average in self.averages:
-                torch._foreach_lerp_(average, self.weights, 1 - self.model.ema_decay)
+        if step % (2 * self.block):
+            self.turns.stop(self.side)
+            self.stopwatch.begin(trainer, pl_module)
+            return
+        self.stopwatch.end()
+        self.memory = self.memory or peak_memory(self.turns.device)
+        self.turns.pass_on(self.side)
 
 
 def benchmark(config: DictConfig) -> None:
-    """Prints the medians of an iteration under Lightning and bare, and of their ratios.
+    """Prints what an iteration takes under Lightning and bare, and where the difference is.
 
-    Both run in one process by turns of ``config.block`` iterations, so that what else the machine
-    does meets both. The framework's side draws batches from the loader, logs to TensorBoard, moves
-    the progress bar and watches the run's health as a training run does; the bare side does none of
-    this. The options are conf/benchmark.yaml's.
+    The sides run in one process by turns of ``config.block`` iterations, so that what else the
+    machine does meets all. The options are conf/benchmark.yaml's.
     """
     refuse_unfit_values(config, _KINDS)
     refuse_what_cannot_work(config)
@@ -103,38 +96,281 @@ def benchmark(config: DictConfig) -> None:
             "(trainer=default, cpu or gpu)."
         )
     config.dataset.name = dataset_name(config.dataset)
+    measured = measure(config)
+    print(_in_words(measured))
+    if config.plot:
+        measured["costs"] = list(_costs(config, measured))
+        _plot(measured, Path(config.plot))
+    if config.output:
+        _write(measured, Path(config.output))
+
+
+def measure(config: DictConfig) -> dict[str, Any]:
+    """One model's figures, as ``output`` has them."""
     pl.seed_everything(config.seed, verbose=False)
-    model: ImageGAN = instantiate(config.model)
-    if type(model) not in (GAN, CGAN, DCGAN) or model.penalty or model.n_critic > 1:
-        raise ValueError(
-            f"The bare loop trains the plain alternating game, not {type(model).__name__}'s: "
-            "compare model=gan, cgan or dcgan without a penalty."
-        )
-    datamodule: MNISTDataModule = instantiate(config.dataset)
-    datamodule.prepare_data()
-    datamodule.setup()
-    batch = next(iter(datamodule.train_dataloader()))
+    model: AdversarialModule = instantiate(config.model)
+    copies = {side: copy.deepcopy(model) for side in _SIDES}
+    data: InMemoryDataModule = instantiate(config.dataset)
+    data.prepare_data()
+    data.setup()
+    block, rounds = config.block, config.rounds + 1
     with tempfile.TemporaryDirectory() as folder:
-        trainer: pl.Trainer = instantiate(
+        options = {"limit_val_batches": 0, "enable_checkpointing": False}
+        framework: pl.Trainer = instantiate(
             config.trainer,
-            max_steps=config.block * (config.rounds + 1),
+            max_steps=2 * block * rounds,
             default_root_dir=folder,
             logger=TensorBoardLogger(folder, name="", version=""),
-            enable_checkpointing=False,
             callbacks=[TrainingProgress(), Health()],
+            **options,
             _convert_="all",
         )
-        turns = _BareLoop(model, trainer.strategy.batch_to_device(batch), config.block)
-        trainer.callbacks.append(turns)  # type: ignore[attr-defined]
-        trainer.fit(model, datamodule)
-    # The first round warms both up.
-    framework, bare = turns.framework_ms[1:], turns.bare_ms[1:]
-    ratios = sorted(f / b for f, b in zip(framework, bare, strict=True))
-    print(
-        f"{type(model).__name__} on {trainer.strategy.root_device}, batch {len(batch.image)}, "
-        f"{torch.get_num_threads()} threads, {config.rounds} rounds of {config.block} iterations\n"
-        f"framework {statistics.median(framework):.2f} ms, bare loop {statistics.median(bare):.2f} "
-        f"ms an iteration (medians)\n"
-        f"framework / bare {statistics.median(ratios):.3f} "
-        f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f})"
-    )
+        device = framework.strategy.root_device
+        turns = Turns(_SIDES, rounds, device)
+        watched = _Framework(turns, block)
+        framework.callbacks.append(watched)  # type: ignore[attr-defined]
+
+        def barebones() -> None:
+            kept = ("accelerator", "devices", "precision", "deterministic", "benchmark")
+            trainer = pl.Trainer(
+                **{name: config.trainer.get(name) for name in kept},
+                max_steps=block * rounds,
+                max_epochs=-1,
+                limit_val_batches=0,
+                barebones=True,
+                callbacks=[Blocks(turns, "barebones", block)],
+            )
+            trainer.fit(copies["barebones"], copy.copy(data))
+
+        def bare() -> None:
+            turns.begin("bare")
+            batches = _batches(copy.copy(data), copies["bare"], device)
+            precision = framework.precision_plugin
+            loop = BareLoop(copies["bare"], batches, block * rounds, precision, data)
+            for _ in range(rounds):
+                for _ in range(block):
+                    loop.iterate()
+                turns.stop("bare")
+                turns.pass_on("bare")
+
+        others = [threading.Thread(target=_or_fail, args=(turns, s), daemon=True)
+                  for s in (barebones, bare)]  # fmt: skip
+        for thread in others:
+            thread.start()
+        _or_fail(turns, lambda: framework.fit(copies["framework"], data))
+        for thread in others:
+            thread.join()
+        turns.raise_error()
+    return _figures(config, model, turns, watched)
+
+
+def _or_fail(turns: Turns, side: Callable[[], None]) -> None:
+    try:
+        side()
+    except BaseException as error:
+        turns.fail(error)
+        if threading.current_thread() is threading.main_thread():
+            turns.raise_error()
+
+
+def _batches(data: InMemoryDataModule, model: AdversarialModule, device: torch.device) -> list[Any]:
+    data.trainer = None
+    batches = []
+    for batch in data.train_dataloader():
+        batch = model.on_before_batch_transfer(batch, 0)
+        batches.append(data.transfer_batch_to_device(batch, device, 0))
+        if len(batches) == _BATCHES:
+            break
+    return batches
+
+
+def peak_memory(device: torch.device) -> float:
+    """MB: on a GPU what tensors held there at most, else what the process had resident at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def _figures(
+    config: DictConfig, model: AdversarialModule, turns: Turns, watched: _Framework
+) -> dict[str, Any]:
+    # The first round warms all sides up.
+    ms = {
+        side: [1000 * seconds / config.block for seconds in turns.seconds[side][1:]]
+        for side in _SIDES
+    }
+    batch_size = config.dataset.batch_size
+    sides = {}
+    for side in _SIDES:
+        ratios = [b / s for b, s in zip(ms["bare"], ms[side], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        sides[side] = {
+            "ms": statistics.median(ms[side]),
+            "images_per_second": 1000 * batch_size / statistics.median(ms[side]),
+            "efficiency": median,
+            "efficiency_quartiles": [low, high],
+        }
+    device = turns.device
+    total = sum(watched.stopwatch.seconds.values())
+    return {
+        "model": type(model).__module__.rpartition(".")[2],
+        "dataset": config.dataset.name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch_size": batch_size,
+        "image_size": config.dataset.get("image_size"),
+        "precision": str(config.trainer.precision),
+        "block": config.block,
+        "rounds": config.rounds,
+        "sides": sides,
+        "parts": {part: watched.stopwatch.seconds[part] / total for part in PARTS},
+        "peak_memory_mb": watched.memory,
+        "peak_memory_at_end_mb": peak_memory(device),
+        "first_iteration_seconds": watched.first_iteration,
+    }
+
+
+def _in_words(measured: dict[str, Any]) -> str:
+    lines = [
+        f"{measured['model']} on {measured['dataset']}: {measured['device']}, batch "
+        f"{measured['batch_size']}, {measured['threads']} threads, {measured['rounds']} rounds of "
+        f"{measured['block']} iterations",
+        f"{'':12}{'ms':>9}{'images/s':>11}{'efficiency':>12}  quartiles",
+    ]
+    for side, figures in measured["sides"].items():
+        low, high = figures["efficiency_quartiles"]
+        lines.append(
+            f"{side:12}{figures['ms']:9.2f}{figures['images_per_second']:11,.0f}"
+            f"{figures['efficiency']:12.3f}  {low:.3f} to {high:.3f}"
+        )
+    parts = ", ".join(f"{part} {100 * share:.1f}" for part, share in measured["parts"].items())
+    lines += [
+        f"% of the framework's iteration: {parts}",
+        f"{measured['first_iteration_seconds']:.1f} s from the start to the first iteration; peak "
+        f"memory {measured['peak_memory_mb']:,.0f} MB, {measured['peak_memory_at_end_mb']:,.0f} MB "
+        "after all sides",
+    ]
+    return "\n".join(lines)
+
+
+def _write(measured: Any, file: Path) -> None:
+    with atomic_write(file) as aside:
+        aside.write_text(json.dumps(measured, indent=2) + "\n")
+
+
+def _costs(config: DictConfig, measured: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The figures of other batch sizes, image sizes and widths than the one that was measured."""
+    for axis, values in _COSTS.items():
+        for value in values:
+            other = _changed(config, axis, value)
+            if other is None:
+                continue
+            try:
+                refuse_what_cannot_work(other)
+                figures = measure(other)
+            except (ValueError, RuntimeError) as error:
+                print(f"{axis} {value}: left out, as {error}")
+                continue
+            yield {"axis": axis, "value": value, "sides": figures["sides"]}
+
+
+def _changed(config: DictConfig, axis: str, value: float) -> DictConfig | None:
+    """The configuration with another batch size, image size, or multiple of its widths.
+
+    None where it has no such option.
+    """
+    other = copy.deepcopy(config)
+    if axis != "width":
+        name = axis.replace(" ", "_")
+        if name not in other.dataset:
+            return None
+        other.dataset[name] = value
+        return other
+    widths = list(_widths(other.model))
+    for node, name in widths:
+        width = node[name]
+        node[name] = (
+            [max(1, int(w * value)) for w in width]
+            if OmegaConf.is_list(width)
+            else max(1, int(width * value))
+        )
+    return other if widths else None
+
+
+def _widths(node: DictConfig) -> Iterator[tuple[DictConfig, str]]:
+    for name in list(node):
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        if OmegaConf.is_dict(node[name]):
+            yield from _widths(node[name])
+        elif name in _WIDTHS and node[name]:
+            yield node, str(name)
+
+
+def _plot(measured: dict[str, Any], file: Path) -> None:
+    """Images per second of the framework and the bare loop, along each axis."""
+    from matplotlib.figure import Figure
+
+    axes = [a for a in _COSTS if any(c["axis"] == a for c in measured["costs"])]
+    figure = Figure(figsize=(4 * len(axes), 3.5), layout="constrained")
+    for number, axis in enumerate(axes, start=1):
+        panel = figure.add_subplot(1, len(axes), number)
+        points = [c for c in measured["costs"] if c["axis"] == axis]
+        for side, marker in (("framework", "o-"), ("bare", "x--")):
+            rates = [p["sides"][side]["images_per_second"] for p in points]
+            panel.plot([p["value"] for p in points], rates, marker, label=side)
+        panel.set(xlabel=axis if axis != "width" else "width, of the default's", xscale="log",
+                  yscale="log", ylabel="images/s")  # fmt: skip
+        panel.set_xticks([p["value"] for p in points], [str(p["value"]) for p in points])
+        panel.minorticks_off()
+        panel.legend()
+    figure.suptitle(f"{measured['model']}, {measured['device']}, {measured['threads']} threads")
+    with atomic_write(file) as aside:
+        figure.savefig(aside, format=file.suffix.lstrip(".") or "png")
+
+
+def benchmark_all(arguments: Sequence[str]) -> int:
+    """Measures every model, each in a process of its own, and prints and writes one table.
+
+    Args:
+        arguments: the command line's, with ``model=all``.
+
+    Returns:
+        0, or 1 if one could not be measured.
+    """
+    output = next((a.removeprefix("output=") for a in arguments if a.startswith("output=")), None)
+    rest = [a for a in arguments if a != "model=all" and not a.startswith("output=")]
+    models = sorted(file.stem for file in (CONFIG_DIR / "model").glob("*.yaml"))
+    results, failed = [], False
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            file = Path(folder) / f"{model}.json"
+            command = [sys.executable, sys.argv[0], f"model={model}", *rest, f"output={file}"]
+            failed |= subprocess.run(command).returncode != 0
+            if file.exists():
+                results.append(json.loads(file.read_text()))
+    print(table(results))
+    if output:
+        _write(results, Path(output))
+    return int(failed)
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of several models' figures."""
+    lines = [
+        "| model | framework ms | bare ms | images/s | efficiency (quartiles) | barebones | peak MB "
+        "| first iteration |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        framework, bare = r["sides"]["framework"], r["sides"]["bare"]
+        low, high = framework["efficiency_quartiles"]
+        lines.append(
+            f"| `{r['model']}` | {framework['ms']:.1f} | {bare['ms']:.1f} | "
+            f"{framework['images_per_second']:,.0f} | {framework['efficiency']:.3f} "
+            f"({low:.3f} to {high:.3f}) | {r['sides']['barebones']['efficiency']:.3f} | "
+            f"{r['peak_memory_mb']:,.0f} | {r['first_iteration_seconds']:.1f} s |"
+        )
+    return "\n".join(lines)

@@ -39,6 +39,9 @@ def train_evaluator() -> int:
 
 def benchmark() -> int:
     """scripts/benchmark.py."""
+    if "model=all" in sys.argv[1:]:
+        code: int = import_module("gan_zoo.benchmark").benchmark_all(sys.argv[1:])
+        return code
     return _run("gan_zoo.benchmark", "benchmark")
 
 

@@ -4,11 +4,20 @@ import logging
 import os
 import re
 import signal
+import time
 from collections.abc import Sequence
 
 # Hydra's flags of a command that does its work; all others print what may go into a file.
 _WORKING = re.compile(r"-m|--multirun|-r|--run|-c[pnd].*|--config-.*|--experimental-rerun.*")
 _RANKS = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
+
+# This module is the first to be imported of a command's.
+_STARTED = time.monotonic()
+
+
+def seconds_since_start() -> float:
+    """How long ago the command began to load."""
+    return time.monotonic() - _STARTED
 
 
 def works(arguments: Sequence[str]) -> bool:

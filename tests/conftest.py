@@ -234,7 +234,7 @@ def spawn(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command in an empty folder, in a process of its own, as a person would."""
 
     def spawn_command(
-        *command: str, check: bool = True, **environment: str
+        *command: str, check: bool = True, timeout: float = 400, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
             [sys.executable, *command],
@@ -243,7 +243,7 @@ def spawn(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=timeout,
         )
         if check and result.returncode:
             pytest.fail(f"{' '.join(command)}\n{result.stdout}\n{result.stderr}")

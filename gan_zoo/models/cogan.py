@@ -88,8 +88,8 @@ class CoGAN(ImageGAN):
             players["d"] = nn.ModuleList([self.discriminator, self.classifier])
         return players
 
-    def training_step(self, batch: ImagePair, batch_idx: int) -> None:
-        super().training_step(_as_one(batch), batch_idx)
+    def as_seen(self, batch: ImagePair) -> ImageBatch:
+        return _as_one(batch)
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         if not self.adapt:

@@ -83,11 +83,8 @@ class HDCGAN(ImageGAN):
         """
         return self.enlarged(self.finished(super().generate(batch)))
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        super().training_step(self._as_seen(batch), batch_idx)
-
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        super().validation_step(self._as_seen(batch), batch_idx)
+        super().validation_step(self.as_seen(batch), batch_idx)
 
     def enlarged(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, zeta H, zeta W), bilinearly."""
@@ -95,7 +92,7 @@ class HDCGAN(ImageGAN):
             return images
         return F.interpolate(images, scale_factor=self.zeta, mode="bilinear")
 
-    def _as_seen(self, batch: ImageBatch) -> ImageBatch:
+    def as_seen(self, batch: ImageBatch) -> ImageBatch:
         return batch._replace(image=self.enlarged(batch.image))
 
     def finished(self, images: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ _KNOWN_WARNINGS = (
     ".*your dataloader is not resumable",
     ".*number of training batches .* is smaller than the logging interval",
     ".*overridden `on_before_batch_transfer` in `LightningModule`",
+    # The bare side of a benchmark logs nothing.
+    ".*Trainer\\(barebones=True\\)",
     ".*Initializing zero-element tensors is a no-op",
 )
 

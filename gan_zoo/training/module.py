@@ -133,6 +133,10 @@ class AdversarialModule(SavedModule):
         """Each player's networks, by the name that phases and optimizers use."""
         raise NotImplementedError
 
+    def as_seen(self, batch: Any) -> Any:
+        """The loader's batch as ``generate`` and the phases take it."""
+        return batch
+
     def generate(self, batch: Any) -> Any:
         """The forward pass that the iteration's phases share."""
         raise NotImplementedError
@@ -159,9 +163,10 @@ class AdversarialModule(SavedModule):
         iteration = self.trainer.global_step + 1
         logging = is_logging_step(self.trainer)
         self._seed_generators("iteration", iteration)
+        batch = self.as_seen(batch)
         due = [phase for phase in self.phases() if phase.is_due(iteration)]
         with ExitStack() as stack:
-            for average in self._averages:
+            for average in self.network_averages:
                 stack.enter_context(average.recording(self.age(average.player)))
             reach_generators = any(phase.through_generators for phase in due)
             stack.enter_context(torch.set_grad_enabled(reach_generators))
@@ -170,16 +175,16 @@ class AdversarialModule(SavedModule):
             self._run(phase, batch, generated, iteration)
         self._end_iteration(len(batch[0]))
         if logging:
-            self._log_terms(iteration)
+            self.log_terms(iteration)
 
     def _run(self, phase: Phase, batch: Any, generated: Any, iteration: int) -> None:
         accumulate = self.accumulate_grad_batches
-        with _frozen(self._others_of[phase.player]):
+        with frozen(self._others_of[phase.player]):
             loss, terms = phase.loss(batch, generated)
             self.manual_backward(loss if accumulate == 1 else loss / accumulate)
         self._gradient_norm = None
         if phase.runs(iteration) % accumulate == 0:
-            self._step(phase.player)
+            self.step_player(phase.player)
         latest = {name: term.detach() for name, term in terms.items()}
         latest[f"loss_{phase.name}"] = loss.detach()
         self.divergence.note(iteration, loss.detach(), latest)
@@ -188,7 +193,8 @@ class AdversarialModule(SavedModule):
         self.latest[phase.name] = latest
         self.after_phase(phase)
 
-    def _step(self, player: str) -> None:
+    def step_player(self, player: str) -> None:
+        """Steps the player's optimizer on its gradients."""
         optimizer = self._optimizer_of[player]
         step_optimizer(self.trainer, optimizer)
         optimizer.zero_grad()
@@ -211,7 +217,7 @@ class AdversarialModule(SavedModule):
         self.counts["images_seen"] += batch_size * self.trainer.world_size
         if self.scheduler_factory is not None:
             self._step_schedulers()
-        for average in self._averages:
+        for average in self.network_averages:
             average.update(self.age(average.player), self.ema_decay)
         count_iteration(self.trainer)
 
@@ -224,7 +230,8 @@ class AdversarialModule(SavedModule):
             elif self.plateau_term and (self.trainer.global_step + 1) % _PLATEAU_INTERVAL == 0:
                 config.scheduler.step(float(self.extra_terms()[self.plateau_term]))
 
-    def _log_terms(self, iteration: int) -> None:
+    def log_terms(self, iteration: int) -> None:
+        """Logs the latest terms; ArithmeticError if one is not finite."""
         self.divergence.refuse_broken_losses()
         logged: dict[str, Any] = {
             name: value.mean()
@@ -280,21 +287,16 @@ class AdversarialModule(SavedModule):
         players = self.players()
         self._optimizer_of = dict(zip(players, self.trainer.optimizers, strict=True))
         # Listed once: to walk the modules in each iteration would cost more than freezing them.
-        self._others_of = {
-            player: [
-                parameter
-                for other, network in players.items()
-                if other != player
-                for parameter in network.parameters()
-                if parameter.requires_grad
-            ]
-            for player in players
-        }
-        self._averages = [
+        self._others_of = parameters_of_others(players)
+        self.network_averages = self.moving_averages()
+        self.restore_gradients()
+
+    def moving_averages(self) -> list[MovingAverage]:
+        """What moves ``ema`` along with the networks."""
+        return [
             MovingAverage(self._player_of[name], average, self.get_submodule(name))
             for name, average in self.ema.items()
         ]
-        self.restore_gradients()
 
     def on_validation_epoch_start(self) -> None:
         self._seed_generators("validation", self.trainer.global_step)
@@ -317,8 +319,22 @@ class AdversarialModule(SavedModule):
         seed_generators(seed, self.device)
 
 
+def parameters_of_others(players: Mapping[str, nn.Module]) -> dict[str, list[Parameter]]:
+    """Player -> the trainable parameters of all others."""
+    return {
+        player: [
+            parameter
+            for other, network in players.items()
+            if other != player
+            for parameter in network.parameters()
+            if parameter.requires_grad
+        ]
+        for player in players
+    }
+
+
 @contextmanager
-def _frozen(parameters: Sequence[Parameter]) -> Iterator[None]:
+def frozen(parameters: Sequence[Parameter]) -> Iterator[None]:
     """Lets no gradient reach the parameters meanwhile."""
     for parameter in parameters:
         parameter.requires_grad_(False)
