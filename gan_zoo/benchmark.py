@@ -30,6 +30,7 @@ from gan_zoo.run.checks import (
     refuse_what_cannot_work,
 )
 from gan_zoo.run.configuration import dataset_name
+from gan_zoo.run.speed import Speed, mathematics
 from gan_zoo.timing import PARTS, BareLoop, Blocks, Stopwatch, Turns
 from gan_zoo.training.module import AdversarialModule
 
@@ -39,6 +40,7 @@ _KINDS = {
     "seed": Seed,
     "output": str | None,
     "plot": str | None,
+    "speed": Speed,
 }
 # Batches that the bare loop has in memory.
 _BATCHES = 16
@@ -109,13 +111,15 @@ def measure(config: DictConfig) -> dict[str, Any]:
     """One model's figures, as ``output`` has them."""
     pl.seed_everything(config.seed, verbose=False)
     model: AdversarialModule = instantiate(config.model)
+    chosen = mathematics(config, lambda: bare_trainer(config).strategy.root_device)
+    chosen.lay_out(model)
     copies = {side: copy.deepcopy(model) for side in _SIDES}
     data: InMemoryDataModule = instantiate(config.dataset)
     data.prepare_data()
     data.setup()
     block, rounds = config.block, config.rounds + 1
     with tempfile.TemporaryDirectory() as folder:
-        options = {"limit_val_batches": 0, "enable_checkpointing": False}
+        options = {"limit_val_batches": 0, "enable_checkpointing": False, **chosen.trainer}
         framework: pl.Trainer = instantiate(
             config.trainer,
             max_steps=2 * block * rounds,
@@ -133,7 +137,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
         def barebones() -> None:
             kept = ("accelerator", "devices", "precision", "deterministic", "benchmark")
             trainer = pl.Trainer(
-                **{name: config.trainer.get(name) for name in kept},
+                **{name: config.trainer.get(name) for name in kept} | chosen.trainer,
                 max_steps=block * rounds,
                 max_epochs=-1,
                 limit_val_batches=0,
@@ -161,7 +165,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
         for thread in others:
             thread.join()
         turns.raise_error()
-    return _figures(config, model, turns, watched)
+    return _figures(config, model, turns, watched) | {"precision": str(framework.precision)}
 
 
 def _or_fail(turns: Turns, side: Callable[[], None]) -> None:
@@ -221,7 +225,7 @@ def _figures(
         "torch": torch.__version__,
         "batch_size": batch_size,
         "image_size": config.dataset.get("image_size"),
-        "precision": str(config.trainer.precision),
+        "speed": config.speed,
         "block": config.block,
         "rounds": config.rounds,
         "sides": sides,
@@ -235,8 +239,8 @@ def _figures(
 def _in_words(measured: dict[str, Any]) -> str:
     lines = [
         f"{measured['model']} on {measured['dataset']}: {measured['device']}, batch "
-        f"{measured['batch_size']}, {measured['threads']} threads, {measured['rounds']} rounds of "
-        f"{measured['block']} iterations",
+        f"{measured['batch_size']}, {measured['precision']}, {measured['threads']} threads, "
+        f"{measured['rounds']} rounds of {measured['block']} iterations",
         f"{'':12}{'ms':>9}{'images/s':>11}{'efficiency':>12}  quartiles",
     ]
     for side, figures in measured["sides"].items():
@@ -360,8 +364,8 @@ def benchmark_all(arguments: Sequence[str]) -> int:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of several models' figures."""
     lines = [
-        "| model | framework ms | bare ms | images/s | efficiency (quartiles) | barebones | peak MB "
-        "| first iteration |",
+        "| model | framework ms | bare ms | images/s | efficiency (quartiles) | barebones | "
+        "peak MB | first iteration |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in results:

@@ -1,21 +1,34 @@
 """Adversarial objectives and gradient penalties, as pure functions of tensors.
 
 Every objective takes *logits*: the discriminator's last linear output, of any shape, before any
-sigmoid. It returns the mean over all elements, which the players minimise.
+sigmoid. It returns the mean over all elements, which the players minimise, in float32 where a
+network's output has 16 bits.
 """
 
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Critic = Callable[[Tensor], Tensor]
+Objective = TypeVar("Objective", bound=Callable[..., Any])
 Named = TypeVar("Named")
+
+
+def in_float32(objective: Objective) -> Objective:
+    """Has an objective compute in float32 what networks under autocast gave it in 16 bits."""
+
+    @functools.wraps(objective)
+    def in_full(*tensors: Any, **options: Any) -> Any:
+        full = (x.float() if isinstance(x, Tensor) and x.itemsize == 2 else x for x in tensors)
+        return objective(*full, **options)
+
+    return cast(Objective, in_full)
 
 
 class AdversarialLoss(NamedTuple):
@@ -55,10 +68,17 @@ class AdversarialLoss(NamedTuple):
         return (terms["d_real"] - terms["d_fake"]) / self.gap
 
 
+@in_float32
 def _score(logits: Tensor) -> Tensor:
     return logits
 
 
+@in_float32
+def _probability(logits: Tensor) -> Tensor:
+    return logits.sigmoid()
+
+
+@in_float32
 def real_cross_entropy(real: Tensor) -> Tensor:
     """-E[log D(x)], one half of -V(D, G) of Goodfellow et al. 2014 (1406.2661), eq. 1.
 
@@ -68,31 +88,37 @@ def real_cross_entropy(real: Tensor) -> Tensor:
     return F.softplus(-real).mean()
 
 
+@in_float32
 def fake_cross_entropy(fake: Tensor) -> Tensor:
     """-E[log(1 - D(G(z)))], the other half of -V(D, G)."""
     return F.softplus(fake).mean()
 
 
+@in_float32
 def minimax_g(fake: Tensor) -> Tensor:
     """E[log(1 - D(G(z)))], G's part of eq. 1 of 1406.2661. Saturates where D is confident."""
     return -F.softplus(fake).mean()
 
 
+@in_float32
 def non_saturating_g(fake: Tensor) -> Tensor:
     """-E[log D(G(z))], the objective that section 3 of 1406.2661 uses for G in practice."""
     return F.softplus(-fake).mean()
 
 
+@in_float32
 def least_squares_from_1(logits: Tensor) -> Tensor:
     """Mao et al. 2017 (1611.04076), eq. 9: E[(D - 1)^2] / 2, of x for D and of G(z) for G."""
     return 0.5 * (logits - 1).square().mean()
 
 
+@in_float32
 def least_squares_from_0(fake: Tensor) -> Tensor:
     """Mao et al. 2017 (1611.04076), eq. 9: E[D(G(z))^2] / 2."""
     return 0.5 * fake.square().mean()
 
 
+@in_float32
 def whole_least_squares_g(fake: Tensor) -> Tensor:
     """Zhu et al. 2017 (1703.10593), section 4: E[(D(G(x)) - 1)^2], not halved.
 
@@ -101,16 +127,19 @@ def whole_least_squares_g(fake: Tensor) -> Tensor:
     return (fake - 1).square().mean()
 
 
+@in_float32
 def real_hinge(real: Tensor) -> Tensor:
     """Lim and Ye 2017 (1705.02894): E[max(0, 1 - D(x))]."""
     return F.relu(1 - real).mean()
 
 
+@in_float32
 def fake_hinge(fake: Tensor) -> Tensor:
     """Lim and Ye 2017 (1705.02894): E[max(0, 1 + D(G(z)))]."""
     return F.relu(1 + fake).mean()
 
 
+@in_float32
 def score(fake: Tensor) -> Tensor:
     """E[f(G(z))]. Arjovsky et al. 2017 (1701.07875): the critic minimises E[f(G(z))] - E[f(x)].
 
@@ -119,6 +148,7 @@ def score(fake: Tensor) -> Tensor:
     return fake.mean()
 
 
+@in_float32
 def negative_score(logits: Tensor) -> Tensor:
     """-E[f(x)] for the critic; -E[f(G(z))] for G in the Wasserstein and hinge games."""
     return -logits.mean()
@@ -127,8 +157,8 @@ def negative_score(logits: Tensor) -> Tensor:
 _cross_entropies = (real_cross_entropy, fake_cross_entropy)
 _least_squares = (least_squares_from_1, least_squares_from_0)
 ADVERSARIAL_LOSSES = {
-    "minimax": AdversarialLoss(*_cross_entropies, minimax_g, torch.sigmoid, 1.0),
-    "non_saturating": AdversarialLoss(*_cross_entropies, non_saturating_g, torch.sigmoid, 1.0),
+    "minimax": AdversarialLoss(*_cross_entropies, minimax_g, _probability, 1.0),
+    "non_saturating": AdversarialLoss(*_cross_entropies, non_saturating_g, _probability, 1.0),
     "least_squares": AdversarialLoss(*_least_squares, least_squares_from_1, _score, 1.0),
     "cyclegan_least_squares": AdversarialLoss(*_least_squares, whole_least_squares_g, _score, 1.0),
     "hinge": AdversarialLoss(real_hinge, fake_hinge, negative_score, _score, 2.0),
@@ -176,7 +206,9 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     The paper's d is Gaussian with variance c = 10 on unscaled pixels; here, as in its authors'
     code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch.
     """
-    norms = input_gradient_norms(critic, real + 0.5 * real.std() * torch.rand_like(real))
+    # Not rand_like, whose numbers would follow the layout in memory.
+    noise = torch.rand(real.shape, device=real.device, dtype=real.dtype)
+    norms = input_gradient_norms(critic, real + 0.5 * real.std() * noise)
     return (norms - 1).square().mean(), norms
 
 
@@ -211,6 +243,7 @@ def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
     return (log_density + entropy).sum(1).mean()
 
 
+@in_float32
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Squared difference of batch means of a discriminator's features.
 
@@ -239,6 +272,7 @@ def joint_embedding(images: Tensor, captions: Tensor, describes: Tensor) -> Tens
     return ((by_image + by_caption) * wrong).sum() / wrong.sum().clamp(min=1)
 
 
+@in_float32
 def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mu, diag(sigma^2)) || N(0, I)) in nats, (B,), of mu and log sigma^2 (B, D).
 
@@ -247,6 +281,7 @@ def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
+@in_float32
 def colour_consistency(
     finer: Tensor, coarser: Tensor, lambda_mean: float = 1.0, lambda_covariance: float = 5.0
 ) -> Tensor:

@@ -3,8 +3,8 @@
 import copy
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,7 +63,7 @@ class BareLoop:
         self.batches, self.precision = batches, precision
         self.model = copy.deepcopy(model).to(batches[0][0].device).train()
         # What models ask of their trainer.
-        self.trainer: Any = SimpleNamespace(
+        trainer: Any = SimpleNamespace(
             global_step=0,
             max_steps=max_steps,
             world_size=1,
@@ -71,7 +71,7 @@ class BareLoop:
             datamodule=data,
             strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
         )
-        self.model._trainer = self.trainer
+        self.trainer = self.model._trainer = trainer
         self.model.on_fit_start()
         players = self.model.players()
         self.optimizers = {

@@ -55,11 +55,13 @@ def train(config: DictConfig) -> float | None:
                 callback.named = folder.swept
         if folder.first_process:
             report.print_start(config, run.about, run.trainer, step)
+            if run.mathematics.words:
+                say(f"Speed   {run.mathematics.words}")
         if config.init_from and not checkpoint:
             begin_with(run.model, config.init_from)
         run.data.setup()
         if folder.first_process:
-            report.begin_session(folder.path, config, run.data, step)
+            report.begin_session(folder.path, config, run.data, step, run.trainer.precision)
             report.report_start(run, config, resumed=checkpoint is not None)
 
         run.trainer.fit(

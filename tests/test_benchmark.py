@@ -147,8 +147,8 @@ def test_the_benchmark_tells_rates_efficiency_and_parts(run: Run, tmp_path: Path
 @pytest.mark.slow
 def test_all_models_are_measured(spawn: Run, tmp_path: Path) -> None:
     result = spawn(
-        str(ROOT / "scripts" / "benchmark.py"), "model=all", "trainer=cpu", "block=1", "rounds=3", "output=speed.json",
-        timeout=1200,
+        str(ROOT / "scripts" / "benchmark.py"), "model=all", "trainer=cpu", "block=1", "rounds=3",
+        "output=speed.json", timeout=1200,
     )  # fmt: skip
     measured = json.loads((tmp_path / "speed.json").read_text())
     assert sorted(m["model"] for m in measured) == sorted(MODELS)

@@ -117,6 +117,43 @@ def test_the_one_sided_penalty_leaves_flat_critics_alone(slope: float, value: fl
     assert found.item() == pytest.approx(value, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", GRADIENT_PENALTIES)
+@pytest.mark.parametrize("slope", [0.25, 1.0, 3.0])
+def test_penalties_keep_their_closed_form_under_autocast(name: str, slope: float) -> None:
+    critic = linear_critic(slope)
+    expected = {
+        "r1": slope**2 / 2,
+        "wgan_gp_one_sided": max(0.0, slope - 1) ** 2,
+    }.get(name, (slope - 1) ** 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, norms = GRADIENT_PENALTIES[name](
+            lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES
+        )
+    assert found.dtype == norms.dtype == torch.float32
+    # bfloat16 rounds each weight by up to one part in 256.
+    torch.testing.assert_close(norms, torch.full((64,), slope), rtol=1 / 256, atol=0)
+    assert found.item() == pytest.approx(expected, rel=2 / 100, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", GRADIENT_PENALTIES)
+def test_penalties_are_the_same_with_channels_last(name: str) -> None:
+    torch.manual_seed(0)
+    critic = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(8, 1)
+    )
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        critic.to(memory_format=layout).zero_grad()
+        torch.manual_seed(1)
+        images = (images.contiguous(memory_format=layout) for images in (REAL_IMAGES, FAKE_IMAGES))
+        value, norms = GRADIENT_PENALTIES[name](lambda x: 10 * critic(x), *images)
+        value.backward()
+        found.append([value.detach(), norms.detach(), critic[0].weight.grad.clone()])
+    for before, after in zip(*found, strict=True):
+        torch.testing.assert_close(before, after)
+    assert found[0][2].abs().max() > 0
+
+
 def test_r1_of_a_linear_critic_is_half_its_squared_slope() -> None:
     critic = linear_critic(3.0)
     found, _ = r1(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
@@ -166,6 +203,17 @@ def test_penalties_take_images_generated_in_another_precision(name: str) -> None
         torch.manual_seed(0)
         values.append(GRADIENT_PENALTIES[name](lambda x: critic(x.flatten(1)), REAL_IMAGES, fake))
     assert torch.equal(values[0][0], values[1][0])
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_objectives_are_computed_in_float32(name: str) -> None:
+    # In bfloat16 the mean of these would be 256, and their differences 0.
+    logits = torch.full((999,), 256.0)
+    logits[0] = 0
+    half, loss = logits.bfloat16(), ADVERSARIAL_LOSSES[name]
+    for objective in (loss.real, loss.fake, loss.generator, loss.output):
+        assert objective(half).dtype == torch.float32
+        assert torch.equal(objective(half), objective(logits))
 
 
 def test_categorical_information() -> None:

@@ -97,7 +97,7 @@ class BEGAN(NoiseToImage):
 
     def autoencoder_loss(self, image: Tensor, label: Tensor) -> Tensor:
         """L of each image, (B,)."""
-        error = (image - self.discriminate(image, label)).abs()
+        error = (image - self.discriminate(image, label)).float().abs()
         return (error if self.eta == 1 else error.square()).flatten(1).mean(1)
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:

@@ -12,9 +12,11 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from gan_zoo.callbacks import Checkpoint
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.ranges import within
+from gan_zoo.run.checks import bare_trainer
 from gan_zoo.run.configuration import dataset_title, names_in
 from gan_zoo.run.folder import find_checkpoint
 from gan_zoo.run.report import Result
+from gan_zoo.run.speed import Mathematics, mathematics
 from gan_zoo.training.checkpoints import CheckpointFiles
 from gan_zoo.training.module import AdversarialModule
 from gan_zoo.training.untrusted import keywords_of
@@ -27,6 +29,7 @@ class Run(NamedTuple):
         model, data, trainer: ready for ``trainer.fit(model, data)``.
         about: model, dataset and seed, by which people know the run.
         folder: the run's.
+        mathematics: how it computes.
     """
 
     model: AdversarialModule
@@ -34,6 +37,7 @@ class Run(NamedTuple):
     trainer: pl.Trainer
     about: dict[str, Any]
     folder: Path
+    mathematics: Mathematics
 
 
 def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
@@ -50,6 +54,8 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
     model: AdversarialModule = instantiate(config.model)
     model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     model.trust = names_in(config.trust)
+    chosen = mathematics(config, lambda: bare_trainer(config).strategy.root_device)
+    chosen.lay_out(model)
     with within("model"):
         # Their options are checked by building them.
         model.configure_optimizers()
@@ -69,9 +75,10 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
         use_distributed_sampler=False,
         # Lightning would add a checkpoint callback of its own where there is none.
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        **chosen.trainer,
         _convert_="all",
     )
-    return Run(model, data, trainer, about, folder)
+    return Run(model, data, trainer, about, folder, chosen)
 
 
 def _loggers(config: DictConfig, folder: Path, step: int) -> list[Logger]:

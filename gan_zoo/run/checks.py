@@ -43,6 +43,7 @@ from gan_zoo.ranges import (
     takers_of,
 )
 from gan_zoo.run.configuration import CONFIG_DIR, composed, dataset_name
+from gan_zoo.run.speed import Speed, mathematics
 
 _MaxSteps = Annotated[int, Range(1, 10**9)] | Literal[-1]
 # Batches: a number of them, or a share.
@@ -84,7 +85,11 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
     },
 }
 
-_OF_A_RUN: dict[str, Any] = {"init_from": str | None, "print_config": Literal["short", "full"]}
+_OF_A_RUN: dict[str, Any] = {
+    "init_from": str | None,
+    "print_config": Literal["short", "full"],
+    "speed": Speed,
+}
 
 
 def check(config: DictConfig) -> None:
@@ -111,6 +116,7 @@ def refuse_what_cannot_work(config: DictConfig) -> None:
     _refuse_no_time(config.trainer.get("max_time"))
     trainer, asked = bare_trainer(config), config.trainer
     strategy = trainer.strategy
+    mathematics(config, lambda: strategy.root_device)
     if trainer.precision == "bf16-mixed" and str(asked.precision).startswith("16"):
         raise UnfitArgument(
             "trainer.precision",

@@ -52,8 +52,17 @@ _MOST_BLOCKS = 1000
 _VERSIONS_OF = ("torchvision", "pytorch-lightning", "hydra-core", "omegaconf")
 
 
-def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, step: int) -> None:
+def begin_session(
+    folder: Path, config: DictConfig, data: InMemoryDataModule, step: int, precision: str
+) -> None:
     """Writes what makes this session, and takes back what was logged after the iteration.
+
+    Args:
+        folder: the run's.
+        config: the run's.
+        data: what it trains on.
+        step: the iteration that a resumed run has come to; -1 for a new one.
+        precision: in which it computes.
 
     Raises:
         ValueError: if the data is not what the session before had.
@@ -65,7 +74,7 @@ def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, st
     if not config.resume.folder:
         # Of a session that was killed before there was a run to resume.
         provenance.unlink(missing_ok=True)
-    _write_provenance(provenance, config, data)
+    _write_provenance(provenance, config, data, precision)
     if config.resume.folder:
         truncate_logs(folder, step)
     kept = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
@@ -86,7 +95,9 @@ def begin_session(folder: Path, config: DictConfig, data: InMemoryDataModule, st
             OmegaConf.save(content, aside)
 
 
-def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) -> None:
+def _write_provenance(
+    path: Path, config: DictConfig, data: InMemoryDataModule, precision: str
+) -> None:
     sessions = [session for session in read_json(path, list) if isinstance(session, dict)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     sessions.append(
@@ -104,6 +115,7 @@ def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) 
             },
             "device": device or platform.machine(),
             "threads": torch.get_num_threads(),
+            "precision": precision,
             "seed": config.seed,
             "tags": names_in(config.get("tags")),
             "dataset": {"name": data.name, "sha256": data.checksum()},
@@ -116,7 +128,8 @@ def _write_provenance(path: Path, config: DictConfig, data: InMemoryDataModule) 
                 f"The data of {data.name} is not what the run was trained on before. "
                 "resume.allow=[dataset] resumes it all the same."
             )
-        others = [key for key in ("versions", "device", "threads") if before[key] != now[key]]
+        same = ("versions", "device", "threads", "precision")
+        others = [key for key in same if before[key] != now[key]]
         if others:
             log.warning(
                 "The run is resumed with other %s than before (provenance.json): the rest of it "

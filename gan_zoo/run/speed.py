@@ -1,0 +1,73 @@
+"""What ``speed`` means on the device that trains: precision, memory layout, determinism."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from gan_zoo.ranges import UnfitArgument
+
+Speed = Literal["default", "fast", "exact"]
+_FLOAT32 = ("32-true", "32", 32)
+
+
+class Mathematics(NamedTuple):
+    """How a run computes.
+
+    Attributes:
+        trainer: Lightning's options for it, in place of the configuration's.
+        channels_last: whether the weights of convolutions have their channels last.
+        words: it in words; empty for ``speed=default``.
+    """
+
+    trainer: dict[str, Any]
+    channels_last: bool
+    words: str
+
+    def lay_out(self, model: nn.Module) -> None:
+        """Gives the model's weights their memory layout."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+
+
+def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathematics:
+    """What the configuration's ``speed`` chooses.
+
+    - ``default`` computes as the trainer's options say, in float32 unless they say otherwise.
+    - ``fast`` computes in bfloat16 where the device has instructions for it, with float32 weights
+      (``bf16-mixed``), and has the channels of convolutions last in memory.
+    - ``exact`` computes in float32 by deterministic algorithms alone: a GPU then gives the same
+      bits each time.
+
+    Args:
+        device: tells what trains, if that matters.
+
+    Raises:
+        UnfitArgument: if the trainer's own options contradict it.
+    """
+    precision = config.trainer.precision
+    if config.speed == "exact":
+        if precision not in _FLOAT32:
+            problem = f"is {precision}, and speed=exact computes in 32-true."
+            raise UnfitArgument("trainer.precision", problem)
+        if config.trainer.deterministic not in (None, True):
+            problem = f"is {config.trainer.deterministic}, and speed=exact needs true or null."
+            raise UnfitArgument("trainer.deterministic", problem)
+        options = {"deterministic": True, "benchmark": False}
+        return Mathematics(options, False, "exact: float32 and deterministic algorithms")
+    if config.speed == "default":
+        return Mathematics({}, False, "")
+    if precision in _FLOAT32 and _has_bfloat16(device()):
+        words = "fast: bfloat16 with float32 weights, channels last"
+        return Mathematics({"precision": "bf16-mixed"}, True, words)
+    why = "no instructions for bfloat16 here" if precision in _FLOAT32 else "trainer.precision"
+    return Mathematics({}, True, f"fast: {precision} ({why}), channels last")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself; where it emulates it, it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
