@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 
 import gan_zoo
 from gan_zoo.benchmark import table
 from gan_zoo.ranges import UnfitArgument
+from gan_zoo.run.configuration import composed
 from gan_zoo.timing import PARTS, BareLoop, Turns
 from gan_zoo.training.module import AdversarialModule
 from tests.conftest import DIGITS, ROOT, SMALLER, fit, random_batches, small_gan
@@ -153,3 +156,46 @@ def test_all_models_are_measured(spawn: Run, tmp_path: Path) -> None:
     measured = json.loads((tmp_path / "speed.json").read_text())
     assert sorted(m["model"] for m in measured) == sorted(MODELS)
     assert all(f"| `{model}` |" in result.stdout for model in MODELS)
+
+
+# Generator and discriminator of the popular scripts, worked out by hand; their linear layers before
+# batch norm have a bias as well, which it takes away: 256, 512 and 1,024 in the MLP.
+PEERS = {
+    "gan": (
+        (100 + 1) * 128 + (128 + 2) * 256 + (256 + 2) * 512 + (512 + 2) * 1024 + 1025 * 784,
+        785 * 512 + 513 * 256 + 257,
+    ),
+    "dcgan": (
+        101 * 128 * 8**2 + 2 * 128 + (9 * 128 + 1 + 2) * 128 + (9 * 128 + 1 + 2) * 64 + 9 * 64 + 1,
+        (9 + 1) * 16 + (9 * 16 + 3) * 32 + (9 * 32 + 3) * 64 + (9 * 64 + 3) * 128 + 128 * 2**2 + 1,
+    ),
+}
+PEERS["wgan_gp"] = PEERS["gan"]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_have_the_scripts_networks(name: str) -> None:
+    config = composed("train", [f"experiment=peer/{name}"])
+    model = instantiate(config.model)
+    networks = (model.generator, model.discriminator)
+    assert tuple(sum(p.numel() for p in n.parameters()) for n in networks) == PEERS[name]
+    size = config.dataset.image_size
+    images = model.generator(torch.randn(3, 100))
+    assert images.shape == (3, 1, size, size)
+    assert model.discriminator(images).shape == (3, 1)
+    assert config.dataset.batch_size == 64
+    assert not model.ema
+
+
+def test_a_script_is_timed_by_the_batches_that_it_tells(tmp_path: Path) -> None:
+    peers = runpy.run_path(str(ROOT / "scripts" / "peers.py"))
+    script = tmp_path / "gan.py"
+    script.write_text(
+        "import time\nfor i in range(0, 10**6, 5):\n"
+        "    time.sleep(.05)\n    print(f'[Epoch 0/200] [Batch {i}/938] [D loss: 1.0]')\n"
+    )
+    # A line each 50 ms tells of five batches.
+    assert 9 < peers["peer_ms"](script, tmp_path, 40) < 40
+    script.write_text("raise SystemExit('no such dataset')")
+    with pytest.raises(SystemExit, match="no such dataset"):
+        peers["peer_ms"](script, tmp_path, 40)

@@ -16,15 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.networks.layers import Chain, batch_normed, initialise_uniform
-from gan_zoo.ranges import Count, Positive, Share, checked
+from gan_zoo.ranges import Count, Positive, Share, UnfitArgument, checked
 
 
 def _layers(
-    features: int, hidden: Sequence[int], activation: nn.Module, norm: bool, dropout: float = 0.0
+    features: int,
+    hidden: Sequence[int],
+    activation: nn.Module,
+    norm: Sequence[bool],
+    dropout: float = 0.0,
 ) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for width in hidden:
-        layers += batch_normed(nn.Linear(features, width, bias=not norm), activation, norm=norm)
+    for width, normed in zip(hidden, norm, strict=True):
+        layers += batch_normed(nn.Linear(features, width, bias=not normed), activation, norm=normed)
         if dropout:
             layers.append(nn.Dropout(dropout))
         features = width
@@ -49,7 +53,8 @@ class MLPGenerator(Chain):
 
         images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
 
-    Without ``norm``, batch norm in the hidden layers, it tends to make few digits. With
+    Without ``norm``, batch norm in the hidden layers, it tends to make few digits; a list says it
+    of each. With
     ``marginal_bias`` a GAN begins its training with ``begin_at`` the training images' mean.
     """
 
@@ -63,13 +68,17 @@ class MLPGenerator(Chain):
         image_size: Count = 28,
         hidden: Sequence[Count] = (256, 512, 1024),
         negative_slope: float = 0.2,
-        norm: bool = True,
+        norm: bool | Sequence[bool] = True,
         unit_range: bool = False,
         marginal_bias: bool = False,
         weight_range: Positive | None = None,
     ) -> None:
+        normed = [norm] * len(hidden) if isinstance(norm, bool) else norm
+        if len(normed) != len(hidden):
+            problem = f"has {len(normed)} values for {len(hidden)} hidden layers."
+            raise UnfitArgument("norm", problem)
         super().__init__(
-            *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope), norm),
+            *_layers(latent_dim, hidden, nn.LeakyReLU(negative_slope), normed),
             *_to_image([latent_dim, *hidden][-1], channels, image_size, unit_range),
         )
         self.unit_range = unit_range
@@ -111,7 +120,9 @@ class MLPDiscriminator(Chain):
         features = channels * image_size**2
         super().__init__(
             nn.Flatten(),
-            *_layers(features, hidden, nn.LeakyReLU(negative_slope), False, dropout),
+            *_layers(
+                features, hidden, nn.LeakyReLU(negative_slope), [False] * len(hidden), dropout
+            ),
             nn.Linear([features, *hidden][-1], 1),
         )
 
