@@ -117,12 +117,10 @@ class MLPDiscriminator(Chain):
         negative_slope: float = 0.2,
         dropout: Share = 0.3,
     ) -> None:
-        features = channels * image_size**2
+        features, plain = channels * image_size**2, [False] * len(hidden)
         super().__init__(
             nn.Flatten(),
-            *_layers(
-                features, hidden, nn.LeakyReLU(negative_slope), [False] * len(hidden), dropout
-            ),
+            *_layers(features, hidden, nn.LeakyReLU(negative_slope), plain, dropout),
             nn.Linear([features, *hidden][-1], 1),
         )
 
@@ -216,7 +214,7 @@ class ConditionalMLPGenerator(nn.Module):
         self.num_classes = num_classes
 
         def layer(features: int, units: int, norm: bool) -> list[nn.Module]:
-            return _layers(features, [units], nn.ReLU(), norm, dropout)
+            return _layers(features, [units], nn.ReLU(), [norm], dropout)
 
         self.noise_branch = nn.Sequential(*layer(latent_dim, noise_units, norm))
         self.label_branch = nn.Sequential(*layer(num_classes, label_units, False))

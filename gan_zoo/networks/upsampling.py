@@ -33,10 +33,8 @@ class UpsamplingGenerator(layers.Chain):
 
         def enlarged(features: int) -> list[nn.Module]:
             convolution = nn.Conv2d(width, features, 3, padding=1)
-            return [
-                nn.Upsample(scale_factor=2),
-                *layers.batch_normed(convolution, layers.leaky_relu()),
-            ]
+            normed = layers.batch_normed(convolution, layers.leaky_relu())
+            return [nn.Upsample(scale_factor=2), *normed]
 
         super().__init__(
             nn.Linear(latent_dim, width * size**2),
