@@ -27,6 +27,7 @@ from gan_zoo.networks import (
     stackgan,
     stackgan_pp,
     text_to_image,
+    upsampling,
     wgan_gp,
 )
 from gan_zoo.ranges import UnfitArgument
@@ -67,6 +68,8 @@ DEFAULTS: list[tuple[type[nn.Module], Any, tuple[Any, ...], list[tuple[int, ...]
     (wgan_gp.ConvCritic, FORWARD, (torch.randn(GREY),), [(3, 1)]),
     (wgan_gp.ResNetGenerator, FORWARD, (torch.randn(3, 128),), [(3, 1, 32, 32)]),
     (wgan_gp.ResNetCritic, FORWARD, (torch.randn(3, 1, 32, 32),), [(3, 1)]),
+    (upsampling.UpsamplingGenerator, FORWARD, (torch.randn(3, 100),), [(3, 1, 32, 32)]),
+    (upsampling.DropoutDiscriminator, FORWARD, (torch.randn(3, 1, 32, 32),), [(3, 1)]),
     (cogan.CoupledGenerator, FORWARD, (torch.randn(3, 100),), [(3, 2, 1, 28, 28)]),
     (cogan.CoupledDiscriminator, FORWARD, (torch.randn(3, 2, 1, 28, 28),), [(3, 2)]),
     (began.BEGANDecoder, FORWARD, (torch.randn(3, 64),), [GREY]),
@@ -428,3 +431,11 @@ def test_began_at_32_pixels_is_the_papers_figure() -> None:
     assert encoder.to_hidden[1].in_features == 8 * 8 * 30
     with pytest.raises(ValueError, match="vanishing_steps"):
         began.BEGANDecoder(5, 3, 32, vanishing_steps=-1)
+
+
+def test_batch_norm_can_be_chosen_for_each_hidden_layer() -> None:
+    network = mlp.MLPGenerator(8, hidden=[16, 32], norm=[False, True])
+    sizes = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+    assert sizes == [32]
+    with pytest.raises(UnfitArgument, match="norm has 1 values for 2 hidden layers"):
+        mlp.MLPGenerator(8, hidden=[16, 32], norm=[True])
