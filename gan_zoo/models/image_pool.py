@@ -40,7 +40,8 @@ class ImagePool:
         # Masked instead of selected: the device need not be waited for.
         old = torch.rand(len(rest), device=images.device) < 0.5
         old = old.view(-1, *[1] * (images.dim() - 1))
-        places = torch.randperm(self.size, device=images.device)[: len(rest)]
+        # A randperm of so few would be drawn on the CPU, for which a GPU is waited for.
+        places = torch.rand(self.size, device=images.device).argsort()[: len(rest)]
         drawn = self.images[places]
         shown = torch.where(old, drawn, rest)
         self.images[places] = torch.where(old, rest, drawn)
