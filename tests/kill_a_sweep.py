@@ -115,7 +115,11 @@ def main(folder: Path, kills: int, seed: int, options: list[str]) -> dict[str, i
             kind = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             number = kind if found["kills"] < kills else 0
             moment = draw.uniform(0, longest)
+            begun = time.time()
             code = attempt(folder, [*command, f"hydra.sweep.dir={sweep.name}"], number, moment)
+            if code == 1:
+                # The first one had an evaluator to train.
+                longest = min(longest, time.time() - begun)
             now = finished(sweep)
             # What was finished stays so, and is not done again.
             assert before.items() <= now.items()

@@ -195,11 +195,12 @@ class Metrics(pl.Callback):
         self._references = self.references(data)
         if trainer.is_global_zero:
             trainer.strategy.barrier()
-        # Now, so that the first measurement's time is that of any other.
-        for reference in self._references.values():
-            reference.real.judged  # noqa: B018
 
     def _measure(self, trainer: pl.Trainer, model: Sampled) -> None:
+        trained_until = time.monotonic()
+        # Once; before the clock, so that the first measurement's time is that of any other.
+        for reference in self._references.values():
+            reference.real.judged  # noqa: B018
         begun = time.monotonic()
         rank, world = trainer.global_rank, trainer.world_size
         model.share_buffers()
@@ -211,7 +212,8 @@ class Metrics(pl.Callback):
             drawn = model.generated_images(count, source, random)
             images = image_sets(drawn, self._references, count)
             found = self._found(images)
-        trained, steps = begun - cast(float, self._begun), trainer.global_step - self._begun_at
+        trained = trained_until - cast(float, self._begun)
+        steps = trainer.global_step - self._begun_at
         self.seconds += trained
         # A checkpoint that is written here adds nothing.
         self._begun = None
