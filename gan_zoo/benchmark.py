@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from gan_zoo.callbacks import Health, TrainingProgress
-from gan_zoo.console import seconds_since_start
+from gan_zoo.console import seconds_since_start, works
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import CONFIG_DIR, atomic_write
 from gan_zoo.ranges import Count, Range, Seed
@@ -347,11 +347,14 @@ def benchmark_all(arguments: Sequence[str]) -> int:
     output = next((a.removeprefix("output=") for a in arguments if a.startswith("output=")), None)
     rest = [a for a in arguments if a != "model=all" and not a.startswith("output=")]
     models = sorted(file.stem for file in (CONFIG_DIR / "model").glob("*.yaml"))
+    if not works(rest):
+        # What such a flag prints is alike for all.
+        return subprocess.run([sys.executable, sys.argv[0], f"model={models[0]}", *rest]).returncode
     results, failed = [], False
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
             file = Path(folder) / f"{model}.json"
-            command = [sys.executable, sys.argv[0], f"model={model}", *rest, f"output={file}"]
+            command = [sys.executable, sys.argv[0], f"model={model}", f"output={file}", *rest]
             failed |= subprocess.run(command).returncode != 0
             if file.exists():
                 results.append(json.loads(file.read_text()))

@@ -19,6 +19,9 @@ from gan_zoo.files import atomic_write
 # to which small images are enlarged, and the least width of a sentence.
 _LINE, _LETTER, _GAP, _CELL, _SENTENCE = 14, 5.6, 6, 64, 150
 
+# Of a picture that is read; larger ones could fill the memory.
+_MOST_PIXELS = 2**24
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images (..., H, W) in [-1, 1] -> bytes of the same shape on the CPU; values are clipped."""
@@ -119,6 +122,31 @@ def save_png(picture: Tensor, path: str | Path) -> None:
     """Writes a picture (3, H, W) uint8 as PNG; OSError where it can't be written."""
     with atomic_write(Path(path)) as aside:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside, "png")
+
+
+def read_png(path: str | Path) -> Image.Image | None:
+    """A PNG of unknown origin as an RGB picture; None if it is none, or far too large."""
+    try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            too_large = opened.width * opened.height > _MOST_PIXELS
+            return None if too_large else opened.convert("RGB")
+    # Pillow's plugins raise whatever their parsing runs into.
+    except Exception:
+        return None
+
+
+def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 8.0) -> None:
+    """Writes pictures of one size as an animation that begins again at its end.
+
+    Args:
+        seconds: how long it takes; each picture stands for .05 to .5 s, the last for 1 s more.
+    """
+    each = round(1000 * min(max(seconds / len(frames), 0.05), 0.5))
+    durations = [each] * (len(frames) - 1) + [each + 1000]
+    with atomic_write(Path(path)) as aside:
+        frames[0].save(
+            aside, "gif", save_all=True, append_images=frames[1:], duration=durations, loop=0
+        )
 
 
 def display_images(

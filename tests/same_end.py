@@ -87,3 +87,5 @@ def assert_same_end(folder: Path, straight: Path) -> None:
         assert (folder / "samples" / name).read_bytes() == (
             straight / "samples" / name
         ).read_bytes()
+    animations = [f / "animation.gif" for f in (folder, straight)]
+    assert len({a.read_bytes() for a in animations if a.exists()}) == animations[1].exists()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gan_zoo.data import MNISTDataModule
-from gan_zoo.plotting import display_images, image_grid, save_png, to_uint8
+from gan_zoo.plotting import display_images, image_grid, read_png, save_gif, save_png, to_uint8
 
 
 def test_bytes_come_back_as_they_were() -> None:
@@ -43,3 +43,24 @@ def test_display_images_refuses_what_it_cannot_show() -> None:
         display_images(torch.zeros(0, 1, 5, 5))
     with pytest.raises(ValueError, match="1 titles"):
         display_images(torch.zeros(2, 1, 5, 5), titles=["a"])
+
+
+def test_an_animation_repeats_and_rests_on_its_last_picture(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 6), (value, 0, 0)) for value in (0, 100, 200)]
+    save_gif(frames, tmp_path / "a.gif", seconds=0.9)
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert (animation.size, animation.n_frames, animation.info["loop"]) == ((8, 6), 3, 0)
+        durations = []
+        for number in range(3):
+            animation.seek(number)
+            durations.append(animation.info["duration"])
+            assert abs(animation.convert("RGB").getpixel((0, 0))[0] - 100 * number) < 8
+    assert durations == [300, 300, 1300]
+
+
+def test_what_is_no_picture_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("1", (5000, 5000)).save(tmp_path / "large.png")
+    assert read_png(tmp_path / "text.png") is None
+    assert read_png(tmp_path / "large.png") is None
+    assert read_png(tmp_path / "nowhere.png") is None

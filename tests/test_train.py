@@ -90,6 +90,8 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "real.png", "step-000000.png", "step-000006.png",
     ]  # fmt: skip
+    with Image.open(folder / "animation.gif") as animation:
+        assert (animation.n_frames, animation.info["loop"]) == (2, 0)
     width = Image.open(folder / "samples" / "step-000006.png").size[0]
     assert width == columns * (pixels + 2) + 2
 

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from gan_zoo.models.protocols import Sampled
-from gan_zoo.plotting import image_grid, save_png
+from gan_zoo.plotting import image_grid, read_png, save_gif, save_png
 from gan_zoo.ranges import Count, Seed, Steps, checked
 from gan_zoo.training.reporting import report_picture
+
+# Of an animation.
+_MOST_FRAMES = 60
 
 
 class SampleGrid(pl.Callback):
@@ -22,6 +25,7 @@ class SampleGrid(pl.Callback):
     Pictures are logged as ``samples/generated`` and, once, ``samples/real``, and written into the
     folder ``samples`` of the trainer's as ``step-<iteration>.png`` and ``real.png``. The noise is
     drawn once from the seed and saved in the checkpoints, so that a resumed run uses the same.
+    At the end the grids become ``animation.gif`` in the trainer's folder.
 
     Args:
         most: how many pictures a run has at most, without those of its start and end. The interval
@@ -55,6 +59,8 @@ class SampleGrid(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Sampled) -> None:  # type: ignore[override]
         self._draw(trainer, pl_module)
+        if trainer.is_global_zero:
+            _animate(Path(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
         return {"inputs": {name: value.cpu() for name, value in self.inputs.items()}}
@@ -80,3 +86,13 @@ class SampleGrid(pl.Callback):
         picture = image_grid(*grid)
         save_png(picture, Path(trainer.default_root_dir) / "samples" / file)
         report_picture(trainer.loggers, f"samples/{tag}", picture, trainer.global_step)
+
+
+def _animate(folder: Path) -> None:
+    """Makes ``animation.gif`` of the run's grids; those that can't be read are left out."""
+    files = sorted((folder / "samples").glob("step-*.png"))
+    some = files[:-1][:: -(-len(files) // _MOST_FRAMES)] + files[-1:]
+    pictures = [picture for picture in map(read_png, some) if picture]
+    pictures = [picture for picture in pictures if picture.size == pictures[-1].size]
+    if len(pictures) > 1:
+        save_gif(pictures, folder / "animation.gif")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from gan_zoo.plotting import read_png
 from gan_zoo.run.configuration import dotted
 from gan_zoo.run.events import logged_figures
 from gan_zoo.run.job import REASON_FILE
@@ -24,7 +25,7 @@ _MARKS = (Path(".hydra", "config.yaml"), Path(METRICS_FILE), Path(REASON_FILE))
 _LONGEST_FILE = 2**22
 # What there is of a name, a value and a reason in a table; in characters.
 _LONGEST = 300
-_MOST_PIXELS, _DEEPEST = 2**24, 50
+_DEEPEST = 50
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -146,13 +147,8 @@ def named(folders: Sequence[Path], root: Path) -> list[Run]:
 
 def thumbnail(file: Path, most: int) -> Image.Image | None:
     """A PNG as an RGB picture no larger than so many pixels a side; None if it is none."""
-    try:
-        with Image.open(file, formats=["PNG"]) as opened:
-            if opened.width * opened.height > _MOST_PIXELS:
-                return None
-            picture = opened.convert("RGB")
-    # Pillow's plugins raise whatever their parsing runs into.
-    except Exception:
+    picture = read_png(file)
+    if picture is None:
         return None
     scale = most / max(picture.size)
     size = [max(1, round(scale * side)) for side in picture.size]
