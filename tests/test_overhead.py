@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gan_zoo
-from tests.conftest import DIGITS, SMALLER
+from gan_zoo.run.configuration import composed
+from tests.conftest import DIGITS, SMALLER, fit, small_gan
 from tests.test_resume import MODELS, OWN
 
 # Reading a number of a tensor, or its size where that depends on numbers: a GPU is waited for.
@@ -90,6 +93,23 @@ def test_an_iteration_waits_for_nothing_and_leaves_nothing(
     grown = [after - before for before, after in pairwise(count.objects)]
     # Losses are kept to be checked at the next logging step: some objects for each phase.
     assert statistics.median(grown) < 40
+
+
+def test_noise_is_drawn_without_hydra() -> None:
+    model = instantiate(composed("train", ["model=gan"]).model)
+    assert type(model.noise) is functools.partial
+    noise = model.draw_noise(1000)
+    assert noise.min() < -0.9
+    assert noise.max() > 0.9
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
+def test_absent_gpus_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    fit(small_gan(), 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: pytest.fail("looked for"))
+        assert not torch.cuda.is_available()
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

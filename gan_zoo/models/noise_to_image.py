@@ -94,6 +94,10 @@ class NoiseToImage(AdversarialModule):
             raise UnfitArgument("noise", f"can't be drawn: {error}") from error
         self.generator = generator
         self.discriminator = discriminator
+        # Hydra's partials judge their target at each call, which takes longer than to draw.
+        bound: Any = noise
+        if isinstance(bound, functools.partial):
+            noise = functools.partial(bound.func, *bound.args, **bound.keywords)
         self.noise = noise
         self.latent_dim = latent_dim
         self.num_classes = num_classes

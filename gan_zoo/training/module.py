@@ -22,6 +22,7 @@ from gan_zoo.training.averaging import MovingAverage
 from gan_zoo.training.divergence import refuse_broken_values
 from gan_zoo.training.lightning_state import (
     count_iteration,
+    forget_absent_gpus,
     is_logging_step,
     loss_scale,
     step_optimizer,
@@ -280,6 +281,7 @@ class AdversarialModule(SavedModule):
         )
 
     def on_fit_start(self) -> None:
+        forget_absent_gpus()
         self._seed = self.config.get("seed", torch.initial_seed())
 
     def on_train_start(self) -> None:
