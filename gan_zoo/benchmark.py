@@ -41,6 +41,7 @@ _KINDS = {
     "output": str | None,
     "plot": str | None,
     "speed": Speed,
+    "channels_last": bool,
 }
 # Batches that the bare loop has in memory.
 _BATCHES = 16

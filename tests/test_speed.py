@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import gan_zoo
 from gan_zoo.ranges import UnfitArgument
 from gan_zoo.run import speed
+from gan_zoo.run.configuration import composed
 from gan_zoo.run.speed import mathematics
 from tests.conftest import DIGITS, SHORT, SMALLER
 from tests.test_resume import MODELS
@@ -23,7 +24,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 def configured(chosen: str, **trainer: object) -> DictConfig:
     options = {"precision": "32-true", "deterministic": None, **trainer}
-    return OmegaConf.create({"speed": chosen, "trainer": options})
+    return OmegaConf.create({"speed": chosen, "channels_last": False, "trainer": options})
 
 
 def cpu() -> torch.device:
@@ -49,6 +50,15 @@ def test_fast_leaves_a_precision_that_was_chosen() -> None:
     chosen = mathematics(configured("fast", precision="16-mixed"), cpu)
     assert chosen.trainer == {}
     assert "16-mixed (trainer.precision)" in chosen.words
+
+
+@pytest.mark.parametrize("chosen", ["default", "exact"])
+def test_the_layout_is_an_option_of_its_own(chosen: str) -> None:
+    config = configured(chosen)
+    config.channels_last = True
+    assert mathematics(config, cpu).channels_last
+    assert composed("train", ["model=cogan"]).channels_last
+    assert not composed("train", ["model=dcgan"]).channels_last
 
 
 def test_exact_is_deterministic_float32() -> None:

@@ -89,6 +89,7 @@ _OF_A_RUN: dict[str, Any] = {
     "init_from": str | None,
     "print_config": Literal["short", "full"],
     "speed": Speed,
+    "channels_last": bool,
 }
 
 

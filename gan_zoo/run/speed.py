@@ -56,9 +56,10 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
             problem = f"is {config.trainer.deterministic}, and speed=exact needs true or null."
             raise UnfitArgument("trainer.deterministic", problem)
         options = {"deterministic": True, "benchmark": False}
-        return Mathematics(options, False, "exact: float32 and deterministic algorithms")
+        words = "exact: float32 and deterministic algorithms"
+        return Mathematics(options, config.channels_last, words)
     if config.speed == "default":
-        return Mathematics({}, False, "")
+        return Mathematics({}, config.channels_last, "")
     if precision in _FLOAT32 and _has_bfloat16(device()):
         words = "fast: bfloat16 with float32 weights, channels last"
         return Mathematics({"precision": "bf16-mixed"}, True, words)
