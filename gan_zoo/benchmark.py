@@ -102,7 +102,7 @@ def benchmark(config: DictConfig) -> None:
     measured = measure(config)
     print(_in_words(measured))
     if config.plot:
-        measured["costs"] = list(_costs(config, measured))
+        measured["costs"] = list(_costs(config))
         _plot(measured, Path(config.plot))
     if config.output:
         _write(measured, Path(config.output))
@@ -265,7 +265,7 @@ def _write(measured: Any, file: Path) -> None:
         aside.write_text(json.dumps(measured, indent=2) + "\n")
 
 
-def _costs(config: DictConfig, measured: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _costs(config: DictConfig) -> Iterator[dict[str, Any]]:
     """The figures of other batch sizes, image sizes and widths than the one that was measured."""
     for axis, values in _COSTS.items():
         for value in values:

@@ -65,14 +65,14 @@ def test_a_phase_moves_its_player_and_leaves_the_other_without_gradients(
     before = copy.deepcopy(model.state_dict())
     found: dict[str, Any] = {}
 
-    original = model._step
+    original = model.step_player
 
     def step(player: str) -> None:
         found["stays"] = [p.grad for p in getattr(model, stays).parameters()]
         found["moves"] = [p.grad for p in getattr(model, moves).parameters()]
         original(player)
 
-    model._step = step  # type: ignore[method-assign]
+    model.step_player = step  # type: ignore[method-assign]
     fit(model, batches=3)
     assert all(gradient is None for gradient in found["stays"])
     assert all(gradient is not None for gradient in found["moves"])
