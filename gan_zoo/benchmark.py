@@ -326,8 +326,8 @@ def _plot(measured: dict[str, Any], file: Path) -> None:
         for side, marker in (("framework", "o-"), ("bare", "x--")):
             rates = [p["sides"][side]["images_per_second"] for p in points]
             panel.plot([p["value"] for p in points], rates, marker, label=side)
-        panel.set(xlabel=axis if axis != "width" else "width, of the default's", xscale="log",
-                  yscale="log", ylabel="images/s")  # fmt: skip
+        label = axis if axis != "width" else "width, in the default's"
+        panel.set(xlabel=label, xscale="log", ylabel="images/s", ylim=(0, None))
         panel.set_xticks([p["value"] for p in points], [str(p["value"]) for p in points])
         panel.minorticks_off()
         panel.legend()
