@@ -37,7 +37,8 @@ def build(
             the command line's.
 
     Returns:
-        (model, data, trainer, about, folder); ``run.trainer.fit(run.model, run.data)`` trains.
+        (model, data, trainer, about, folder, mathematics), of which
+        ``run.trainer.fit(run.model, run.data)`` trains.
 
     Raises:
         ValueError: for a choice that can't work.

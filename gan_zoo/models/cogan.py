@@ -89,7 +89,7 @@ class CoGAN(ImageGAN):
         return players
 
     def as_seen(self, batch: ImagePair) -> ImageBatch:
-        return _as_one(batch)
+        return ImageBatch(torch.stack((batch.a, batch.b), 1), batch.label_a)
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         if not self.adapt:
@@ -119,7 +119,7 @@ class CoGAN(ImageGAN):
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> None:  # type: ignore[override]
         """D on held-out real images, and with ``adapt`` its classifier on both domains."""
-        pair = _as_one(batch)
+        pair = self.as_seen(batch)
         super().validation_step(pair, batch_idx)
         if self.adapt:
             classes = self.classify(pair.image)
@@ -132,7 +132,7 @@ class CoGAN(ImageGAN):
                 )
 
     def real_images(self, batch: ImagePair) -> dict[str, Generated]:
-        return super().real_images(_as_one(batch))
+        return super().real_images(self.as_seen(batch))
 
     def by_domain(self, images: Tensor, labels: Tensor | None) -> dict[str, Generated]:
         return {"a": Generated(images[:, 0], labels), "b": Generated(images[:, 1], labels)}
@@ -143,8 +143,4 @@ class CoGAN(ImageGAN):
         return interleaved(pairs[:32], columns), columns
 
     def real_grid(self, examples: ImagePair) -> tuple[Tensor, int]:
-        return interleaved(_as_one(examples).image[:32], 8), 8
-
-
-def _as_one(batch: ImagePair) -> ImageBatch:
-    return ImageBatch(torch.stack((batch.a, batch.b), 1), batch.label_a)
+        return interleaved(self.as_seen(examples).image[:32], 8), 8
