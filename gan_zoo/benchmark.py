@@ -113,7 +113,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
     pl.seed_everything(config.seed, verbose=False)
     model: AdversarialModule = instantiate(config.model)
     chosen = mathematics(config, lambda: bare_trainer(config).strategy.root_device)
-    chosen.lay_out(model)
+    chosen.prepare(model)
     copies = {side: copy.deepcopy(model) for side in _SIDES}
     data: InMemoryDataModule = instantiate(config.dataset)
     data.prepare_data()

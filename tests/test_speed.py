@@ -32,7 +32,7 @@ def cpu() -> torch.device:
 
 
 def test_the_default_chooses_nothing() -> None:
-    assert mathematics(configured("default"), cpu) == ({}, False, "")
+    assert mathematics(configured("default"), cpu) == ({}, False, False, "")
 
 
 @pytest.mark.parametrize("has", [True, False])

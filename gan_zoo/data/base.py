@@ -6,7 +6,7 @@ import signal
 import sys
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from gan_zoo.randomness import derived_seed, seed_generators
 from gan_zoo.ranges import Count, Natural, Range, checked, shown
 
 Part = Literal["train", "val", "test"]
+_CPU = torch.device("cpu")
 
 
 class ImageBatch(NamedTuple):
@@ -59,6 +60,10 @@ class InMemoryDataset(Dataset[Any]):
         """The tensors that hold it, for a checksum."""
         raise NotImplementedError
 
+    def on(self, device: torch.device) -> "InMemoryDataset":
+        """The same in a device's memory, where its batches can be cut there; else itself."""
+        return self
+
 
 class LabelledDataset(InMemoryDataset):
     """A dataset of ImageBatch; its labels (N,) int64, -1 where not known, need no images."""
@@ -96,11 +101,18 @@ class InMemoryImages(LabelledDataset):
     def stored(self) -> Iterable[Tensor]:
         return self.images, self.labels
 
+    def on(self, device: torch.device) -> "InMemoryImages":
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
 
 class BatchPlan(NamedTuple):
     """A training batch: its examples, and the seed of what is drawn for it, such as crops."""
 
-    indices: list[int]
+    indices: Any
     seed: int
 
 
@@ -116,12 +128,19 @@ class TrainingBatches(Sampler[BatchPlan]):
         seed: decides the orders.
         trainer: iteration continues at its iteration, as after resuming; an epoch has as many
             batches as it trains on. To overfit, every epoch has the first one's order.
+        device: where the examples are; a plan's indices are a tensor there, or an array.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, trainer: pl.Trainer | None = None
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        trainer: pl.Trainer | None = None,
+        device: torch.device = _CPU,
     ) -> None:
         self.count, self.batch_size, self.seed, self.trainer = count, batch_size, seed, trainer
+        self.device = device
         self.rank = trainer.global_rank if trainer else 0
         self.world_size = trainer.world_size if trainer else 1
         self.same_order = bool(trainer and trainer.overfit_batches)  # type: ignore[attr-defined]
@@ -143,11 +162,13 @@ class TrainingBatches(Sampler[BatchPlan]):
         epoch, first = divmod(next_batch, self.batches_per_epoch)
         number = 0 if self.same_order else epoch
         random = torch.Generator().manual_seed(derived_seed("order", self.seed, number))
-        order = torch.randperm(self.count, generator=random)
+        order: Any = torch.randperm(self.count, generator=random)
+        # A process that loads batches is sent an array faster than a tensor.
+        order = order.numpy() if self.device.type == "cpu" else order.to(self.device)
         for batch in range(first, len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
             yield BatchPlan(
-                order[start : start + self.batch_size].tolist(),
+                order[start : start + self.batch_size],
                 derived_seed("batch", self.seed, number, batch, self.rank),
             )
         self.next_batch = (epoch + 1) * self.batches_per_epoch
@@ -279,9 +300,18 @@ class InMemoryDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._existing(self.train)
-        batches = TrainingBatches(len(dataset), self.batch_size, self.order_seed, self.trainer)
-        planned = _PlannedBatches(dataset)
-        return _Loader(planned, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
+        if self.trainer and not self.num_workers:
+            device = self.trainer.strategy.root_device
+            if device.type == "cuda" and _fits(dataset, device):
+                dataset = dataset.on(device)
+        device = next(iter(dataset.stored())).device
+        batches = TrainingBatches(
+            len(dataset), self.batch_size, self.order_seed, self.trainer, device
+        )
+        options = self._loading()
+        # Only what is in the host's memory can be pinned.
+        options["pin_memory"] &= device.type == "cpu"
+        return _Loader(_PlannedBatches(dataset), batch_sampler=batches, **options)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._in_order(self.val) if self.val else []
@@ -391,6 +421,12 @@ class InMemoryDataModule(pl.LightningDataModule):
         if dataset is None:
             raise RuntimeError(f"{self.name} has no such part, or setup() has not been called yet.")
         return dataset
+
+
+def _fits(dataset: InMemoryDataset, device: torch.device) -> bool:
+    """Whether it takes a quarter of the device's free memory at most."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in dataset.stored())
+    return size <= torch.cuda.mem_get_info(device)[0] / 4
 
 
 def framed(images: Tensor, size: int) -> Tensor:

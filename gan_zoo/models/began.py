@@ -61,6 +61,7 @@ class BEGAN(NoiseToImage):
         eta: exponent of the pixels' absolute error.
     """
 
+    graphable = True
     paper_networks = (BEGANDecoder, BEGANAutoencoder)
     plateau_term = "convergence"
     steered: ClassVar = {
@@ -88,12 +89,12 @@ class BEGAN(NoiseToImage):
         # Of L(x), L(G(z)), M, and 1, by which the average of the first iterations is corrected.
         self.register_buffer("averages", torch.zeros(4))
 
-    def generate(self, batch: ImageBatch) -> Tensor:
+    def as_seen(self, batch: ImageBatch) -> ImageBatch:
         for network in (self.generator, self.discriminator):
             at_iteration = getattr(network, "at_iteration", None)
             if callable(at_iteration):
                 at_iteration(self.trainer.global_step)
-        return super().generate(batch)
+        return batch
 
     def autoencoder_loss(self, image: Tensor, label: Tensor) -> Tensor:
         """L of each image, (B,)."""

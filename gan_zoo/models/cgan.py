@@ -31,6 +31,7 @@ class CGAN(ImageGAN):
     threes = model.sample(8, labels=torch.full((8,), 3))
     """
 
+    graphable = True
     paper_networks = (ConditionalMLPGenerator, ConditionalMaxoutDiscriminator)
     published: ClassVar = {("mnist", "parzen"): "132 ± 1.8"}
 

@@ -53,6 +53,7 @@ class CoGAN(ImageGAN):
         penalty: None: a gradient penalty on pairs would tie the two discriminators.
     """
 
+    graphable = True
     paper_networks = (CoupledGenerator, CoupledDiscriminator)
     batch_types = (ImagePair,)
 

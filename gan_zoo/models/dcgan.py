@@ -32,6 +32,7 @@ class DCGAN(ImageGAN):
     confirmed from its text, and is of the conditional networks.
     """
 
+    graphable = True
     paper_networks = (DCGANGenerator, DCGANDiscriminator)
     published: ClassVar = {
         ("mnist", "one_nn"): ".0298 of 50,000, unconfirmed",

@@ -50,6 +50,7 @@ class HDCGAN(ImageGAN):
         zeta: the telescope's factor.
     """
 
+    graphable = True
     paper_networks = (
         functools.partial(DCGANGenerator, activation=nn.SELU),
         functools.partial(DCGANDiscriminator, activation=nn.SELU),

@@ -66,6 +66,8 @@ class InfoGAN(CodedImageGAN):
         lambda_info_continuous: weight of the continuous codes'.
     """
 
+    graphable = True
+
     @checked
     def __init__(
         self,

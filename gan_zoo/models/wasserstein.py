@@ -77,8 +77,8 @@ class WassersteinGAN(ImageGAN):
 
     def after_phase(self, phase: Phase) -> None:
         if phase.name == "d":
-            slot = self.trainer.global_step % _MEDIAN_OF
-            self.estimates[slot] = self.latest["d"]["wasserstein_estimate"]
+            self.estimates.copy_(self.estimates.roll(1))
+            self.estimates[0] = self.latest["d"]["wasserstein_estimate"]
 
     def extra_terms(self) -> dict[str, Tensor]:
         return {"wasserstein_estimate_median": self.estimates.nanmedian()}

@@ -46,6 +46,7 @@ class WGAN(WassersteinGAN):
         penalty: None.
     """
 
+    graphable = True
     paper_networks = (DCGANGenerator, DCGANDiscriminator)
 
     @checked

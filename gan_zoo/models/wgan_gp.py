@@ -44,6 +44,7 @@ class WGANGP(WassersteinGAN):
         penalty: "wgan_gp" is two-sided, the paper's.
     """
 
+    graphable = True
     paper_networks = (ConvGenerator, ConvCritic)
 
     @checked

@@ -55,7 +55,7 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
     model.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     model.trust = names_in(config.trust)
     chosen = mathematics(config, lambda: bare_trainer(config).strategy.root_device)
-    chosen.lay_out(model)
+    chosen.prepare(model)
     with within("model"):
         # Their options are checked by building them.
         model.configure_optimizers()

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from gan_zoo.ranges import UnfitArgument
+from gan_zoo.training.module import AdversarialModule
 
 Speed = Literal["default", "fast", "exact"]
 _FLOAT32 = ("32-true", "32", 32)
@@ -19,17 +19,20 @@ class Mathematics(NamedTuple):
     Attributes:
         trainer: Lightning's options for it, in place of the configuration's.
         channels_last: whether the weights of convolutions have their channels last.
+        graphs: whether iterations are recorded as CUDA graphs, where the model's can be.
         words: it in words; empty for ``speed=default``.
     """
 
     trainer: dict[str, Any]
     channels_last: bool
+    graphs: bool
     words: str
 
-    def lay_out(self, model: nn.Module) -> None:
-        """Gives the model's weights their memory layout."""
+    def prepare(self, model: AdversarialModule) -> None:
+        """Gives the model's weights their memory layout, and says whether to record it."""
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
+        model.graphs = self.graphs
 
 
 def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathematics:
@@ -37,7 +40,8 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
 
     - ``default`` computes as the trainer's options say, in float32 unless they say otherwise.
     - ``fast`` computes in bfloat16 where the device has instructions for it, with float32 weights
-      (``bf16-mixed``), and has the channels of convolutions last in memory.
+      (``bf16-mixed``), and has the channels of convolutions last in memory. On one GPU it records
+      whole iterations as CUDA graphs, where the model's can be.
     - ``exact`` computes in float32 by deterministic algorithms alone: a GPU then gives the same
       bits each time.
 
@@ -57,14 +61,17 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
             raise UnfitArgument("trainer.deterministic", problem)
         options = {"deterministic": True, "benchmark": False}
         words = "exact: float32 and deterministic algorithms"
-        return Mathematics(options, config.channels_last, words)
+        return Mathematics(options, config.channels_last, False, words)
     if config.speed == "default":
-        return Mathematics({}, config.channels_last, "")
-    if precision in _FLOAT32 and _has_bfloat16(device()):
-        words = "fast: bfloat16 with float32 weights, channels last"
-        return Mathematics({"precision": "bf16-mixed"}, True, words)
+        return Mathematics({}, config.channels_last, False, "")
+    used = device()
+    graphs = used.type == "cuda"
+    also = "channels last" + ", CUDA graphs where the model allows them" * graphs
+    if precision in _FLOAT32 and _has_bfloat16(used):
+        words = f"fast: bfloat16 with float32 weights, {also}"
+        return Mathematics({"precision": "bf16-mixed"}, True, graphs, words)
     why = "no instructions for bfloat16 here" if precision in _FLOAT32 else "trainer.precision"
-    return Mathematics({}, True, f"fast: {precision} ({why}), channels last")
+    return Mathematics({}, True, graphs, f"fast: {precision} ({why}), {also}")
 
 
 def _has_bfloat16(device: torch.device) -> bool:

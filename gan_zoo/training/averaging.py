@@ -23,6 +23,9 @@ class MovingAverage:
         player: who trains the network.
         average: the copy.
         network: what it follows.
+
+    Attributes:
+        inputs: the network's, while running statistics are to be taken from them; else None.
     """
 
     def __init__(self, player: str, average: nn.Module, network: nn.Module) -> None:
@@ -36,17 +39,21 @@ class MovingAverage:
         own = {id(buffer) for norm in self._norms for buffer in norm.buffers()}
         pairs = zip(average.buffers(), network.buffers(), strict=True)
         self._buffers = [(kept, buffer) for kept, buffer in pairs if id(kept) not in own]
-        self._inputs: tuple[Any, ...] | None = None
+        self.inputs: tuple[Any, ...] | None = None
+
+    def takes_statistics(self, age: int | None) -> bool:
+        """Whether running statistics are due at that age."""
+        return bool(self._norms) and age is not None and age % _STATISTICS_INTERVAL == 0
 
     @contextmanager
     def recording(self, age: int | None) -> Iterator[None]:
         """Keeps the network's inputs meanwhile, if running statistics are due at that age."""
-        if not self._norms or age is None or age % _STATISTICS_INTERVAL:
+        if not self.takes_statistics(age):
             yield
             return
 
         def keep(network: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self._inputs = inputs if self._inputs is None else self._inputs
+            self.inputs = inputs if self.inputs is None else self.inputs
 
         with self._network.register_forward_pre_hook(keep):
             yield
@@ -66,7 +73,7 @@ class MovingAverage:
         torch._foreach_lerp_(self._averages, self._weights, share)
         for kept, buffer in self._buffers:
             kept.copy_(buffer)
-        if self._inputs is None:
+        if self.inputs is None:
             return
         with eval_mode(self._average):
             for norm, momentum in zip(self._norms, self._momenta, strict=True):
@@ -74,8 +81,8 @@ class MovingAverage:
                 # to does not count.
                 norm.momentum = max(momentum, 1 / (1 + age // _STATISTICS_INTERVAL))
                 norm.train()
-            self._average(*self._inputs)
-        self._inputs = None
+            self._average(*self.inputs)
+        self.inputs = None
 
 
 @contextmanager

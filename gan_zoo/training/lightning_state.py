@@ -82,10 +82,14 @@ def loss_scale(trainer: pl.Trainer, optimizer: Optimizer) -> float:
 
     1, but under float16, where a fused optimizer unscales the gradients within its own step.
     """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-        return scaler.get_scale()
+    if scales_losses(trainer) and getattr(optimizer, "_step_supports_amp_scaling", False):
+        return trainer.precision_plugin.scaler.get_scale()  # type: ignore[attr-defined]
     return 1.0
+
+
+def scales_losses(trainer: pl.Trainer) -> bool:
+    """Whether losses are multiplied before backward passes, as under float16."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def count_iteration(trainer: pl.Trainer) -> None:

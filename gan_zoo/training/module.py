@@ -20,11 +20,13 @@ from gan_zoo.randomness import derived_seed, seed_generators
 from gan_zoo.ranges import Count, Decay, Positive, UnfitArgument, checked, within
 from gan_zoo.training.averaging import MovingAverage
 from gan_zoo.training.divergence import refuse_broken_values
+from gan_zoo.training.graphs import CudaRecorder, IterationGraphs, recordable
 from gan_zoo.training.lightning_state import (
     count_iteration,
     forget_absent_gpus,
     is_logging_step,
     loss_scale,
+    scales_losses,
     step_optimizer,
 )
 from gan_zoo.training.reporting import report_figures
@@ -88,6 +90,9 @@ class AdversarialModule(SavedModule):
     Attributes, in addition to SavedModule's:
         batch_types: the NamedTuples of the batches that it trains on; plain tuples of as many
             values become these.
+        graphable: whether iterations with the same phases always do the same on the device, so that
+            they can be recorded as CUDA graphs. Each class says so itself; it is not inherited.
+        graphs: whether they are, on a single GPU; where anything keeps them from it, they are not.
         plateau_term: which of ``extra_terms`` a ReduceLROnPlateau watches; None where none would
             tell anything.
         ema: the moving averages by name.
@@ -100,6 +105,7 @@ class AdversarialModule(SavedModule):
     """
 
     batch_types: ClassVar[tuple[type, ...]]
+    graphable: bool = False
     plateau_term: ClassVar[str | None] = None
 
     @checked
@@ -129,6 +135,8 @@ class AdversarialModule(SavedModule):
         )
         self.logged: dict[str, float] = {}
         self._gradient_norm: Tensor | None = None
+        self.graphs = False
+        self._graphs: IterationGraphs | None = None
 
     def players(self) -> dict[str, nn.Module]:
         """Each player's networks, by the name that phases and optimizers use."""
@@ -166,6 +174,28 @@ class AdversarialModule(SavedModule):
         self._seed_generators("iteration", iteration)
         batch = self.as_seen(batch)
         due = [phase for phase in self.phases() if phase.is_due(iteration)]
+
+        def play(batch: Any) -> None:
+            self._play(due, batch, iteration)
+
+        # At a logging step more is read than is recorded.
+        graphs = None if logging else self._graphs
+        if graphs is None:
+            play(batch)
+        else:
+            statistics = [a.takes_statistics(self.age(a.player)) for a in self.network_averages]
+            graphs.play(batch, (*(phase.name for phase in due), *statistics), play)
+        for phase in due:
+            name, terms = f"loss_{phase.name}", self.latest[phase.name]
+            # A recording writes its other terms anew in the next iteration.
+            noted = terms if graphs is None else {name: terms[name]}
+            self.divergence.note(iteration, terms[name], noted)
+        self._end_iteration(len(batch[0]))
+        if logging:
+            self.log_terms(iteration)
+
+    def _play(self, due: Sequence[Phase], batch: Any, iteration: int) -> None:
+        """The shared forward pass, and the phases on it."""
         with ExitStack() as stack:
             for average in self.network_averages:
                 stack.enter_context(average.recording(self.age(average.player)))
@@ -174,9 +204,6 @@ class AdversarialModule(SavedModule):
             generated = self.generate(batch)
         for phase in due:
             self._run(phase, batch, generated, iteration)
-        self._end_iteration(len(batch[0]))
-        if logging:
-            self.log_terms(iteration)
 
     def _run(self, phase: Phase, batch: Any, generated: Any, iteration: int) -> None:
         accumulate = self.accumulate_grad_batches
@@ -188,7 +215,6 @@ class AdversarialModule(SavedModule):
             self.step_player(phase.player)
         latest = {name: term.detach() for name, term in terms.items()}
         latest[f"loss_{phase.name}"] = loss.detach()
-        self.divergence.note(iteration, loss.detach(), latest)
         if self._gradient_norm is not None:
             latest[f"grad_norm_{phase.name}"] = self._gradient_norm
         self.latest[phase.name] = latest
@@ -292,6 +318,22 @@ class AdversarialModule(SavedModule):
         self._others_of = parameters_of_others(players)
         self.network_averages = self.moving_averages()
         self.restore_gradients()
+        self._graphs = self._iteration_graphs()
+
+    def _iteration_graphs(self) -> IterationGraphs | None:
+        optimizers = self.trainer.optimizers
+        if not (
+            self.graphs
+            and vars(type(self)).get("graphable")
+            and self.device.type == "cuda"
+            and self.trainer.world_size == 1
+            and self.accumulate_grad_batches == 1
+            and not scales_losses(self.trainer)
+            and recordable(optimizers)
+        ):
+            return None
+        recorder = CudaRecorder(self.device)
+        return IterationGraphs(self, self.network_averages, optimizers, recorder)
 
     def moving_averages(self) -> list[MovingAverage]:
         """What moves ``ema`` along with the networks."""
