@@ -60,12 +60,14 @@ class _Framework(Blocks):
     Attributes:
         first_iteration: seconds from the start of the process to the end of the first iteration.
         memory: peak MB of the process after its first turn, before the other sides begin.
+        held: MB that were held after each turn.
     """
 
     def __init__(self, turns: Turns, block: int) -> None:
         super().__init__(turns, "framework", block)
         self.stopwatch = Stopwatch(turns)
         self.first_iteration = self.memory = 0.0
+        self.held: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *unused: Any) -> None:
         step = trainer.global_step
@@ -80,6 +82,7 @@ class _Framework(Blocks):
             return
         self.stopwatch.end()
         self.memory = self.memory or peak_memory(self.turns.device)
+        self.held.append(held_memory(self.turns.device))
         self.turns.pass_on(self.side)
 
 
@@ -197,6 +200,19 @@ def peak_memory(device: torch.device) -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+def held_memory(device: torch.device) -> float:
+    """MB: on a GPU what tensors hold there now, else what the process has resident.
+
+    Where the system does not tell the latter, its peak.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 1e6
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        return peak_memory(device)
+    return int(pages.read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
 def _figures(
     config: DictConfig, model: AdversarialModule, turns: Turns, watched: _Framework
 ) -> dict[str, Any]:
@@ -233,6 +249,7 @@ def _figures(
         "parts": {part: watched.stopwatch.seconds[part] / total for part in PARTS},
         "peak_memory_mb": watched.memory,
         "peak_memory_at_end_mb": peak_memory(device),
+        "held_memory_mb": watched.held,
         "first_iteration_seconds": watched.first_iteration,
     }
 
@@ -256,6 +273,9 @@ def _in_words(measured: dict[str, Any]) -> str:
         f"{measured['first_iteration_seconds']:.1f} s from the start to the first iteration; peak "
         f"memory {measured['peak_memory_mb']:,.0f} MB, {measured['peak_memory_at_end_mb']:,.0f} MB "
         "after all sides",
+        # The other sides' first turns follow on the framework's first.
+        f"held memory {measured['held_memory_mb'][1]:,.0f} MB after the framework's second turn, "
+        f"{measured['held_memory_mb'][-1]:,.0f} MB after its last",
     ]
     return "\n".join(lines)
 

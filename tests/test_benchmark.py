@@ -143,6 +143,11 @@ def test_the_benchmark_tells_rates_efficiency_and_parts(run: Run, tmp_path: Path
     # Counted from when the command was loaded, which here other tests have done.
     assert measured["first_iteration_seconds"] > 0
     assert 100 < measured["peak_memory_mb"] <= measured["peak_memory_at_end_mb"] < 4000
+    assert len(measured["held_memory_mb"]) == measured["rounds"] + 1
+    assert all(
+        100 < held <= measured["peak_memory_at_end_mb"] * 1.05
+        for held in measured["held_memory_mb"]
+    )
     assert {cost["axis"] for cost in measured["costs"]} == {"batch size", "image size", "width"}
     assert (tmp_path / "cost.png").stat().st_size > 10_000
     assert table([measured]).count("\n") == 2
