@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
-from gan_zoo.data.mnist import DigitsDataModule
 from gan_zoo.files import atomic_write, cache_dir, read_json
 from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
+from gan_zoo.metrics.inception import Inception
 from gan_zoo.metrics.measures import MEASURES, Figure, available, floor_of
 from gan_zoo.metrics.reference import ImageSet, Reference, image_sets, in_domain, reference_for
 from gan_zoo.models.protocols import Sampled
@@ -43,6 +43,7 @@ _KINDS: dict[str, Any] = {
     "metrics": str | list[str] | None,
     "num_samples": Annotated[int, Range(2, 10**7)] | None,
     "evaluator": str | None,
+    "inception_weights": str | None,
     "seed": Seed,
     "ema": bool,
     "root": str | None,
@@ -78,7 +79,9 @@ def evaluate(config: DictConfig) -> None:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
     data = data_of(model, config.root)
-    names = _names(config.metrics, model, data, data.has_classes or bool(config.evaluator))
+    inception = Inception(Path(config.inception_weights)) if config.inception_weights else None
+    judged = data.has_classes or bool(config.evaluator)
+    names = _names(config.metrics, model, data, judged, bool(inception))
     n = config.num_samples or data.measured_images
     weights = "moving average" if config.ema and model.ema else "raw"
     random = torch.Generator().manual_seed(config.seed)
@@ -94,11 +97,14 @@ def evaluate(config: DictConfig) -> None:
             references, judges = {}, {}
             for domain in data.domains:
                 report = stage(in_domain("evaluator", domain))
-                reference = reference_for(data, domain, "test", cache_dir(), report, given)
+                reference = reference_for(
+                    data, domain, "test", cache_dir(), report, given, inception
+                )
                 references[domain] = reference
                 if e := reference.evaluator:
                     judges[domain] = {"name": e.name, "hash": e.hash, "accuracy": e.accuracy}
             about |= {"resize": reference.resize, "evaluators": judges}
+            about |= {"inception": inception.hash} if inception else {}
             chunks = model.generated_images(n, data.source(), random, config.ema)
             pixels = any("pixels" in MEASURES[name].needs for name in names)
             sets = image_sets(chunks, references, n, pixels, stage("drawing images"))
@@ -164,7 +170,7 @@ def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
         root: the data folder, if it is not the run's.
     """
     options = dict(model.config["dataset"])
-    if issubclass(get_class(options["_target_"]), DigitsDataModule):
+    if "when_unavailable" in options:
         # Only the user says where something may be written to.
         options |= (
             {"root": root, "when_unavailable": "error"} if root else {"when_unavailable": "offline"}
@@ -190,10 +196,12 @@ def _known_names(asked: Any) -> list[str]:
     return names
 
 
-def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -> list[str]:
+def _names(
+    asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool, inception: bool
+) -> list[str]:
     """The metrics to measure: those asked for, or all that this model and its data allow."""
     names = _known_names(asked)
-    has = available(model.real_images(data.source().__getitems__([0])), judged)
+    has = available(model.real_images(data.source().__getitems__([0])), judged, inception)
     for name in names if asked is not None else ():
         if isinstance(data, GaussianMixtureDataModule) and name != "modes":
             raise ValueError(f"{name} is measured of images; of points, modes is.")
@@ -201,6 +209,9 @@ def _names(asked: Any, model: Sampled, data: InMemoryDataModule, judged: bool) -
         what = f"the classes of the images, and {data.name} has none"
         if "labels" in lacking:
             what = f"a model that is asked for a class, and this {type(model).__name__} is not"
+        if "inception" in lacking:
+            what = "Inception's weights, which inception_weights=FILE gives"
+            raise ValueError(f"{name} needs {what} (docs/metrics.md): give them, or leave it out.")
         if lacking:
             raise ValueError(f"{name} needs {what}: leave it out.")
     return [name for name in names if MEASURES[name].needs <= has]

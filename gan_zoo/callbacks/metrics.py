@@ -32,6 +32,8 @@ _STATE = (
 _MEDIAN_OF = 5
 # Frechet distances, of the package's evaluator, whose first time a run keeps.
 LEVELS = (5, 2, 1)
+# What no measure in training may need of the images.
+_COSTLY = {"pixels", "inception"}
 # Fewer images are too few for precision and recall with k=5, and for any meaning.
 _LEAST_HELD_OUT = 10
 
@@ -57,8 +59,8 @@ class Metrics(pl.Callback):
     Data without classes is not measured.
 
     Args:
-        metrics: names in gan_zoo.metrics.measures.MEASURES that need no pixels; those that need
-            labels are left out for models that are not asked for classes.
+        metrics: names in gan_zoo.metrics.measures.MEASURES that need no pixels or Inception; those
+            that need labels are left out for models that are not asked for classes.
         monitor: the figure that the best checkpoint is chosen by.
         num_samples: number of images, over all processes.
         max_share: the largest share of the training time that measuring may take, without what is
@@ -86,8 +88,8 @@ class Metrics(pl.Callback):
         seed: Seed = 0,
     ) -> None:
         for name in metrics:
-            if name not in MEASURES or "pixels" in MEASURES[name].needs:
-                cheap = [n for n, measure in MEASURES.items() if "pixels" not in measure.needs]
+            if name not in MEASURES or MEASURES[name].needs & _COSTLY:
+                cheap = [n for n, measure in MEASURES.items() if not measure.needs & _COSTLY]
                 raise UnfitArgument(
                     "metrics",
                     f"has '{name}'; in training there are: {', '.join(cheap)}. "

@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,6 +35,8 @@ MOST_PIXELS = 2**26
 # Larger ones are decoded one at a time, not one in each thread.
 _LARGE = 2**24
 _decoding_large = threading.Lock()
+# Pictures that threads decode before they are asked for.
+_AHEAD = 64
 # Pillow advises three times the size for a result that is as good as from the whole photo.
 _DRAFT = 3
 
@@ -66,6 +69,13 @@ def _known_formats() -> tuple[str, ...]:
     """Of ``_FORMATS`` those that this Pillow has."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """The suffixes, in lower case, of files that can be pictures."""
+    known = set(_known_formats())
+    return frozenset(s for s, kind in Image.registered_extensions().items() if kind in known)
 
 
 def _middle_square(picture: Image.Image, size: int, channels: int) -> Tensor:
@@ -103,8 +113,6 @@ def load_pictures(
 ) -> tuple[list[Path], Tensor]:
     """The pictures that could be read, and their pixels (N, C, size, size) uint8, in order.
 
-    They are decoded in as many threads as there are processors.
-
     Args:
         paths, size, channels: as load_picture's.
         when_broken: what to do about a file that is no picture: "stop", with ValueError, or "skip",
@@ -113,20 +121,38 @@ def load_pictures(
     """
     refuse_unfit(option, when_broken, WhenBroken)
     read, pictures = [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = [pool.submit(load_picture, path, size, channels) for path in paths]
-        for path, result in zip(paths, results, strict=True):
-            try:
-                pictures.append(result.result())
-                read.append(path)
-            except ValueError as error:
-                if when_broken == "stop":
-                    pool.shutdown(cancel_futures=True)
-                refuse_broken(str(error), when_broken, option)
+    for path, result in zip(paths, decoded(paths, size, channels), strict=True):
+        if isinstance(result, ValueError):
+            refuse_broken(str(result), when_broken, option)
+            continue
+        pictures.append(result)
+        read.append(path)
     if not pictures:
         advice = "is a picture that can be read: add some, such as PNG or JPEG."
         raise ValueError(f"No file in '{paths[0].parent}' {advice}")
     return read, torch.stack(pictures)
+
+
+def decoded(paths: Iterable[Path], size: int, channels: int) -> Iterator[Tensor | ValueError]:
+    """Each picture's pixels, or what is wrong with its file, in order; see load_picture.
+
+    As many threads as there are processors decode some pictures ahead.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead: deque[Future[Tensor | ValueError]] = deque()
+        for path in paths:
+            ahead.append(pool.submit(_tried, path, size, channels))
+            if len(ahead) == _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _tried(path: Path, size: int, channels: int) -> Tensor | ValueError:
+    try:
+        return load_picture(path, size, channels)
+    except ValueError as error:
+        return error
 
 
 def refuse_broken(problem: str, when_broken: str, option: str) -> None:
@@ -142,9 +168,10 @@ def cropped_and_mirrored(pictures: Tensor, side: int, mirror: bool) -> Tensor:
     With ``mirror`` each is mirrored with probability 1/2.
     """
     if spare := pictures.shape[-1] - side:
-        places = torch.randint(spare + 1, (2, len(pictures))).T.tolist()
-        crops = zip(pictures, places, strict=True)
-        pictures = torch.stack([p[:, y : y + side, x : x + side] for p, (y, x) in crops])
+        y, x = torch.randint(spare + 1, (2, len(pictures), 1)) + torch.arange(side)
+        which = torch.arange(len(pictures))[:, None, None]
+        # Channels come last where an index is on either side of theirs.
+        pictures = pictures[which, :, y[:, :, None], x[:, None, :]].movedim(3, 1)
     if mirror:
         mirrored = torch.rand(len(pictures), 1, 1, 1) < 0.5
         pictures = torch.where(mirrored, pictures.flip(3), pictures)

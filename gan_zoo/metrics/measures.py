@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report, distances, diversity, neighbours, silent
+from gan_zoo.metrics.inception import FEATURES
 from gan_zoo.metrics.reference import MANY_CLASSES, ImageSet, Reference, some_rows
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Measure(NamedTuple):
 
     Attributes:
         function: (generated, reference, seed, report) -> figures by name.
-        needs: what it uses of the images: features, pixels, labels.
+        needs: what it uses of the images: features, pixels, labels, inception.
         figures: names of its figures -> whether higher is better; None where neither is.
         real_pair: what its floor is measured on: (reference, number, seed) -> real images in the
             generated ones' place, and their reference.
@@ -63,6 +64,14 @@ class Measure(NamedTuple):
 def _fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     a, b = fake.judged.features, reference.real.judged.features
     return {"fid": Figure(distances.frechet_distance(a, b), None, len(a), len(b))}
+
+
+def _inception_fid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
+    a, b = fake.inception, reference.real.inception
+    few = min(len(a), len(b)) <= FEATURES
+    detail = f"too few images for {FEATURES:,} features: compare equal numbers only" if few else ""
+    value = distances.frechet_distance(a, b)
+    return {"inception_fid": Figure(value, None, len(a), len(b), detail)}
 
 
 def _kid(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
@@ -141,6 +150,7 @@ def _memorisation(fake: ImageSet, reference: Reference, seed: int, report: Repor
 
 MEASURES: Mapping[str, Measure] = {
     "fid": Measure(_fid, {"features"}, {"fid": False}),
+    "inception_fid": Measure(_inception_fid, {"inception"}, {"inception_fid": False}),
     "kid": Measure(_kid, {"features"}, {"kid": False}),
     "score": Measure(_score, {"features"}, {"score": True}),
     "prdc": Measure(_prdc, {"features"}, dict.fromkeys(distances.Fidelity._fields, True)),
@@ -169,13 +179,16 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-def available(real: Mapping[str, tuple[Tensor, Tensor | None]], judged: bool) -> Set[str]:
-    """What of Measure.needs a model's images have, judged by an evaluator or not.
+def available(
+    real: Mapping[str, tuple[Tensor, Tensor | None]], judged: bool, inception: bool = False
+) -> Set[str]:
+    """What of Measure.needs a model's images have, judged by an evaluator or Inception or not.
 
     ``real`` has, by domain, real images as the model's, and labels if it is asked for classes.
     """
     asked = all(labels is not None for _, labels in real.values())
-    return {"pixels", *(["features"] if judged else []), *(["labels"] if asked else [])}
+    having = {"features": judged, "labels": asked, "inception": inception}
+    return {"pixels", *(what for what, has in having.items() if has)}
 
 
 def floor_of(name: str, reference: Reference, count: int, seed: int) -> dict[str, Figure]:

@@ -24,6 +24,7 @@ from gan_zoo.metrics.evaluator import (
     judged,
     resize_rule,
 )
+from gan_zoo.metrics.inception import Inception
 
 # How many generated images are compared with all training images.
 _MOST_QUERIES = 2000
@@ -41,6 +42,7 @@ class ImageSet:
         labels: (N,) int64 classes, asked for or true; -1 where unknown.
         judged: what the evaluator sees; None without an evaluator.
         pixels: (N, C, 28, 28) in [-1, 1]; None if no measure needs them.
+        inception: (N, 2048), Inception's features; None if no measure needs them.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class ImageSet:
         labels: Tensor,
         judged: Judged | Callable[[], Judged] | None = None,
         pixels: Tensor | Callable[[], Tensor] | None = None,
+        inception: Tensor | Callable[[], Tensor] | None = None,
     ) -> None:
         self.labels = labels
         self._judged = judged
         self._pixels = pixels
+        self._inception = inception
         self._nearest: tuple[Tensor, neighbours.Memorisation] | None = None
 
     def __len__(self) -> int:
@@ -66,6 +70,11 @@ class ImageSet:
     def pixels(self) -> Tensor:
         assert self._pixels is not None
         return self._pixels() if callable(self._pixels) else self._pixels
+
+    @functools.cached_property
+    def inception(self) -> Tensor:
+        assert self._inception is not None
+        return self._inception() if callable(self._inception) else self._inception
 
     def classes(self) -> Tensor:
         """The labels where all are known, else the classes that the evaluator sees."""
@@ -109,6 +118,7 @@ class Reference:
         evaluator: its judge; None for images without classes.
         cache_dir: folder of floors.
         framed_from: see ``as_seen``.
+        inception: gives Inception's features; None if no measure needs them.
     """
 
     train: LabelledImages
@@ -117,6 +127,7 @@ class Reference:
     cache_dir: Path
     part: Part = "test"
     framed_from: int | None = None
+    inception: Inception | None = None
     _drawn: dict[tuple[int, int], ImageSet] = field(default_factory=dict, init=False)
 
     @functools.cached_property
@@ -130,6 +141,8 @@ class Reference:
         parts = [hash_of(part.stored()) for part in (self.train, self.images)]
         judge = self.evaluator.hash if self.evaluator else ""
         about = f"{parts} {judge} {self.resize}"
+        if self.inception:
+            about += self.inception.hash
         return hashlib.sha256(about.encode()).hexdigest()[:12]
 
     @property
@@ -188,11 +201,19 @@ class Reference:
         return first, other
 
     def _set(self, dataset: LabelledImages, rows: Tensor) -> ImageSet:
-        evaluator = self.evaluator
+        evaluator, inception = self.evaluator, self.inception
         return ImageSet(
             dataset.labels[rows],
             None if evaluator is None else lambda: judged(evaluator, images_of(dataset, rows)),
             lambda: torch.cat([as_seen(x, self.framed_from) for x in images_of(dataset, rows)]),
+            None
+            if inception is None
+            else lambda: torch.cat(
+                [
+                    inception(x.to(next(inception.parameters()).device))
+                    for x in images_of(dataset, rows)
+                ]
+            ),
         )
 
 
@@ -214,6 +235,7 @@ def reference_for(
     cache_dir: Path,
     report: Report = silent,
     evaluator: Evaluator | None = None,
+    inception: Inception | None = None,
 ) -> Reference:
     """The real images of a domain, and their evaluator if they have classes.
 
@@ -222,6 +244,7 @@ def reference_for(
         part: which of its images to measure against.
         cache_dir: folder of trained evaluators and floors.
         evaluator: to be used instead of the data's own.
+        inception: gives Inception's features, if a measure needs them.
     """
     train, images = data.labelled(domain, "train"), data.labelled(domain, part)
     if evaluator is None and (train.labels >= 0).all():
@@ -234,7 +257,7 @@ def reference_for(
         )
     if evaluator is not None:
         evaluator.per_channel, evaluator.framed_from = data.per_channel, data.framed_from
-    return Reference(train, images, evaluator, cache_dir, part, data.framed_from)
+    return Reference(train, images, evaluator, cache_dir, part, data.framed_from, inception)
 
 
 def image_sets(
@@ -250,10 +273,11 @@ def image_sets(
         chunks: domain -> (images (B, C, H, W), the classes (B,) that were asked for or None).
         references: of all domains; their evaluators are moved to the images' device.
         count: how many images are expected, for the report.
-        pixels: keep the pixels too; only in a single process.
+        pixels: keep the pixels too; like Inception's features, only in a single process.
     """
     collected: dict[str, Judgements] = {}
     kept_pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
+    features: dict[str, list[Tensor]] = {domain: [] for domain in references}
     done = 0
     for chunk in chunks:
         for domain, (images, labels) in chunk.items():
@@ -261,6 +285,8 @@ def image_sets(
             if reference.evaluator is not None:
                 judgements = collected.setdefault(domain, Judgements().to(device))
                 judgements.update(reference.evaluator.to(device)(images), labels)
+            if reference.inception is not None:
+                features[domain].append(reference.inception.to(device)(images))
             if pixels:
                 kept_pixels[domain].append(as_seen(images.cpu(), reference.framed_from))
         done += len(images)
@@ -268,11 +294,12 @@ def image_sets(
     sets = {}
     for domain, parts in kept_pixels.items():
         image = torch.cat(parts) if parts else None
+        seen = torch.cat(features[domain]) if features[domain] else None
         if domain in collected:
             judged, labels = collected[domain].compute()
-            sets[domain] = ImageSet(labels, judged, image)
-        elif image is not None:
-            sets[domain] = ImageSet(torch.full((len(image),), -1), None, image)
+            sets[domain] = ImageSet(labels, judged, image, seen)
+        elif done:
+            sets[domain] = ImageSet(torch.full((done,), -1), None, image, seen)
     return sets
 
 

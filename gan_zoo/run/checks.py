@@ -41,8 +41,9 @@ from gan_zoo.ranges import (
     refuse_unfit,
     shown,
     takers_of,
+    within,
 )
-from gan_zoo.run.configuration import CONFIG_DIR, composed, dataset_name
+from gan_zoo.run.configuration import CONFIG_DIR, composed, dataset_name, leader_of
 from gan_zoo.run.speed import Speed, mathematics
 
 _MaxSteps = Annotated[int, Range(1, 10**9)] | Literal[-1]
@@ -220,12 +221,15 @@ def _target(file: Path) -> str:
 
 
 def use_available_dataset(config: DictConfig) -> None:
-    """Puts the name of the dataset that will be trained on into the configuration.
+    """Puts the name of the dataset that will be trained on, and the number of its classes where
+    only the data tells it, into the configuration.
 
     Raises:
         ValueError: if a resumed run's dataset is not available any more.
     """
     name = dataset_name(config.dataset)
+    if hasattr(get_class(config.dataset._target_), "class_count"):
+        _count_classes(config)
     if name == config.dataset.name:
         return
     if config.resume.folder:
@@ -234,6 +238,26 @@ def use_available_dataset(config: DictConfig) -> None:
             f"resumed with {name}."
         )
     config.dataset.name = name
+
+
+def _count_classes(config: DictConfig) -> None:
+    """Puts the number of a folder's classes into the configuration."""
+    dataset: Any = config.dataset
+    kind: Any = get_class(dataset._target_)
+    with within("dataset"):
+        count = kind.class_count(dataset.root)
+    if dataset.num_classes not in (None, count):
+        raise UnfitArgument(
+            "dataset.num_classes", f"is {dataset.num_classes}, and '{dataset.root}' has {count}."
+        )
+    model: Any = OmegaConf.to_container(config.model)
+    if leader_of(model.get("num_classes")) and not count:
+        raise UnfitArgument(
+            "dataset.root",
+            f"is '{dataset.root}', which has no classes, and this model needs some: put the "
+            "pictures of each class into a folder of its own, or take another model (model=dcgan).",
+        )
+    dataset.num_classes = count
 
 
 def refuse_unfit_options(config: DictConfig, key: str = "") -> None:
