@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 # Hydra's flags of a command that does its work; all others print what may go into a file.
 _WORKING = re.compile(r"-m|--multirun|-r|--run|-c[pnd].*|--config-.*|--experimental-rerun.*")
@@ -56,3 +57,30 @@ def keep(text: str, level: int = logging.INFO) -> None:
                     handler.handle(logging.LogRecord(__name__, level, "", 0, line, None, None))
     finally:
         logging.raiseExceptions = raised
+
+
+@contextmanager
+def progress(after: float = 2.0) -> Iterator[Callable[[str], Callable[[float], None]]]:
+    """Progress bars where the output is a terminal: a stage's name -> what its share is told to.
+
+    A stage's bar comes once it has taken ``after`` seconds.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:]
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+
+        def stage(name: str) -> Callable[[float], None]:
+            task, begun = bars.add_task(name, total=1.0, visible=False), time.monotonic()
+
+            def told(share: float) -> None:
+                visible = time.monotonic() - begun >= after
+                bars.update(task, completed=share, visible=visible)
+
+            return told
+
+        yield stage

@@ -3,8 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from errno import EISDIR
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,14 +14,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
-from rich.progress import Progress, TextColumn
 from rich.table import Table
 from torch import Tensor
 
+from gan_zoo.console import progress
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.files import atomic_write, cache_dir, read_json
-from gan_zoo.metrics import Report
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
 from gan_zoo.metrics.inception import Inception
@@ -89,7 +87,7 @@ def evaluate(config: DictConfig) -> None:
     about: dict[str, Any] = {"step": step, "weights": weights, "seed": config.seed}
     rows: dict[str, Row] = {}
     pictures: dict[str, Tensor] = {}
-    with _progress() as stage:
+    with progress() as stage:
         if isinstance(data, GaussianMixtureDataModule):
             rows = _of_points(model, data, n, random, config.ema)
         else:
@@ -151,7 +149,7 @@ def train_evaluator(config: DictConfig) -> None:
     train, test = (data.evaluator_images(config.domain, part) for part in (True, False))
     if int(train.labels.min()) < 0:
         raise ValueError(f"{name} has no classes for an evaluator to learn.")
-    with _progress() as stage:
+    with progress() as stage:
         report = stage(f"training the evaluator of {name}")
         evaluator = evaluators.train_evaluator(
             train, test, name, config.epochs, config.seed, data.framed_from, report
@@ -163,7 +161,7 @@ def train_evaluator(config: DictConfig) -> None:
     )
 
 
-def data_of(model: Sampled, root: str | None = None) -> InMemoryDataModule:
+def data_of(model: Any, root: str | None = None) -> InMemoryDataModule:
     """The data that a checkpoint's model was trained on, set up.
 
     Args:
@@ -308,19 +306,3 @@ def _number(figure: Figure) -> str:
         places = max(0, 1 - math.floor(math.log10(spread))) if spread > 0 else 4
         return f"{value:.{places}f} ± {spread:.{places}f}"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], Report]]:
-    """Progress bars where the output is a terminal: a stage's name -> its Report."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:]
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-
-        def stage(name: str) -> Report:
-            task = bar.add_task(name, total=1.0, visible=False)
-            return lambda share: bar.update(task, completed=share, visible=True)
-
-        yield stage

@@ -1,5 +1,7 @@
 """Images for people to look at; the only place where [-1, 1] is mapped back to bytes."""
 
+import shutil
+import subprocess
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +30,14 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def image_grid(images: Tensor, columns: int) -> Tensor:
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Images (..., H, W) with each pixel as a square of ``scale`` pixels."""
+    return images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
+def image_grid(images: Tensor, columns: int, padding: int = 2) -> Tensor:
     """Images (N, C, H, W) in [-1, 1] -> one RGB picture (3, H', W') uint8, row by row."""
-    return make_grid(to_uint8(images), nrow=columns, padding=2, pad_value=64)
+    return make_grid(to_uint8(images), nrow=columns, padding=padding, pad_value=64)
 
 
 def interleaved(sets: Tensor, columns: int) -> Tensor:
@@ -147,6 +154,35 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 8
         frames[0].save(
             aside, "gif", save_all=True, append_images=frames[1:], duration=durations, loop=0
         )
+
+
+def ffmpeg(path: str | Path) -> str:
+    """The program that writes films; ValueError, which names the film, where there is none."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise ValueError(
+            f"{path} needs ffmpeg, which is not installed here; a .gif would do without."
+        )
+    return program
+
+
+def save_mp4(frames: Sequence[Image.Image], path: str | Path, seconds: float = 8.0) -> None:
+    """Writes pictures of one size as an H.264 film by ffmpeg; ValueError where there is none."""
+    program = ffmpeg(path)
+    width, height = frames[0].size
+    rate = max(len(frames) / seconds, 1)
+    with atomic_write(Path(path)) as aside:
+        command = [
+            program, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24",
+            "-s", f"{width}x{height}", "-r", f"{rate:g}", "-i", "-", "-an",
+            # Most players want an even size and halved colours.
+            "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-f", "mp4", str(aside),
+        ]  # fmt: skip
+        content = b"".join(frame.tobytes() for frame in frames)
+        result = subprocess.run(command, input=content, capture_output=True)
+        if result.returncode:
+            reason = result.stderr.decode(errors="replace").strip()
+            raise ValueError(f"ffmpeg could not write {path}: {reason}")
 
 
 def display_images(

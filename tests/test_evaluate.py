@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gan_zoo import load
 from gan_zoo.callbacks import Metrics
-from gan_zoo.evaluate import _progress, data_of
+from gan_zoo.console import progress
+from gan_zoo.evaluate import data_of
 from gan_zoo.metrics import evaluator as evaluators
 from tests.conftest import ROOT
 from tests.same_end import read_checkpoint
@@ -215,7 +216,7 @@ def test_names_from_files_are_no_markup(
     assert f"evaluator: [/red] :smile: {evaluator.hash}" in result.stdout
     # As on a terminal.
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with _progress() as stage:
+    with progress() as stage:
         stage("[/red]")(0.5)
 
 

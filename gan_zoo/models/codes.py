@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.data.base import ImageBatch
 from gan_zoo.models.noise_to_image import ImageGAN
+from gan_zoo.networks.layers import one_hot
 from gan_zoo.ranges import Range, UnfitArgument, checked, fits, shown
 
 # The grid's values of a continuous code: beyond what it was trained on, as in the paper's figure.
@@ -52,14 +52,28 @@ class Codes(NamedTuple):
         uniform = torch.rand(n, self.continuous, generator=generator, device=device)
         return torch.cat([*categories, 2 * uniform - 1], 1)
 
-    def joined_to(self, noise: Tensor, codes: Tensor) -> Tensor:
-        """The generator's input: noise, one-hot categorical codes, continuous codes."""
+    @property
+    def width(self) -> int:
+        """The number of values that the generator takes for them."""
+        return sum(self.categorical) + self.continuous
+
+    def as_vectors(self, codes: Tensor) -> Tensor:
+        """(B, K + L) -> (B, width): categories as one-hot vectors, continuous codes as they are.
+
+        Codes that are such vectors, as between two categories, stay.
+        """
+        if codes.shape[1] == self.width:
+            return codes
         categories, continuous = self.split(codes)
-        one_hot = [
-            F.one_hot(category, count).to(noise.dtype)
+        vectors = [
+            one_hot(category, count, continuous.dtype)
             for category, count in zip(categories, self.categorical, strict=True)
         ]
-        return torch.cat([noise, *one_hot, continuous], 1)
+        return torch.cat([*vectors, continuous], 1)
+
+    def joined_to(self, noise: Tensor, codes: Tensor) -> Tensor:
+        """The generator's input: noise, one-hot categorical codes, continuous codes."""
+        return torch.cat([noise, self.as_vectors(codes)], 1)
 
     def combinations(self, asked: Sequence[Any]) -> Tensor:
         """All combinations (N, K + L) of the values asked for, the last code's varying fastest.
@@ -157,10 +171,10 @@ class CodedImageGAN(ImageGAN):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """As ImageGAN's, with ``codes`` (n, K + L), drawn where not given."""
+        """As ImageGAN's, with ``codes`` (n, K + L), drawn where not given; see Codes.as_vectors."""
         noise = self.draw_noise(n, generator) if noise is None else noise.to(self.device)
         codes = self.draw_codes(n, generator) if codes is None else codes.to(self.device)
-        if codes.shape != (n, self.codes.total):
+        if codes.shape not in ((n, self.codes.total), (n, self.codes.width)):
             raise UnfitArgument(
                 "codes", f"is {tuple(codes.shape)}; it has to be {(n, self.codes.total)}."
             )
@@ -188,6 +202,13 @@ class CodedImageGAN(ImageGAN):
             for draw in (self.draw_codes, self.draw_noise)
         )
         return {"noise": noise, "codes": torch.where(chosen.isnan(), drawn, chosen)}
+
+    def between(
+        self, start: Mapping[str, Any], end: Mapping[str, Any], share: float
+    ) -> dict[str, Any]:
+        """As NoiseToImage's; codes, categorical ones as one-hot vectors, go straight."""
+        first, last = (self.codes.as_vectors(inputs["codes"]) for inputs in (start, end))
+        return {**super().between(start, end, share), "codes": torch.lerp(first, last, share)}
 
     def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
         """One noise vector under the codes' sweep.

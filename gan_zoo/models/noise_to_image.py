@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.data.base import BatchSource, ImageBatch
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 from gan_zoo.models.passes import in_chunks, on_both
 from gan_zoo.models.protocols import CHUNK, Generated
+from gan_zoo.networks.layers import one_hot
 from gan_zoo.ranges import Count, NonNegative, Range, UnfitArgument, checked, refuse_unfit
 from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
@@ -170,7 +172,8 @@ class NoiseToImage(AdversarialModule):
         Args:
             n: how many.
             noise: (n, latent_dim); drawn where not given.
-            labels: (n,) int64, for conditional models; by default 0, 1, ..., 9, 0, 1, ...
+            labels: (n,) int64, for conditional models; by default 0, 1, ..., 9, 0, 1, ...; or
+                weights of the classes, (n, num_classes).
             generator: source of the noise; torch's global one by default.
             ema: use the generator's moving average where there is one.
             chunk_size: images to make at once; bounds the memory, does not change the images.
@@ -217,6 +220,37 @@ class NoiseToImage(AdversarialModule):
             self._refuse_labels(labels)
             inputs["labels"] = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
         return inputs
+
+    def between(
+        self, start: Mapping[str, Any], end: Mapping[str, Any], share: float
+    ) -> dict[str, Any]:
+        """``sample``'s arguments on the way between two of ``sample_inputs``' (share 0 and 1).
+
+        Noise goes along the great circle (slerp), on which normal noise keeps its length; uniform
+        noise goes there by way of the normal values of the same quantiles. Labels become weights of
+        the classes.
+        """
+        inputs: dict[str, Any] = {"noise": self._noise_between(start["noise"], end["noise"], share)}
+        if self.num_classes:
+            first, last = (
+                one_hot(x["labels"], self.num_classes, torch.float32) for x in (start, end)
+            )
+            inputs["labels"] = torch.lerp(first, last, share)
+        return inputs
+
+    def _noise_between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        function = getattr(self.noise, "func", self.noise)
+        if function is not nn.init.uniform_:
+            return spherical(start, end, share)
+        given = getattr(self.noise, "keywords", {})
+        low, high = given.get("a", 0.0), given.get("b", 1.0)
+        # The ends' quantiles would be infinite.
+        first, last = (
+            torch.special.ndtri(((x - low) / (high - low)).clamp(1e-6, 1 - 1e-6))
+            for x in (start, end)
+        )
+        met = spherical(first, last, share)
+        return low + (high - low) * torch.special.ndtr(met)
 
     def generated_images(
         self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
@@ -268,6 +302,8 @@ class NoiseToImage(AdversarialModule):
             return torch.arange(n, device=self.device) % self.num_classes
         if len(labels) != n:
             raise UnfitArgument("labels", f"has {len(labels)} values for {n} images.")
+        if labels.dim() == 2:
+            return labels.to(self.device)
         if labels.min() < 0 or labels.max() >= self.num_classes:
             self._refuse_labels(labels.tolist())
         return labels.to(self.device)
@@ -368,6 +404,20 @@ class ImageGAN(NoiseToImage):
         logits = self.discriminate(batch.image, batch.label)
         value = self.adversarial.output(logits).mean()
         self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
+
+
+def spherical(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """Rows (N, D) between those of two tensors, by Shoemake's slerp (1985); shares 0 and 1 end it.
+
+    Rows in the same or the opposite direction have no single great circle; they go straight.
+    """
+    directions = F.normalize(start, dim=1), F.normalize(end, dim=1)
+    angle = (directions[0] * directions[1]).sum(1, keepdim=True).clamp(-1, 1).acos()
+    sine = angle.sin()
+    straight = sine < 1e-4
+    sine = torch.where(straight, 1.0, sine)
+    round_ = ((1 - share) * angle).sin() / sine * start + (share * angle).sin() / sine * end
+    return torch.where(straight, torch.lerp(start, end, share), round_)
 
 
 def _refuse_without_labels(name: str, network: nn.Module) -> None:

@@ -258,6 +258,16 @@ class TextToImage(NoiseToImage):
         chosen = captions or self._default_captions(n)
         return inputs | {"captions": [chosen[i % len(chosen)] for i in range(n)]}
 
+    def between(
+        self, start: Mapping[str, Any], end: Mapping[str, Any], share: float
+    ) -> dict[str, Any]:
+        """As NoiseToImage's; captions' embeddings go straight."""
+        inputs = super().between(start, end, share)
+        if "captions" in start:
+            first, last = (self.encode(x["captions"]) for x in (start, end))
+            inputs["captions"] = torch.lerp(first, last, share)
+        return inputs
+
     def generated_images(
         self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:

@@ -99,9 +99,14 @@ def join_condition(x: Tensor, condition: Tensor) -> Tensor:
     return torch.cat([x, condition], 1)
 
 
+def one_hot(label: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Labels (B,) int64 as vectors (B, num_classes); such vectors stay, as between two labels."""
+    return (label if label.dim() == 2 else F.one_hot(label, num_classes)).to(dtype)
+
+
 def join_label(x: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """``join_condition`` with labels (B,) int64 as one-hot vectors of ``num_classes`` values."""
-    return join_condition(x, F.one_hot(label, num_classes).to(x.dtype))
+    """``join_condition`` with labels as ``one_hot`` makes them."""
+    return join_condition(x, one_hot(label, num_classes, x.dtype))
 
 
 def initialise(

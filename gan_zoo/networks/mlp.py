@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_zoo.networks.layers import Chain, batch_normed, initialise_uniform
+from gan_zoo.networks.layers import Chain, batch_normed, initialise_uniform, one_hot
 from gan_zoo.ranges import Count, Positive, Share, UnfitArgument, checked
 
 
@@ -225,8 +224,8 @@ class ConditionalMLPGenerator(nn.Module):
         initialise_uniform(self, weight_range)
 
     def forward(self, noise: Tensor, label: Tensor) -> Tensor:
-        one_hot = F.one_hot(label, self.num_classes).to(noise.dtype)
-        return self.joint(torch.cat([self.noise_branch(noise), self.label_branch(one_hot)], 1))
+        vector = one_hot(label, self.num_classes, noise.dtype)
+        return self.joint(torch.cat([self.noise_branch(noise), self.label_branch(vector)], 1))
 
 
 class ConditionalMaxoutDiscriminator(nn.Module):
@@ -279,6 +278,6 @@ class ConditionalMaxoutDiscriminator(nn.Module):
             nn.init.zeros_(embedding.linear.bias)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
-        one_hot = F.one_hot(label, self.num_classes).to(image.dtype)
+        vector = one_hot(label, self.num_classes, image.dtype)
         image = (image + 1) / 2 if self.unit_range else image
-        return self.joint(torch.cat([self.image_branch(image), self.label_branch(one_hot)], 1))
+        return self.joint(torch.cat([self.image_branch(image), self.label_branch(vector)], 1))
