@@ -4,45 +4,97 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from gan_zoo import __version__
 from gan_zoo.console import heard_signals, is_first_process, works
 
+_VERBS = {
+    "train": ("gan_zoo.train", "train a model, sweep, or resume a run"),
+    "sample": ("gan_zoo.sample", "write images, walks between them, or translated pictures"),
+    "evaluate": ("gan_zoo.evaluate", "measure a run's images against the test images"),
+    "compare": ("gan_zoo.compare", "one page that compares runs"),
+    "export": ("gan_zoo.export", "write a run's generators for use elsewhere"),
+    "train_evaluator": ("gan_zoo.evaluate", "train what images are measured by"),
+    "benchmark": ("gan_zoo.benchmark", "measure what training costs beyond its mathematics"),
+}
+_USAGE = "\n".join(
+    [
+        "gan-zoo VERB OPTION=VALUE ...",
+        "",
+        *(f"  {verb.replace('_', '-'):17}{words}" for verb, (_, words) in _VERBS.items()),
+        "",
+        "gan-zoo VERB --help lists a verb's options.",
+    ]
+)
+
+
+def main() -> int:
+    """``gan-zoo VERB ...``: the verb's command with the arguments that follow."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb in ("", "-h", "--help"):
+        print(_USAGE)
+        return 0 if verb else 2
+    if verb == "--version":
+        print(__version__)
+        return 0
+    verb = verb.replace("_", "-")
+    if verb.replace("-", "_") not in _VERBS:
+        near = get_close_matches(verb, _VERBS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f". There are: {', '.join(_VERBS)}."
+        print(f"error: gan-zoo has no verb '{verb}'{hint}", file=sys.stderr)
+        return 2
+    del sys.argv[1]
+    # Lightning starts a run's other processes by these two, so the program has to be the verb's.
+    sys.argv[0] = str(Path(sys.argv[0]).with_name(f"gan-zoo-{verb}"))
+    return run(verb.replace("-", "_"))
+
 
 def train() -> int:
-    """``gan-zoo-train`` and scripts/train.py."""
-    return _run("gan_zoo.train", "train")
+    """scripts/train.py."""
+    return run("train")
 
 
 def sample() -> int:
-    """``gan-zoo-sample`` and scripts/sample.py."""
-    return _run("gan_zoo.sample", "sample")
+    """scripts/sample.py."""
+    return run("sample")
 
 
 def evaluate() -> int:
-    """``gan-zoo-evaluate`` and scripts/evaluate.py."""
-    return _run("gan_zoo.evaluate", "evaluate")
+    """scripts/evaluate.py."""
+    return run("evaluate")
 
 
 def compare() -> int:
-    """``gan-zoo-compare`` and scripts/compare.py."""
-    return _run("gan_zoo.compare", "compare")
+    """scripts/compare.py."""
+    return run("compare")
+
+
+def export() -> int:
+    """scripts/export.py."""
+    return run("export")
 
 
 def train_evaluator() -> int:
     """scripts/train_evaluator.py."""
-    return _run("gan_zoo.evaluate", "train_evaluator")
+    return run("train_evaluator")
 
 
 def benchmark() -> int:
     """scripts/benchmark.py."""
-    if "model=all" in sys.argv[1:]:
+    return run("benchmark")
+
+
+def run(verb: str) -> int:
+    """A verb's command with this process's arguments."""
+    if verb == "benchmark" and "model=all" in sys.argv[1:]:
         code: int = import_module("gan_zoo.benchmark").benchmark_all(sys.argv[1:])
         return code
-    return _run("gan_zoo.benchmark", "benchmark")
+    return _run(_VERBS[verb][0], verb)
 
 
 def _run(module: str, name: str) -> int:

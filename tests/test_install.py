@@ -73,15 +73,15 @@ def test_the_wheel_trains_and_samples_from_an_empty_folder(installed: Path, tmp_
         "        print('ran', gan_zoo.__file__, CONFIG_DIR)\n"
     )
     told = call(
-        "gan-zoo-train", "model=gan", "dataset=digits", "trainer.max_steps=2", "trainer=cpu",
+        "gan-zoo", "train", "model=gan", "dataset=digits", "trainer.max_steps=2", "trainer=cpu",
         "+callbacks.witness._target_=witness.Witness", "hydra.run.dir=runs/here",
     )  # fmt: skip
     package = installed / "gan_zoo"
     assert f"ran {package / '__init__.py'} {package / 'conf'}" in told
     assert "Trained 2 steps" in told
-    call("gan-zoo-sample", "checkpoint=runs/here", "num_samples=4")
+    call("gan-zoo", "sample", "checkpoint=runs/here", "num_samples=4")
     assert (tmp_path / "samples.png").is_file()
-    call("gan-zoo-compare", "root=runs")
+    call("gan-zoo", "compare", "root=runs")
     assert (tmp_path / "runs" / "compare.html").is_file()
     assert (installed / "bin" / "gan-zoo-evaluate").is_file()
 

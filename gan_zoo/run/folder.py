@@ -323,10 +323,15 @@ def look(folder: Path) -> str:
 
 
 def this_command() -> str:
-    """This command without its arguments: the script, or what is installed, as it was begun."""
-    script = Path(sys.argv[0])
-    installed = script.name.startswith("gan-zoo")
-    return script.name if installed else f"python {shlex.quote(shown(script))}"
+    """This command without its arguments, as it was begun."""
+    return command_of(Path(sys.argv[0]))
+
+
+def command_of(script: Path) -> str:
+    """How people begin a script, or what is installed."""
+    if script.name.startswith("gan-zoo-"):
+        return f"gan-zoo {script.name.removeprefix('gan-zoo-')}"
+    return f"python {shlex.quote(shown(script))}"
 
 
 def shown(path: Path) -> str:

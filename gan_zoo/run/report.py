@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
+PROVENANCE_FILE = "provenance.json"
 # Options of a session, and where things are; tags have a column of their own.
 _NOT_COMPARED = ("logger", "paths", "resume", "tags", "trust")
 _MOST_BLOCKS = 1000
@@ -70,7 +71,7 @@ def begin_session(
     saved = folder / ".hydra"
     for place in (folder, saved, folder / "checkpoints", folder / "samples"):
         remove_partial_files(place)
-    provenance = folder / "provenance.json"
+    provenance = folder / PROVENANCE_FILE
     if not config.resume.folder:
         # Of a session that was killed before there was a run to resume.
         provenance.unlink(missing_ok=True)
