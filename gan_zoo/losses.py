@@ -154,6 +154,16 @@ def negative_score(logits: Tensor) -> Tensor:
     return -logits.mean()
 
 
+@in_float32
+def relativistic(margin: Tensor) -> Tensor:
+    """E[softplus(-(D(a) - D(b)))] of pairs in which a is to be more realistic than b.
+
+    Jolicoeur-Martineau 2018 (1807.00734), and Huang et al. 2024 (2501.05441), eq. 2: a is real for
+    D, and generated for G.
+    """
+    return F.softplus(-margin).mean()
+
+
 _cross_entropies = (real_cross_entropy, fake_cross_entropy)
 _least_squares = (least_squares_from_1, least_squares_from_0)
 ADVERSARIAL_LOSSES = {
@@ -200,6 +210,15 @@ def r1(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return 0.5 * norms.square().mean(), norms
 
 
+def r1_r2(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """R1 on real images and, as R2 in Mescheder et al. 2018, the same on generated ones; their sum.
+
+    Without gamma: (E[||grad D(x)||^2] + E[||grad D(G(z))||^2]) / 2.
+    """
+    norms = torch.cat([input_gradient_norms(critic, x) for x in (real, fake.detach().to(real))])
+    return norms.square().mean(), norms
+
+
 def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Kodali et al. 2017 (1705.07215), without lambda: E[(||grad D(x + d)||_2 - 1)^2], x real.
 
@@ -219,6 +238,7 @@ GRADIENT_PENALTIES: dict[str, Penalty] = {
     "wgan_gp": wgan_gp,
     "wgan_gp_one_sided": functools.partial(wgan_gp, one_sided=True),
     "r1": r1,
+    "r1_r2": r1_r2,
     "dragan": dragan,
 }
 

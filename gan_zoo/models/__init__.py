@@ -12,6 +12,7 @@ from gan_zoo.models.discogan import DiscoGAN
 from gan_zoo.models.gan import GAN
 from gan_zoo.models.hdcgan import HDCGAN
 from gan_zoo.models.infogan import InfoGAN
+from gan_zoo.models.r3gan import R3GAN
 from gan_zoo.models.stackgan import StackGAN
 from gan_zoo.models.stackgan_pp import StackGANPP
 from gan_zoo.models.wgan import WGAN
@@ -23,6 +24,7 @@ __all__ = [
     "DCGAN",
     "GAN",
     "HDCGAN",
+    "R3GAN",
     "WGAN",
     "WGANGP",
     "CoGAN",

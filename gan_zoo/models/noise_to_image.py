@@ -1,7 +1,8 @@
-"""The family of models that make images from noise: NoiseToImage, and ImageGAN on top of it.
+"""The family of models that make images from noise: NoiseToImage, PenalisedGAN, ImageGAN.
 
-NoiseToImage has one generator, one discriminator, sampling and grids, and leaves their losses open.
-ImageGAN is the game that most papers vary: an adversarial loss on the discriminator's logits.
+NoiseToImage has one generator, one discriminator, sampling and grids, and leaves their losses open;
+PenalisedGAN adds gradient penalties. ImageGAN is the game that most papers vary: an adversarial
+loss on the discriminator's logits.
 """
 
 import functools
@@ -315,15 +316,11 @@ class NoiseToImage(AdversarialModule):
             refuse_unfit(f"labels[{place}]", label, kind)
 
 
-class ImageGAN(NoiseToImage):
-    """NoiseToImage with an adversarial loss on the discriminator's logits.
-
-    The discriminator sees real and generated images in one pass, or in two where it has batch
-    norm, which would mix them.
+class PenalisedGAN(NoiseToImage):
+    """NoiseToImage with a gradient penalty on the discriminator; its losses are open.
 
     Args:
         args: NoiseToImage's generator and discriminator; the latter gives logits.
-        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
         penalty: a name in gan_zoo.losses.GRADIENT_PENALTIES, a function like those, or None. It
             needs a discriminator without batch norm that is not compiled.
         lambda_gp: weight of the penalty.
@@ -336,14 +333,12 @@ class ImageGAN(NoiseToImage):
     def __init__(
         self,
         *args: Any,
-        loss: str | AdversarialLoss = "non_saturating",
         penalty: str | Penalty | None = None,
         lambda_gp: NonNegative = 10.0,
         penalty_interval: Count = 1,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.adversarial = adversarial_loss(loss)
         self.penalty = gradient_penalty(penalty)
         self.lambda_gp = lambda_gp
         self.penalty_interval = penalty_interval
@@ -358,15 +353,54 @@ class ImageGAN(NoiseToImage):
         lazy = Phase("penalty", "d", self.penalty_loss, self.penalty_interval)
         return [discriminator, lazy, generator]
 
-    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
-        fake = fake.detach()
-        real_logits, fake_logits = on_both(
+    def with_penalty(self, loss: Loss, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The discriminator's loss and terms, with the penalty's where it is due each iteration."""
+        if self.penalty is None or self.penalty_interval > 1:
+            return loss
+        penalty, terms = self.penalty_loss(batch, fake)
+        return loss[0] + penalty, loss[1] | terms
+
+    def penalty_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        """The gradient penalty times lambda_gp and its interval; its terms are unweighted."""
+        if self.penalty is None:
+            raise ValueError("This model has no gradient penalty.")
+        value, norms = self.penalty(
+            lambda image: self.discriminate(image, batch.label), batch.image, fake.detach()
+        )
+        terms = {"penalty": value, "gradient_norm": norms}
+        return self.penalty_interval * self.lambda_gp * value, terms
+
+    def logits_of_both(self, batch: ImageBatch, fake: Tensor) -> Sequence[Tensor]:
+        """The discriminator's logits of real and of generated images.
+
+        They are judged in one pass, or in two where it has batch norm, which would mix them.
+        """
+        return on_both(
             self.discriminate,
             (batch.image, batch.label),
             (fake, batch.label),
             apart=self._has_batch_norm,
         )
-        return self.discriminator_objective(batch, fake, real_logits, fake_logits)
+
+
+class ImageGAN(PenalisedGAN):
+    """PenalisedGAN with an adversarial loss on the discriminator's logits.
+
+    Args:
+        args: NoiseToImage's generator and discriminator; the latter gives logits.
+        loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+    """
+
+    @checked
+    def __init__(
+        self, *args: Any, loss: str | AdversarialLoss = "non_saturating", **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.adversarial = adversarial_loss(loss)
+
+    def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
+        fake = fake.detach()
+        return self.discriminator_objective(batch, fake, *self.logits_of_both(batch, fake))
 
     def discriminator_objective(
         self, batch: ImageBatch, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
@@ -378,20 +412,7 @@ class ImageGAN(NoiseToImage):
                 "d_real": self.adversarial.output(real_logits),
                 "d_fake": self.adversarial.output(fake_logits),
             }
-        if self.penalty is not None and self.penalty_interval == 1:
-            penalty, penalty_terms = self.penalty_loss(batch, fake)
-            loss, terms = loss + penalty, terms | penalty_terms
-        return loss, terms
-
-    def penalty_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
-        """The gradient penalty times lambda_gp and its interval; its terms are unweighted."""
-        if self.penalty is None:
-            raise ValueError("This model has no gradient penalty.")
-        value, norms = self.penalty(
-            lambda image: self.discriminate(image, batch.label), batch.image, fake.detach()
-        )
-        terms = {"penalty": value, "gradient_norm": norms}
-        return self.penalty_interval * self.lambda_gp * value, terms
+        return self.with_penalty((loss, terms), batch, fake)
 
     def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         return self.adversarial.generator(self.discriminate(fake, batch.label)), {}
