@@ -40,6 +40,7 @@ DIGITS = dict.fromkeys(
 )
 SMALLER = {
     "hdcgan": ("dataset.batch_size=8",),
+    "r3gan": ("dataset.batch_size=8",),
     "cogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
     "discogan": ("dataset.batch_size=8", "model.generator.base_channels=4"),
     "cyclegan": ("dataset.batch_size=4", "model.generator.base_channels=4"),

@@ -25,6 +25,7 @@ GRAPHABLE = {
     "infogan": ("dataset.batch_size=16",),
     "wgan": ("model.n_critic=3", "model.gradient_clip_val=1"),
     "wgan_gp": ("model.n_critic=2", "model.n_critic_warmup=4"),
+    "r3gan": (),
     "cogan": (),
     "began": ("model/generator=began", "model.generator.vanishing_steps=50"),
 }

@@ -19,6 +19,8 @@ from gan_zoo.losses import (
     gradient_penalty,
     input_gradient_norms,
     r1,
+    r1_r2,
+    relativistic,
     wgan_gp,
 )
 
@@ -123,6 +125,7 @@ def test_penalties_keep_their_closed_form_under_autocast(name: str, slope: float
     critic = linear_critic(slope)
     expected = {
         "r1": slope**2 / 2,
+        "r1_r2": slope**2,
         "wgan_gp_one_sided": max(0.0, slope - 1) ** 2,
     }.get(name, (slope - 1) ** 2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -131,7 +134,7 @@ def test_penalties_keep_their_closed_form_under_autocast(name: str, slope: float
         )
     assert found.dtype == norms.dtype == torch.float32
     # bfloat16 rounds each weight by up to one part in 256.
-    torch.testing.assert_close(norms, torch.full((64,), slope), rtol=1 / 256, atol=0)
+    torch.testing.assert_close(norms, torch.full_like(norms, slope), rtol=1 / 256, atol=0)
     assert found.item() == pytest.approx(expected, rel=2 / 100, abs=2e-4)
 
 
@@ -158,6 +161,21 @@ def test_r1_of_a_linear_critic_is_half_its_squared_slope() -> None:
     critic = linear_critic(3.0)
     found, _ = r1(lambda image: critic(image.flatten(1)), REAL_IMAGES, FAKE_IMAGES)
     assert found.item() == pytest.approx(4.5, abs=1e-4)
+
+
+def test_r1_and_r2_of_a_critic_that_is_steeper_at_generated_images() -> None:
+    real, fake = torch.zeros(3, 4), torch.ones(3, 4)
+    value, norms = r1_r2(lambda x: 0.5 * x.square().sum(1) + 3 * x[:, 0], real, fake)
+    # Gradients: (3, 0, 0, 0) at 0 and (4, 1, 1, 1) at 1.
+    torch.testing.assert_close(norms, torch.tensor([3.0] * 3 + [19**0.5] * 3))
+    assert value.item() == pytest.approx((9 + 19) / 2)
+
+
+def test_pairs_are_compared_by_their_margin() -> None:
+    # softplus(-ln 3) = ln 4/3 and softplus(0) = ln 2.
+    value = relativistic(torch.tensor([[LN_3], [0.0]]))
+    assert value.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    assert relativistic(torch.tensor([LN_3], dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_gradient_norms_are_each_images_own() -> None:
@@ -257,5 +275,7 @@ def test_certainty_is_the_share_of_the_gap_that_is_reached() -> None:
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean hinge"):
         adversarial_loss("hing")
-    with pytest.raises(ValueError, match="There are: wgan_gp, wgan_gp_one_sided, r1, dragan"):
+    with pytest.raises(
+        ValueError, match="There are: wgan_gp, wgan_gp_one_sided, r1, r1_r2, dragan"
+    ):
         gradient_penalty("l2")

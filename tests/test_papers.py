@@ -63,6 +63,9 @@ DCGAN_64_D = 64 * 16 + filters(64, 128, 256, 512, area=16) + 512 * 16
 # Here those three layers have biases: of the image, of the first map and of the logit.
 OUR_BIASES_G, OUR_BIASES_D = 1, 64 + 1
 
+# 2501.05441's code: a block of 768 channels.
+R3_BLOCK = 768 * 1536 + 1536 + 1536 * 16 * 9 + 1536 + 1536 * 768
+
 # 1703.10717, figure 1, with n = 128: a decoder FC 64 -> 8 x 8 x n, two 3 x 3 layers of n at 8, 16
 # and 32 pixels, 3 x 3 to the image; all with biases.
 DECODER = 65 * 8 * 8 * 128 + 6 * (128 * 9 + 1) * 128 + (128 * 9 + 1)
@@ -134,6 +137,13 @@ PARAMETERS = {
         "generator": 129 * 4096 + (256 * 25 + 1) * 128 + (128 * 25 + 1) * 64 + 64 * 25 + 1,
         # 5 x 5 1 - 64 - 128 - 256, FC 4096 - 1.
         "discriminator": 26 * 64 + (64 * 25 + 1) * 128 + (128 * 25 + 1) * 256 + 4096 + 1,
+    },
+    "r3gan": {
+        # Networks.py: 10 labels to 64; 128 to 768 weights of a map 4 x 4; 8 blocks of 1 x 1 to
+        # 1536, 3 x 3 in 96 groups of 16, and 1 x 1 back, with two biases; the image.
+        "generator": 10 * 64 + 128 * 768 + 768 * 16 + 8 * R3_BLOCK + 768 * 3,
+        # The image; 8 blocks; 4 x 4 of each channel; 768 features by 10 labels.
+        "discriminator": 3 * 768 + 8 * R3_BLOCK + 768 * 16 + 768 * 768 + 10 * 768,
     },
     "cogan": {
         # net_cogan_mnistedge.py: 4 x 4 to 1024, 3 x 3 to 512, 256, 128, PReLUs, heads 6 x 6.
@@ -252,6 +262,7 @@ SHAPES = {
     "infogan": ((1, 28, 28), (1,)),
     "wgan": ((1, 64, 64), (1,)),
     "wgan_gp": ((1, 28, 28), (1,)),
+    "r3gan": ((3, 32, 32), (1,)),
     "cogan": ((2, 1, 28, 28), (2,)),
     "began": ((1, 32, 32), (1, 32, 32)),
 }
@@ -261,7 +272,7 @@ SHAPES = {
 def test_noise_becomes_the_papers_images(name: str) -> None:
     model, (image, output) = model_of(name), SHAPES[name]
     codes = 12 if name == "infogan" else 0
-    labels = (LABELS,) if name in ("cgan", "dcgan") else ()
+    labels = (LABELS,) if name in ("cgan", "dcgan", "r3gan") else ()
     images = model.generator(meta(2, model.latent_dim + codes), *labels)
     assert images.shape == (2, *image)
     assert model.discriminator(images, *labels).shape == (2, *output)
@@ -377,8 +388,13 @@ def test_recipes_begin(run: Run, tmp_path: Path, name: str) -> None:
 
 # Iterations; fewer than 50 where one takes more than 10 seconds on one core, and as many as WGAN's
 # generator waits for. StackGAN's are of both stages. Batches of 8 of the two took 3.7 and 4.8 GB.
-ITERATIONS = {"hdcgan": 3, "stackgan": 4, "stackgan_pp": 2, "wgan": 100}
-BATCHES = {"stackgan": ("dataset.batch_size=8",), "stackgan_pp": ("dataset.batch_size=8",)}
+# R3GAN takes digits of CIFAR-10's shape, which need no download.
+ITERATIONS = {"hdcgan": 3, "stackgan": 4, "stackgan_pp": 2, "wgan": 100, "r3gan": 2}
+BATCHES = {
+    "stackgan": ("dataset.batch_size=8",),
+    "stackgan_pp": ("dataset.batch_size=8",),
+    "r3gan": ("dataset=mnist", "dataset.channels=3", "dataset.batch_size=8"),
+}
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ Run = Callable[..., CompletedProcess[str]]
 
 TRAIN = str(ROOT / "scripts" / "train.py")
 MODELS = (
-    "gan", "cgan", "dcgan", "hdcgan", "infogan", "wgan", "wgan_gp", "cogan", "began", "discogan",
-    "cyclegan", "stackgan", "stackgan_pp",
+    "gan", "cgan", "dcgan", "hdcgan", "infogan", "wgan", "wgan_gp", "r3gan", "cogan", "began",
+    "discogan", "cyclegan", "stackgan", "stackgan_pp",
 )  # fmt: skip
 ITERATIONS = 10
 # Epochs of three iterations with validation after each, and a checkpoint every two.
