@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 from torch import nn
+from torch.nn.utils import parametrize
 
+import gan_zoo
 from gan_zoo.data import ImageBatch, MNISTDataModule
 from gan_zoo.models import BEGAN, CGAN, HDCGAN, WGAN, WGANGP, InfoGAN
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
@@ -23,8 +26,10 @@ from gan_zoo.networks.mlp import (
     MLPDiscriminator,
     MLPGenerator,
 )
+from gan_zoo.ranges import UnfitArgument
+from gan_zoo.run.configuration import composed
 from gan_zoo.schedules import steps_after_warmup
-from tests.conftest import fit, random_batches, small, small_gan
+from tests.conftest import SMALLER, fit, random_batches, small, small_gan
 
 
 def small_cgan() -> CGAN:
@@ -465,3 +470,44 @@ def test_both_players_see_through_the_telescope(zeta: int) -> None:
     torch.testing.assert_close(generated, model.enlarged(shown))
     assert sum(isinstance(m, nn.SELU) for m in model.discriminator.modules()) == layers
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == layers
+
+
+@pytest.mark.parametrize("model", ["gan", "dcgan", "cyclegan", "stackgan"])
+def test_discriminators_are_spectrally_normalised(model: str) -> None:
+    config = composed(
+        "train", [f"model={model}", "model.spectral_norm=true", *SMALLER.get(model, ())]
+    )
+    game = instantiate(config.model)
+    names = [n for n in ("discriminator", "discriminator_2", "discriminator_a", "discriminator_b")
+             if hasattr(game, n)]  # fmt: skip
+    for name in names:
+        layers = [m for m in getattr(game, name).modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        assert layers
+        for layer in layers:
+            # Settled by some steps of power iteration, which training does one of each time.
+            for _ in range(50):
+                weight = layer.weight
+            largest = torch.linalg.matrix_norm(weight.detach().flatten(1), 2)
+            assert largest.item() == pytest.approx(1, abs=0.05)
+    generator = getattr(game, "generator", None) or game.generator_a2b
+    assert not any(parametrize.is_parametrized(m) for m in generator.modules())
+
+
+def test_a_layer_of_zeros_is_not_spectrally_normalised() -> None:
+    with pytest.raises(UnfitArgument, match=r"spectral_norm divides layers .* R3Discriminator"):
+        gan_zoo.models.R3GAN(spectral_norm=True)
+
+
+def test_a_spectrally_normalised_run_resumes_exactly(tmp_path: Path) -> None:
+    def trained(folder: str, steps: int, checkpoint: Path | None = None) -> Any:
+        options = ["model.spectral_norm=true", "trainer=cpu", f"trainer.max_steps={steps}",
+                   "logger=none", "callbacks.metrics=null", "callbacks.sample_grid=null",
+                   "~model/scheduler", "dataset.batch_size=8"]  # fmt: skip
+        run = gan_zoo.build("gan", "digits", options, folder=tmp_path / folder)
+        run.trainer.fit(run.model, run.data, ckpt_path=checkpoint, weights_only=True)
+        return run.model.state_dict()
+
+    whole = trained("whole", 6)
+    trained("half", 3)
+    again = trained("again", 6, tmp_path / "half" / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())

@@ -18,7 +18,7 @@ from gan_zoo.data.base import BatchSource, ImageBatch
 from gan_zoo.losses import AdversarialLoss, Penalty, adversarial_loss, gradient_penalty
 from gan_zoo.models.passes import in_chunks, on_both
 from gan_zoo.models.protocols import CHUNK, Generated
-from gan_zoo.networks.layers import one_hot
+from gan_zoo.networks.layers import one_hot, spectrally_normalised
 from gan_zoo.ranges import Count, NonNegative, Range, UnfitArgument, checked, refuse_unfit
 from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
@@ -50,6 +50,7 @@ class NoiseToImage(AdversarialModule):
         latent_dim: length of the noise vector.
         num_classes: number of classes that both networks are conditioned on; None for none.
         n_critic: the discriminator's steps to one of the generator (k in 1406.2661, Algorithm 1).
+        spectral_norm: whether the discriminators' layers are spectrally normalised.
         averaged: more networks to average than the generator; see AdversarialModule.
 
     Attributes:
@@ -75,6 +76,7 @@ class NoiseToImage(AdversarialModule):
         latent_dim: Count = 100,
         num_classes: Count | None = None,
         n_critic: Count = 1,
+        spectral_norm: bool = False,
         averaged: Mapping[str, tuple[str, nn.Module]] | None = None,
         **options: Any,
     ) -> None:
@@ -96,7 +98,8 @@ class NoiseToImage(AdversarialModule):
         except RuntimeError as error:
             raise UnfitArgument("noise", f"can't be drawn: {error}") from error
         self.generator = generator
-        self.discriminator = discriminator
+        self.spectral_norm = spectral_norm
+        self.discriminator = self.normalised(discriminator)
         # Hydra's partials judge their target at each call, which takes longer than to draw.
         bound: Any = noise
         if isinstance(bound, functools.partial):
@@ -105,6 +108,10 @@ class NoiseToImage(AdversarialModule):
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.n_critic = n_critic
+
+    def normalised(self, discriminator: nn.Module) -> nn.Module:
+        """A discriminator, spectrally normalised where that is asked for."""
+        return spectrally_normalised(discriminator) if self.spectral_norm else discriminator
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

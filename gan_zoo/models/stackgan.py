@@ -81,7 +81,7 @@ class StackGAN(TwoStages):
             "g_2": self.optimizer_factories["g"],
         }
         self.generator_2 = generator_2
-        self.discriminator_2 = (
+        self.discriminator_2 = self.normalised(
             TextDiscriminator(embedding_dim=embedding_dim)
             if discriminator_2 is None
             else discriminator_2

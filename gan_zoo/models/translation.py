@@ -16,6 +16,7 @@ from gan_zoo.losses import AdversarialLoss, adversarial_loss
 from gan_zoo.models.noise_to_image import adam
 from gan_zoo.models.passes import in_chunks, on_both
 from gan_zoo.models.protocols import CHUNK, Generated
+from gan_zoo.networks.layers import spectrally_normalised
 from gan_zoo.plotting import interleaved, scatter_plots
 from gan_zoo.ranges import checked
 from gan_zoo.training.averaging import has_batch_norm
@@ -53,6 +54,7 @@ class Translator(AdversarialModule):
         discriminator: makes a discriminator: the same -> logits.
         optimizer_g, optimizer_d: factories of the players' optimizers.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        spectral_norm: whether the discriminators' layers are spectrally normalised.
 
     Attributes:
         judged: the domains whose discriminators play; both.
@@ -72,6 +74,7 @@ class Translator(AdversarialModule):
         optimizer_g: OptimizerFactory = adam,
         optimizer_d: OptimizerFactory = adam,
         loss: str | AdversarialLoss = "non_saturating",
+        spectral_norm: bool = False,
         **options: Any,
     ) -> None:
         generator_a2b, generator_b2a = generator(), generator()
@@ -83,8 +86,10 @@ class Translator(AdversarialModule):
         self.adversarial = adversarial_loss(loss)
         self.generator_a2b = generator_a2b
         self.generator_b2a = generator_b2a
-        self.discriminator_a = discriminator()
-        self.discriminator_b = discriminator()
+        judges = discriminator(), discriminator()
+        if spectral_norm:
+            judges = spectrally_normalised(judges[0]), spectrally_normalised(judges[1])
+        self.discriminator_a, self.discriminator_b = judges
         self.judged: tuple[Domain, ...] = ("a", "b")
         self._has_batch_norm = has_batch_norm(self.discriminator_a)
 

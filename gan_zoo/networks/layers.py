@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gan_zoo.ranges import UnfitArgument
 
@@ -79,6 +80,29 @@ class Residual(Chain):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(x + self.net(x))
+
+
+def spectrally_normalised(network: nn.Module) -> nn.Module:
+    """The network, each linear and convolutional layer divided by its largest singular value.
+
+    Miyato et al. 2018 (1802.05957), section 2.1, by torch's parametrisation: one step of power
+    iteration in each forward pass of training.
+
+    Raises:
+        UnfitArgument: for a layer that begins with zeros, which has no such value.
+    """
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    for layer in [module for module in network.modules() if isinstance(module, kinds)]:
+        # A recipe may be looked at without memory for its weights.
+        if layer.weight.device.type != "meta" and not layer.weight.any():
+            raise UnfitArgument(
+                "spectral_norm",
+                f"divides layers by their largest singular value, and {type(network).__name__} "
+                "begins with one of zeros: leave it out.",
+            )
+        if not parametrize.is_parametrized(layer, "weight"):
+            nn.utils.parametrizations.spectral_norm(layer)
+    return network
 
 
 class Crop(nn.Module):
