@@ -18,6 +18,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.star
 SHORTER = {
     "train.py": ["trainer.max_steps=3", "trainer=cpu", "callbacks.metrics=null"],
     "sample.py": [],
+    "export.py": [],
     "compare.py": [],
     "benchmark.py": ["block=1", "rounds=3", "dataset=digits"],
     "evaluate.py": ["num_samples=30"],
@@ -31,6 +32,9 @@ def data_of(command: str) -> list[str]:
     """The small data that takes the place of a training command's."""
     if "unpaired_folder" in command:
         return ["dataset=unpaired_folder", "model.generator.base_channels=4"]
+    if "image_folder" in command:
+        small = ("image_size=32", "batch_size=2", "val_size=0")
+        return ["dataset=image_folder", *(f"dataset.{option}" for option in small)]
     if "caption_folder" in command:
         small = ("image_size=16", "batch_size=2", "encoder_steps=2", "test_share=0")
         return ["dataset=caption_folder", *(f"dataset.{option}" for option in small)]
