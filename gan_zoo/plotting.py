@@ -20,6 +20,8 @@ from gan_zoo.files import atomic_write
 # In pixels, for captions over images: height of a line, mean width of a letter, gaps, the height up
 # to which small images are enlarged, and the least width of a sentence.
 _LINE, _LETTER, _GAP, _CELL, _SENTENCE = 14, 5.6, 6, 64, 150
+# Between grids side by side.
+_BLOCK = 24
 
 # Of a picture that is read; larger ones could fill the memory.
 _MOST_PIXELS = 2**24
@@ -91,6 +93,29 @@ def captioned(
             pen.text((x, y - line * _LINE - _GAP // 2), text, "black", font)
         colour = np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
         picture.paste(Image.fromarray(np.ascontiguousarray(colour)), (x, y))
+    return _as_images(np.array(picture))
+
+
+def titled(blocks: Mapping[str, Tensor], columns: int) -> Tensor:
+    """Grids side by side, each under its title, on white: one picture in [-1, 1], (1, 3, H', W').
+
+    Small images are enlarged by a whole factor.
+
+    Args:
+        blocks: title -> images (N, C, H, W), ``columns`` to a row.
+    """
+    grids = []
+    for images in blocks.values():
+        cells = enlarged(images, max(1, _CELL // images.shape[-2]))
+        grids.append(image_grid(cells, columns).permute(1, 2, 0).numpy())
+    height, width = grids[0].shape[:2]
+    top = _LINE + _GAP
+    picture = Image.new("RGB", (len(grids) * (width + _BLOCK) - _BLOCK, top + height), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LINE - 3)
+    for number, (title, grid) in enumerate(zip(blocks, grids, strict=True)):
+        x = number * (width + _BLOCK)
+        pen.text((x, 0), title, "black", font)
+        picture.paste(Image.fromarray(grid), (x, top))
     return _as_images(np.array(picture))
 
 

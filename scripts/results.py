@@ -33,6 +33,7 @@ PAPERS = {
     "infogan": ("Chen et al. 2016", "1606.03657"),
     "wgan": ("Arjovsky et al. 2017", "1701.07875"),
     "wgan_gp": ("Gulrajani et al. 2017", "1704.00028"),
+    "r3gan": ("Huang et al. 2024", "2501.05441"),
     "began": ("Berthelot et al. 2017", "1703.10717"),
     "hdcgan": ("Curto et al. 2017", "1711.06491"),
     "cogan": ("Liu and Tuzel 2016", "1606.07536"),

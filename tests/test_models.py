@@ -317,12 +317,18 @@ def test_infogans_grid_is_a_row_a_category_and_sweeps_each_code() -> None:
     torch.testing.assert_close(codes[1, :, 2], torch.cat([torch.zeros(9), sweep]))
     assert inputs["noise"].eq(inputs["noise"][0]).all()
     images, columns = model.sample_grid(inputs)
-    assert (images.shape, columns) == ((54, 1, 8, 8), 18)
-    for categorical, continuous, count in (([], 1, 8 * 9), ([3], 0, 3 * 8)):
+    # Two grids of 9 columns and 3 rows, of images enlarged to 64 pixels, 24 apart and with titles.
+    assert (images.shape, columns) == ((1, 3, 20 + 3 * 66 + 2, 2 * (9 * 66 + 2) + 24), 1)
+    # Row 1, the second code's first value.
+    y, x = 20 + 66 + 2, 9 * 66 + 2 + 24 + 2
+    shown = images[0, 0, y : y + 64 : 8, x : x + 64 : 8]
+    row = {name: values[18 + 9, None] for name, values in inputs.items()}
+    torch.testing.assert_close(shown, model.sample(1, **row)[0, 0], atol=1 / 127, rtol=0)
+    for categorical, continuous, rows, columns in (([], 1, 8, 9), ([3], 0, 3, 8)):
         model = small_infogan(categorical, continuous)
         inputs = model.grid_inputs(torch.Generator().manual_seed(0), None)
         assert len(inputs["noise"].unique(dim=0)) == 8
-        assert len(model.sample_grid(inputs)[0]) == count
+        assert model.sample_grid(inputs)[0].shape == (1, 3, 20 + rows * 66 + 2, columns * 66 + 2)
 
 
 def test_infogans_codes_can_be_asked_for() -> None:

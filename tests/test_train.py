@@ -26,12 +26,12 @@ Run = Callable[..., CompletedProcess[str]]
 
 TRAIN = str(ROOT / "scripts" / "train.py")
 # Batch size, steps of the generator in 6 iterations, pixels and columns of the grid; the grids with
-# captions are one picture, four pixels wider than these.
+# captions or titles are one picture, four pixels wider than these.
 MODELS = {
     "gan": (128, 6, 28, 8),
     "cgan": (128, 6, 28, 8),
     "dcgan": (128, 6, 28, 8),
-    "infogan": (128, 6, 28, 18),
+    "infogan": (128, 6, 1068, 1),
     "wgan": (64, 6, 28, 8),
     "wgan_gp": (64, 6, 28, 8),
     "r3gan": (8, 6, 28, 8),

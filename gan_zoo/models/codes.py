@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gan_zoo.data.base import ImageBatch
 from gan_zoo.models.noise_to_image import ImageGAN
 from gan_zoo.networks.layers import one_hot
+from gan_zoo.plotting import titled
 from gan_zoo.ranges import Range, UnfitArgument, checked, fits, shown
 
 # The grid's values of a continuous code: beyond what it was trained on, as in the paper's figure.
@@ -225,4 +226,15 @@ class CodedImageGAN(ImageGAN):
         return {"noise": noise.flatten(0, 1), "codes": codes.flatten(0, 1)}
 
     def sample_grid(self, inputs: dict[str, Any]) -> tuple[Tensor, int]:
-        return super().sample_grid(inputs)[0], self.codes.sweep().shape[1]
+        """A grid for each continuous code, which its columns sweep; or one, of more noise."""
+        images = super().sample_grid(inputs)[0]
+        rows, columns, _ = self.codes.sweep().shape
+        across = images.unflatten(0, (rows, columns))
+        if not self.codes.continuous:
+            return titled({"columns: noise": images}, columns), 1
+        first, last = _SWEEP[[0, -1]].tolist()
+        blocks = {
+            f"continuous code {number}: {first:g} to {last:g}": block.flatten(0, 1)
+            for number, block in enumerate(across.split(len(_SWEEP), 1), start=1)
+        }
+        return titled(blocks, len(_SWEEP)), 1

@@ -32,8 +32,8 @@ class R3GAN(PenalisedGAN):
         pl.Trainer(max_steps=1000).fit(model, loader)    # of tuples (image, label)
         images = model.sample(64)
 
-    ``d_real`` is the mean probability sigmoid(D(x) - D(G(z))) that D gives the real image of a
-    pair, and .5 where it can't tell.
+    ``d_real`` is the mean probability sigmoid(D(x) - D(G(z))) of choosing the real image of a pair,
+    .5 where D can't tell, and ``d_fake`` that of choosing the generated one.
     """
 
     graphable = True
@@ -43,7 +43,8 @@ class R3GAN(PenalisedGAN):
         fake = fake.detach()
         real_logits, fake_logits = self.logits_of_both(batch, fake)
         margin = real_logits - fake_logits
-        terms = {"d_real": margin.detach().float().sigmoid()}
+        chosen = margin.detach().float().sigmoid()
+        terms = {"d_real": chosen, "d_fake": 1 - chosen}
         return self.with_penalty((relativistic(margin), terms), batch, fake)
 
     def generator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
@@ -58,7 +59,7 @@ class R3GAN(PenalisedGAN):
 
     def certainty(self, terms: Mapping[str, float]) -> float | None:
         """See Watched."""
-        return 2 * terms["d_real"] - 1 if "d_real" in terms else None
+        return terms["d_real"] - terms["d_fake"] if "d_real" in terms else None
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Of held-out real images: below ``train/d_real`` where D knows those by heart."""
