@@ -106,7 +106,7 @@ def _output(model: NoiseToImage, config: DictConfig, default: str, known: Sequen
         name = type(model).__name__
         raise ValueError(f"{name} draws from noise: it takes no input and no direction.")
     output = Path(config.output or default)
-    if output.suffix not in known or (output.suffix and output.is_dir()):
+    if output.suffix not in known:
         words = {
             ".png": ".png (a grid)", ".npz": ".npz (arrays)", ".gif": ".gif", ".mp4": ".mp4",
             "": "no dot (a folder)",

@@ -347,7 +347,7 @@ CASES = [
     Case("train", "model=wgan_gp model/generator=resnet", "28 pixels", "32, say"),
     Case("train", "model=cyclegan dataset=digits", "ImageBatch", "mnist_colored, mnist_edges"),
     Case("train", "model=gan dataset=mnist_usps dataset.name=digits", "ImagePair",
-         "digits, fashion_mnist, kmnist, mnist"),
+         "digits, fashion_mnist, image_folder, kmnist, mnist"),
     Case("train", "model=cyclegan dataset=gaussian_mixture", "PointPair",
          "unpaired_folder would do"),
     Case("train", "model=discogan dataset=gaussian_mixture", "points", "experiment=discogan_toy"),

@@ -27,7 +27,17 @@ from gan_zoo.ranges import UnfitArgument
 
 Run = Callable[..., CompletedProcess[str]]
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
-NOISE_AND_LABELS = ("gan", "cgan", "dcgan", "hdcgan", "infogan", "wgan", "wgan_gp", "r3gan", "began")
+NOISE_AND_LABELS = (
+    "gan",
+    "cgan",
+    "dcgan",
+    "hdcgan",
+    "infogan",
+    "wgan",
+    "wgan_gp",
+    "r3gan",
+    "began",
+)
 
 
 @pytest.fixture

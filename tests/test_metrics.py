@@ -294,7 +294,9 @@ def test_measures_name_the_figures_that_they_give(tmp_path: Path) -> None:
     evaluator = Evaluator(EvaluatorNetwork(1, 10), "none", 0.0)
     real = Reference(RandomImages(60, 0), RandomImages(40, 1), evaluator, tmp_path)
     for name, measure in MEASURES.items():
-        assert floor_of(name, real, 40, 0).keys() <= measure.figures.keys()
+        # Its weights are a user's (test_image_folder.py).
+        if "inception" not in measure.needs:
+            assert floor_of(name, real, 40, 0).keys() <= measure.figures.keys()
     higher = {key for m in MEASURES.values() for key, value in m.figures.items() if value}
     assert higher == {
         "score", "precision", "recall", "density", "coverage", "modes", "rarest", "accuracy",

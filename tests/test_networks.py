@@ -24,6 +24,7 @@ from gan_zoo.networks import (
     infogan,
     layers,
     mlp,
+    r3gan,
     stackgan,
     stackgan_pp,
     text_to_image,
@@ -68,6 +69,8 @@ DEFAULTS: list[tuple[type[nn.Module], Any, tuple[Any, ...], list[tuple[int, ...]
     (wgan_gp.ConvCritic, FORWARD, (torch.randn(GREY),), [(3, 1)]),
     (wgan_gp.ResNetGenerator, FORWARD, (torch.randn(3, 128),), [(3, 1, 32, 32)]),
     (wgan_gp.ResNetCritic, FORWARD, (torch.randn(3, 1, 32, 32),), [(3, 1)]),
+    (r3gan.R3Generator, FORWARD, (torch.randn(3, 64),), [GREY]),
+    (r3gan.R3Discriminator, FORWARD, (torch.randn(GREY),), [(3, 1)]),
     (upsampling.UpsamplingGenerator, FORWARD, (torch.randn(3, 100),), [(3, 1, 32, 32)]),
     (upsampling.DropoutDiscriminator, FORWARD, (torch.randn(3, 1, 32, 32),), [(3, 1)]),
     (cogan.CoupledGenerator, FORWARD, (torch.randn(3, 100),), [(3, 2, 1, 28, 28)]),
@@ -439,3 +442,50 @@ def test_batch_norm_can_be_chosen_for_each_hidden_layer() -> None:
     assert sizes == [32]
     with pytest.raises(UnfitArgument, match="norm has 1 values for 2 hidden layers"):
         mlp.MLPGenerator(8, hidden=[16, 32], norm=[True])
+
+
+def test_r3gans_maps_are_filtered_by_1_2_1() -> None:
+    x = torch.zeros(1, 2, 4, 4)
+    x[0, 1, 1, 2] = 1.0
+    line = torch.tensor([0.0, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0, 0.0])
+    doubled = r3gan._Doubled(2)(x)
+    torch.testing.assert_close(doubled[0, 1], line[:, None] * line.roll(2))
+    assert not doubled[0, 0].any()
+    constant = torch.full((1, 2, 8, 8), 3.0)
+    halved = r3gan._Halved(2)(constant)
+    assert halved.shape == (1, 2, 4, 4)
+    # But at the border, where zeros are outside.
+    torch.testing.assert_close(halved[:, :, 1:, 1:], constant[:, :, :3, :3])
+
+
+def test_r3gans_blocks_begin_as_the_identity_and_scale_by_their_number() -> None:
+    torch.manual_seed(0)
+    block = r3gan._Block(32, 16, total=16)
+    x = torch.randn(2, 32, 8, 8)
+    assert torch.equal(block(x), x)
+    first, _, grouped, _, last = block.layers
+    gain = math.sqrt(2 / 1.04) / 2
+    assert first.weight.std().item() == pytest.approx(gain / math.sqrt(32), rel=0.05)
+    assert grouped.weight.std().item() == pytest.approx(gain / math.sqrt(16 * 9), rel=0.05)
+    assert grouped.groups == 4
+    assert not last.weight.any()
+    assert last.bias is None
+
+
+def test_r3gans_sizes() -> None:
+    for size, first in ((28, 7), (32, 4), (64, 4), (48, 6)):
+        images = r3gan.R3Generator(8, 3, size, 8, 16)(torch.randn(2, 8))
+        assert images.shape == (2, 3, size, size)
+        assert r3gan.R3Generator(8, 3, size, 8, 16).basis.shape == (16, first, first)
+        assert r3gan.R3Discriminator(3, size, 8, 16)(images).shape == (2, 1)
+    with pytest.raises(UnfitArgument, match="image_size is 30"):
+        r3gan.R3Generator(image_size=30)
+    with pytest.raises(UnfitArgument, match="group_size is 5"):
+        r3gan.R3Generator(group_size=5)
+    labels = torch.tensor([0, 2])
+    conditional = r3gan.R3Discriminator(num_classes=3)
+    image = torch.rand(1, 1, 28, 28).expand(2, -1, -1, -1)
+    one, other = conditional(image, labels)
+    assert one != other
+    images = r3gan.R3Generator(num_classes=3)(torch.randn(1, 64).expand(2, -1), labels)
+    assert not torch.equal(images[0], images[1])
