@@ -25,6 +25,7 @@ from gan_zoo.data import ImageBatch, ImagePair
 from gan_zoo.data.base import normalised, pass_through
 from gan_zoo.data.mnist import InMemoryImages
 from gan_zoo.data.pairs import Domain, InMemoryPairs
+from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.models import GAN
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
 
@@ -123,9 +124,10 @@ def fit(
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps what is cached for the session alone."""
+    """Keeps what is cached for the session alone; evaluators of small data need not be good."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAN_ZOO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(evaluators, "_LEAST_STEPS", 20)
         yield
 
 

@@ -12,7 +12,6 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from gan_zoo.metrics import evaluator as evaluators
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "adding_a_gan.md").read_text()
@@ -34,7 +33,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(block(kind))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
     yield
     for name in [name for name in sys.modules if name.startswith("my_gans")]:
         del sys.modules[name]

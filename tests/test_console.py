@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 
 from gan_zoo.callbacks import TrainingProgress
 from gan_zoo.files import CONFIG_DIR
-from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.run.configuration import _words, as_typed, composed, readable, run_name, text_of
 from gan_zoo.run.folder import new_folder
 from tests.conftest import ROOT
@@ -212,10 +211,7 @@ def test_a_resumed_run_may_print_otherwise(run: Run) -> None:
     assert "gan on digits: iterations 2 to 3, batch 128" in told
 
 
-def test_the_summary_has_the_monitored_figure_and_its_floor(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+def test_the_summary_has_the_monitored_figure_and_its_floor(run: Run) -> None:
     figure = r"fid [\d.e+]+ \(floor [\d.]+(; best [\d.]+ at step 1)?\)"
     own = ", by the evaluator of gan_zoo, which is not Inception"
     told = run("train.py", *MEASURED).stdout

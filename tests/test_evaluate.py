@@ -35,11 +35,6 @@ FIGURES = {
 LABELLED = {"accuracy", "one_nn"}
 
 
-@pytest.fixture(autouse=True)
-def quick_evaluators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
-
-
 def train(run: Run, model: str, *options: str) -> None:
     short = [DIGITS.get(model, SHORT[0]), *SHORT[1:2], "trainer.max_steps=2"]
     if not any(option.startswith("callbacks.metrics") for option in options):

@@ -29,8 +29,8 @@ GRAPHABLE = {
     "cogan": (),
     "began": ("model/generator=began", "model.generator.vanishing_steps=50"),
 }
-ITERATIONS = 40
-LOGGED = 15
+ITERATIONS = 24
+LOGGED = 11
 SIDES = ("plain", "recorded")
 
 

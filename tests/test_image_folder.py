@@ -21,12 +21,12 @@ from torchvision import datasets
 import gan_zoo
 from gan_zoo.data import ImageFolderDataModule, PhotosDataModule, image_folder
 from gan_zoo.data.pictures import cropped_and_mirrored
-from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.inception import Inception
 from gan_zoo.ranges import UnfitArgument
 
 Run = Callable[..., CompletedProcess[str]]
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
+SIZES = (32, *(pytest.param(size, marks=pytest.mark.slow) for size in (64, 128)))
 NOISE_AND_LABELS = (
     "gan",
     "cgan",
@@ -205,7 +205,9 @@ def test_crops_are_squares_of_the_picture_and_half_are_mirrored() -> None:
 
 
 @pytest.mark.parametrize("model", NOISE_AND_LABELS)
-@pytest.mark.parametrize("size", [32, pytest.param(64), pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [32, *(pytest.param(s, marks=pytest.mark.slow) for s in (64, 128))]
+)
 def test_models_of_noise_and_labels_train_on_them(folder: Path, model: str, size: int) -> None:
     options = [
         f"dataset.root={folder}", f"dataset.image_size={size}", "dataset.batch_size=4",
@@ -218,10 +220,7 @@ def test_models_of_noise_and_labels_train_on_them(folder: Path, model: str, size
     assert run.model.sample(4).shape == (4, 3, size, size)
 
 
-def test_the_commands_on_own_pictures(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+def test_the_commands_on_own_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
     own = ("dataset=image_folder", "dataset.root=mine", "dataset.image_size=32",
            "dataset.batch_size=8", "dataset.val_size=12", "trainer=cpu",
            "callbacks.metrics.num_samples=20")  # fmt: skip

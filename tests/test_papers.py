@@ -370,11 +370,7 @@ SMALL = {
     "cgan": ("dataset=digits", "dataset.val_size=0"),
     "dcgan": ("dataset=digits", "dataset.val_size=0", "dataset.batch_size=8"),
     "infogan": ("dataset=digits", "dataset.val_size=0", "dataset.batch_size=8"),
-    "wgan": ("dataset=digits", "dataset.batch_size=4"),
     "wgan_gp": ("dataset=digits", "dataset.val_size=0", "dataset.batch_size=8"),
-    "began": ("dataset=digits", "dataset.batch_size=2"),
-    "discogan": ("dataset.name=digits", "dataset.batch_size=4"),
-    "cogan": ("dataset.name=digits", "dataset.batch_size=4"),
 }
 
 

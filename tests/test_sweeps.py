@@ -21,7 +21,6 @@ from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.run.configuration import CONFIG_DIR, composed
 from tests.conftest import ROOT
 from tests.same_end import assert_same_end, read_checkpoint
@@ -476,10 +475,7 @@ def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: st
 # Searches.
 
 
-def test_a_search_takes_the_monitored_figure(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+def test_a_search_takes_the_monitored_figure(run: Run, tmp_path: Path) -> None:
     run("train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweeper.n_trials=2")
     jobs = jobs_of(tmp_path)
     found = OmegaConf.load(jobs[0].parent / "optimization_results.yaml")
@@ -512,10 +508,7 @@ def test_a_search_without_a_figure_never_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_search_that_is_started_again_gets_its_figures(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+def test_a_search_that_is_started_again_gets_its_figures(run: Run, tmp_path: Path) -> None:
     command = ("train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweep.dir=here")
     run(*command, "hydra.sweeper.n_trials=2")
     found = (tmp_path / "here" / "optimization_results.yaml").read_text()
@@ -528,10 +521,7 @@ def test_a_search_that_is_started_again_gets_its_figures(
     assert more.stdout.count("Done    ") == 1
 
 
-def test_failed_trials_do_not_end_the_search_for_rates(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluators, "_LEAST_STEPS", 20)
+def test_failed_trials_do_not_end_the_search_for_rates(run: Run, tmp_path: Path) -> None:
     result = run(
         "train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweeper.n_trials=3",
         "hydra.sweeper.n_jobs=1", "hydra.sweeper.params={}", "model.optimizer_g.lr=choice(-1,1e-3)",

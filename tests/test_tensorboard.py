@@ -31,7 +31,6 @@ from tensorboard.plugins.hparams import metadata
 
 from gan_zoo.callbacks import SampleGrid
 from gan_zoo.cli import main
-from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.train import train
 from tests.conftest import ROOT
 
@@ -88,7 +87,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep of two models and two rates."""
     folder = tmp_path_factory.mktemp("runs") / "sweep"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluators, "_LEAST_STEPS", 20)
         patch.setattr(sys, "argv", ["train.py", "-m", "model=gan,cgan",
                                     "model.optimizer_g.lr=0.001,0.0002", *SAME,
                                     f"hydra.sweep.dir={folder}"])  # fmt: skip
