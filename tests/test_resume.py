@@ -173,7 +173,7 @@ def test_changes_are_refused_unless_they_are_allowed(run: Run, tmp_path: Path) -
     rates = ("model.optimizer_d.lr=0.1", "model.optimizer_g.lr=0.1")
     before = (tmp_path / "here" / ".hydra" / "config.yaml").read_bytes()
     for options, culprits in (
-        (rates, ("model.optimizer_d.lr from 0.0002 to 0.1", "model.optimizer_g.lr")),
+        (rates, ("model.optimizer_d.lr from 0.0005 to 0.1", "model.optimizer_g.lr")),
         ((*rates, "resume.allow=[model.optimizer_d]"), ("model.optimizer_g.lr",)),
         (("trainer.max_steps=9",), ("trainer.max_steps from 10 to 9",)),
         (("~callbacks.sample_grid",), ("callbacks.sample_grid.every_n_steps",)),

@@ -45,7 +45,8 @@ SAME = ("dataset=digits", "trainer=cpu", "dataset.batch_size=16", "trainer.max_s
         "trainer.log_every_n_steps=2", "callbacks.sample_grid.every_n_steps=2",
         "callbacks.metrics.every_n_steps=8", "callbacks.metrics.num_samples=40",
         "callbacks.metrics.max_share=null", "callbacks.health.saturation=0",
-        "callbacks.health.warm_up_steps=0", "model.discriminator.dropout=0.2")  # fmt: skip
+        "callbacks.health.warm_up_steps=0", "model.discriminator.dropout=0.2",
+        "model.penalty=null", "model.optimizer_d.lr=0.002")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -235,7 +236,7 @@ def test_a_runs_columns_are_what_was_typed_and_what_it_is(
 ) -> None:
     run("train.py", *typed, *QUICK, "hydra.run.dir=here")
     constant = {"trainer": "cpu", "max_steps": 2.0, "metrics": "null", "sample_grid": "null"}
-    own = {"model": "gan", "dataset": "digits", "seed": 0.0, "lr_g": 0.0002, "lr_d": 0.0002}
+    own = {"model": "gan", "dataset": "digits", "seed": 0.0, "lr_g": 0.001, "lr_d": 0.0005}
     assert columns(tmp_path / "here") == own | constant | found
 
 
@@ -243,7 +244,7 @@ def test_a_jobs_columns_are_what_was_swept(run: Run, tmp_path: Path) -> None:
     run("train.py", "-m", *QUICK, "model.loss=hinge", "model/generator=mlp,mlp_2014",
         "model.discriminator.hidden=[8],[16]", "hydra.sweep.dir=sweep")  # fmt: skip
     jobs = [columns(file.parent) for file in sorted(tmp_path.glob("sweep/*/events*"))]
-    rates = {"lr_g": 0.0002, "lr_d": 0.0002}
+    rates = {"lr_g": 0.001, "lr_d": 0.0005}
     assert jobs == [
         {"model": "gan", "dataset": "digits", "generator": generator,
          "discriminator.hidden": hidden, **rates}
@@ -253,8 +254,9 @@ def test_a_jobs_columns_are_what_was_swept(run: Run, tmp_path: Path) -> None:
 
 def test_a_resumed_run_is_one_row_as_it_is_now(run: Run, tmp_path: Path) -> None:
     rest = [option for option in QUICK if not option.startswith("trainer.max_steps")]
+    # Its first terms would come in the fourth iteration.
     run("train.py", *rest, "trainer.max_steps=4", "trainer.log_every_n_steps=2",
-        "hydra.run.dir=runs/here")  # fmt: skip
+        "model.penalty=null", "hydra.run.dir=runs/here")  # fmt: skip
     run("train.py", "resume=runs/here", "trainer.max_steps=8")
     with tensorboard(tmp_path / "runs") as (_, ask):
         options, figures, (row,) = table(ask)
