@@ -34,8 +34,8 @@ def peer_ms(script: Path, folder: Path, iterations: int) -> float:
     place = folder / "implementations" / script.stem
     place.mkdir(parents=True, exist_ok=True)
     data = folder / "data" / "mnist" / "MNIST"
-    if not data.exists():
-        data.parent.mkdir(parents=True)
+    if not data.is_symlink():
+        data.parent.mkdir(parents=True, exist_ok=True)
         given = Path(os.environ.get("GAN_ZOO_DATA_DIR", ROOT / "data")) / "MNIST"
         data.symlink_to(given.resolve())
     command = [sys.executable, "-u", str(script)]

@@ -28,6 +28,7 @@ from gan_zoo.data.pairs import Domain, InMemoryPairs
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.models import GAN
 from gan_zoo.networks.mlp import MLPDiscriminator, MLPGenerator
+from gan_zoo.run.configuration import known_datasets
 
 Model = TypeVar("Model")
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,6 +200,8 @@ def run(
     """Runs one of the scripts in an empty folder, in this process, where torch is loaded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    # A command of its own would look relative data folders up anew.
+    known_datasets.clear()
 
     def run_script(
         script: str, *arguments: str, check: bool = True, **environment: str

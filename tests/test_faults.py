@@ -274,7 +274,7 @@ def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) ->
 
 
 def test_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path) -> None:
-    kill_and_resume(spawn, tmp_path, 4)
+    kill_and_resume(spawn, tmp_path, 2)
 
 
 @pytest.mark.slow
