@@ -42,16 +42,16 @@ def main() -> int:
     if verb == "--version":
         print(__version__)
         return 0
-    verb = verb.replace("_", "-")
-    if verb.replace("-", "_") not in _VERBS:
+    name = verb.replace("-", "_")
+    if name not in _VERBS:
         near = get_close_matches(verb, _VERBS, n=1)
         hint = f"; did you mean {near[0]}?" if near else f". There are: {', '.join(_VERBS)}."
         print(f"error: gan-zoo has no verb '{verb}'{hint}", file=sys.stderr)
         return 2
     del sys.argv[1]
     # Lightning starts a run's other processes by these two, so the program has to be the verb's.
-    sys.argv[0] = str(Path(sys.argv[0]).with_name(f"gan-zoo-{verb}"))
-    return run(verb.replace("-", "_"))
+    sys.argv[0] = str(Path(sys.argv[0]).with_name(f"gan-zoo-{name.replace('_', '-')}"))
+    return run(name)
 
 
 def train() -> int:

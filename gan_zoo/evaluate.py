@@ -30,7 +30,7 @@ from gan_zoo.models.protocols import Sampled
 from gan_zoo.plotting import image_grid, interleaved, save_png
 from gan_zoo.ranges import Count, Range, Seed, UnfitArgument
 from gan_zoo.run.checks import refuse_unfit_options, refuse_unfit_values
-from gan_zoo.run.folder import opened
+from gan_zoo.run.folder import opened, run_of
 from gan_zoo.run.report import METRICS_FILE
 
 # Columns of each half of the picture of nearest neighbours.
@@ -119,7 +119,7 @@ def evaluate(config: DictConfig) -> None:
                     file = f"{in_domain('nearest', domain)}.png"
                     pictures[file] = _neighbours(generated, reference, config.seed)
 
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = run_of(path)
     for file, picture in pictures.items():
         save_png(picture, folder / file)
     key = path.name if weights != "raw" or not model.ema else f"{path.name} (raw)"

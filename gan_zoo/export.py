@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from gan_zoo import __version__
 from gan_zoo.files import atomic_write, read_json
 from gan_zoo.models.codes import CodedImageGAN
-from gan_zoo.models.noise_to_image import NoiseToImage
+from gan_zoo.models.noise_to_image import NoiseToImage, uniform_bounds
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import enlarged, image_grid, save_png
 from gan_zoo.run.checks import refuse_unfit_values
-from gan_zoo.run.folder import command_of, opened
+from gan_zoo.run.folder import command_of, opened, run_of
 from gan_zoo.run.report import METRICS_FILE, PROVENANCE_FILE
 
 Format = Literal["onnx", "torch_export", "safetensors"]
@@ -118,7 +118,7 @@ def export(config: DictConfig) -> None:
     """
     refuse_unfit_values(config, _KINDS)
     path, checkpoint, model = opened(config)
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    run = run_of(path)
     output = Path(config.output or f"{type(model).__name__.lower()}-{config.format}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output={output} is there already: give another folder.")
@@ -192,26 +192,24 @@ def parts_of(model: nn.Module, ema: bool) -> list[Part]:
     if not isinstance(model, NoiseToImage):
         raise ValueError(f"export.py can't export a {type(model).__name__}.")
     noise = f"(B, {model.draw_noise(1).shape[1]}) float32, {_words(model.noise)}"
-    if isinstance(model, TextToImage) and model.has_text:
-        width = model.encode(model.captions[:1]).shape[1]
-
-        def captioned(n: int) -> dict[str, Tensor]:
-            chosen = [model.captions[i % len(model.captions)] for i in range(n)]
-            return {"noise": model.draw_noise(n, _seeded()), "caption": model.encode(chosen)}
-
-        meaning = {
-            "noise": noise,
-            "caption": f"(B, {width}) float32, embeddings by the run's own text encoder, which the "
-            "checkpoint has: gan_zoo.load(checkpoint).encode(captions)",
-        }
-        return [Part("generator", _DrawingOfCaptions(model, ema).eval(), captioned, meaning)]
     if isinstance(model, TextToImage):
 
-        def plain(n: int) -> dict[str, Tensor]:
-            return {"noise": model.draw_noise(n, _seeded()), "caption": torch.empty(n, 0)}
+        def captions(n: int) -> Tensor:
+            if not model.has_text:
+                return torch.empty(n, 0)
+            return model.encode([model.captions[i % len(model.captions)] for i in range(n)])
 
-        meaning = {"noise": noise, "caption": "(B, 0) float32, as the run was without captions"}
-        return [Part("generator", _DrawingOfCaptions(model, ema).eval(), plain, meaning)]
+        def captioned(n: int) -> dict[str, Tensor]:
+            return {"noise": model.draw_noise(n, _seeded()), "caption": captions(n)}
+
+        what = (
+            "embeddings by the run's own text encoder, which the checkpoint has: "
+            "gan_zoo.load(checkpoint).encode(captions)"
+            if model.has_text
+            else "as the run was without captions"
+        )
+        meaning = {"noise": noise, "caption": f"(B, {captions(1).shape[1]}) float32, {what}"}
+        return [Part("generator", _DrawingOfCaptions(model, ema).eval(), captioned, meaning)]
     if isinstance(model, CodedImageGAN):
         codes = model.codes
 
@@ -446,17 +444,18 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _example(part: Part) -> str:
+def _example(model: Any, part: Part) -> str:
     """Inputs for 16 images, in Python."""
-    shapes = {name: tuple(value.shape[1:]) for name, value in part.inputs(1).items()}
+    shapes = {name: (16, *value.shape[1:]) for name, value in part.inputs(1).items()}
     made = []
     for name, shape in shapes.items():
+        bounds = uniform_bounds(model.noise) if name == "noise" else None
         if name == "label":
-            made.append(f"{name} = torch.arange(16) % 10")
-        elif name == "noise" and "uniform" in part.meaning[name]:
-            made.append(f"{name} = torch.rand(16, {shape[0]}) * 2 - 1  # see above for its range")
+            made.append(f"{name} = torch.arange(16) % {model.num_classes}")
+        elif bounds:
+            made.append(f"{name} = torch.empty{shape}.uniform_{bounds}")
         else:
-            made.append(f"{name} = torch.{'zeros' if name == 'codes' else 'randn'}{(16, *shape)}")
+            made.append(f"{name} = torch.{'zeros' if name == 'codes' else 'randn'}{shape}")
     return "\n".join(made)
 
 
@@ -465,7 +464,7 @@ def _of_onnx(model: Any, part: Part) -> list[str]:
     return [
         "import onnxruntime, torch",
         f'session = onnxruntime.InferenceSession("{part.name}.onnx")',
-        _example(part),
+        _example(model, part),
         f"images = session.run(None, {{{given}}})[0]",
     ]
 
@@ -475,7 +474,7 @@ def _of_torch_export(model: Any, part: Part) -> list[str]:
     return [
         "import torch",
         f'network = torch.export.load("{part.name}.pt2").module()',
-        _example(part),
+        _example(model, part),
         f"images = network({given})",
     ]
 

@@ -74,7 +74,7 @@ def captioned(
         varied = [place for place in places if len(set(place)) > 1]
         words = [" ".join(place[n] for place in varied) for n in range(len(captions))]
     factor = max(1, _CELL // images.shape[-2])
-    pixels = np.kron(to_uint8(images).numpy(), np.ones((1, 1, factor, factor), dtype=np.uint8))
+    pixels = to_uint8(enlarged(images, factor)).numpy()
     height, width = pixels.shape[2:]
     cell = width if common else max(width, _SENTENCE)
     wrapped = [textwrap.wrap(text, max(1, int(cell / _LETTER))) for text in words]

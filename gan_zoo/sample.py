@@ -23,7 +23,7 @@ from gan_zoo.metrics import Report
 from gan_zoo.metrics.evaluator import images_of
 from gan_zoo.metrics.neighbours import nearest
 from gan_zoo.models.noise_to_image import NoiseToImage
-from gan_zoo.models.protocols import CHUNK
+from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.models.translation import DIRECTIONS, Translator
 from gan_zoo.plotting import (
     captioned,
@@ -143,8 +143,7 @@ def _draw(model: NoiseToImage, config: DictConfig) -> str:
             images, columns = captioned(images, inputs["captions"], columns), 1
         save_png(_grid(images, columns, config.scale), output)
     else:
-        digits = len(str(n - 1))
-        names = [f"{i:0{digits}}.png" for i in range(n)]
+        names = _numbered(n)
         for name, image in zip(names, images, strict=True):
             parts = image if image.dim() == 4 else image[None]
             save_png(_grid(parts, len(parts), config.scale, padding=0), output / name)
@@ -168,9 +167,12 @@ def _walk(model: NoiseToImage, config: DictConfig) -> str:
     else:
         others = [_inputs(model, config, asked, n, place) for place in range(1, _STOPS)]
         stops += [{**stops[0], "noise": other["noise"]} for other in others]
+    if isinstance(model, TextToImage) and "captions" in stops[0]:
+        # Once, not for each frame.
+        stops = [{**stop, "captions": model.encode(stop["captions"])} for stop in stops]
     total = config.frames or _FRAMES * len(stops)
     columns = math.ceil(math.sqrt(n))
-    frames = []
+    pictures = []
     with progress() as stage:
         report = stage("drawing frames")
         for number in range(total):
@@ -178,17 +180,15 @@ def _walk(model: NoiseToImage, config: DictConfig) -> str:
             start, end = stops[int(stop)], stops[(int(stop) + 1) % len(stops)]
             inputs = model.between(start, end, share)
             images = model.sample(n, **inputs, ema=config.ema)
-            picture = _grid(images, columns, config.scale).permute(1, 2, 0)
-            frames.append(Image.fromarray(picture.numpy()))
+            pictures.append(_grid(images, columns, config.scale))
             report((number + 1) / total)
     if output.suffix:
         write = save_gif if output.suffix == ".gif" else save_mp4
+        frames = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
         write(frames, output, _SECONDS * total)
     else:
-        digits = len(str(total - 1))
-        for number, frame in enumerate(frames):
-            pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)
-            save_png(pixels, output / f"{number:0{digits}}.png")
+        for name, picture in zip(_numbered(total), pictures, strict=True):
+            save_png(picture, output / name)
     return f"{total} frames of {n} images, between {len(stops)} stops, in {output}"
 
 
@@ -234,12 +234,11 @@ def _one_by_one(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sampled(model: NoiseToImage, inputs: Mapping[str, Any], ema: bool, report: Report) -> Tensor:
-    n = len(inputs["noise"])
-    parts = []
-    for begin in range(0, n, CHUNK):
-        part = {name: values[begin : begin + CHUNK] for name, values in inputs.items()}
-        parts.append(model.sample(len(part["noise"]), **part, ema=ema))
-        report(min(1.0, (begin + CHUNK) / n))
+    parts, done = [], 0
+    for part, images in model.sample_in_parts(inputs, ema):
+        parts.append(images)
+        done += len(part["noise"])
+        report(done / len(inputs["noise"]))
     return torch.cat(parts)
 
 
@@ -252,11 +251,17 @@ def _nearest(
     from gan_zoo.evaluate import data_of
 
     data = data_of(model, config.root)
-    if data.domains != ("",) or "captions" in model.config.get("dataset", {}):
+    if data.domains != ("",):
         raise UnfitArgument("nearest", f"needs one domain of images, and {data.title} has others.")
     train = data.labelled("", "train")
     found = nearest(images.cpu(), images_of(train), len(train), report)
     return train.__getitems__(found.place.tolist())[0]
+
+
+def _numbered(n: int) -> list[str]:
+    """The names of so many pictures, in the order of the alphabet too."""
+    digits = len(str(n - 1))
+    return [f"{i:0{digits}}.png" for i in range(n)]
 
 
 def _grid(images: Tensor, columns: int, scale: int, padding: int = 2) -> Tensor:

@@ -423,6 +423,33 @@ class InMemoryDataModule(pl.LightningDataModule):
         return dataset
 
 
+class LabelledImagesDataModule(InMemoryDataModule):
+    """Data modules of labelled images that are trained on as they are.
+
+    The last training images are the validation set. Subclasses give ``originals``.
+    """
+
+    batch_type = ImageBatch
+
+    def originals(self, train: bool) -> tuple[Tensor, Tensor]:
+        """(N, C, H, H) uint8 images and (N,) int64 labels, which are read once."""
+        raise NotImplementedError
+
+    def as_dataset(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        """Such images and labels as the module serves them."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        images, labels = self.originals(train=True)
+        end = len(images) - self.validation_size(len(images))
+        self.train = self.as_dataset(images[:end], labels[:end])
+        self.val = self.as_dataset(images[end:], labels[end:])
+        self.test = self.as_dataset(*self.originals(train=False))
+
+    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
+        return self.as_dataset(*self.originals(train))
+
+
 def _fits(dataset: InMemoryDataset, device: torch.device) -> bool:
     """Whether it takes a quarter of the device's free memory at most."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in dataset.stored())

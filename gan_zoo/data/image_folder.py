@@ -1,19 +1,18 @@
 """A user's own pictures for the models of noise and labels, from any folder, of any number."""
 
-import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
+from gan_zoo.console import progress
 from gan_zoo.data.base import ImageBatch, LabelledDataset, Part, normalised
 from gan_zoo.data.pictures import (
     WHEN_BROKEN,
@@ -41,11 +40,13 @@ class Listing(NamedTuple):
     Attributes:
         train, test: the pictures' files; ``test`` is None where the folder has no such part.
         kinds: names of the classes in alphabetical order; empty where there are none.
+        split: whether the parts are folders of their own.
     """
 
     train: list[Path]
     test: list[Path] | None
     kinds: list[str]
+    split: bool
 
 
 def listed(root: Path) -> Listing:
@@ -70,7 +71,15 @@ def listed(root: Path) -> Listing:
         unknown = sorted(kinds[1] - kinds[0]) if all(kinds) else []
         if unknown:
             raise ValueError(f"'{root / 'test' / unknown[0]}' is of a class that train has not.")
-    return Listing(train, test, sorted(kinds[0]) if all(kinds) else [])
+    return Listing(train, test, sorted(kinds[0]) if all(kinds) else [], split)
+
+
+def _class_count(root: str | Path, found: Listing, expected: int | None) -> int | None:
+    count = len(found.kinds) or None
+    if expected not in (None, count):
+        has = f"has {count}." if count else "has no folders that are classes."
+        raise UnfitArgument("num_classes", f"is {expected}, and '{root}' {has}")
+    return count
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -162,7 +171,7 @@ def _read(about: Path, data: Path, shape: Sequence[int], count: int) -> dict[str
     try:
         known = json.loads(about.read_text())
         rows = count - len(known["broken"])
-        if data.stat().st_size == rows * functools.reduce(int.__mul__, shape) and known["digest"]:
+        if data.stat().st_size == rows * math.prod(shape) and known["digest"]:
             return dict(known)
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -173,14 +182,10 @@ def _decode(
     files: Sequence[Path], size: int, channels: int, when_broken: WhenBroken, data: Path
 ) -> dict[str, Any]:
     broken, digest = [], hashlib.sha256()
-    console = Console(stderr=True)
-    with atomic_write(data) as aside, aside.open("wb") as file:
-        results = decoded(files, size, channels)
-        bar = track(
-            results, "Decoding pictures", len(files), transient=True, console=console,
-            disable=not console.is_terminal,
-        )  # fmt: skip
-        for row, result in enumerate(bar):
+    with progress() as stage, atomic_write(data) as aside, aside.open("wb") as file:
+        report = stage("decoding pictures")
+        for row, result in enumerate(decoded(files, size, channels)):
+            report((row + 1) / len(files))
             if isinstance(result, ValueError):
                 refuse_broken(str(result), when_broken, WHEN_BROKEN)
                 broken.append(row)
@@ -279,15 +284,18 @@ class ImageFolderDataModule(PicturesDataModule):
         self._decoded: Decoded | None = None
 
     @classmethod
-    def class_count(cls, root: str | Path) -> int | None:
-        """How many classes a folder has; None for none."""
-        return len(listed(Path(root)).kinds) or None
+    def class_count(cls, root: str | Path, expected: int | None = None) -> int | None:
+        """How many classes a folder has; None for none.
+
+        UnfitArgument if another number is expected.
+        """
+        return _class_count(root, listed(Path(root)), expected)
 
     def prepare_data(self) -> None:
         """Decodes the pictures, unless the cache has them."""
         if self._decoded is None:
             self._listing = found = listed(self.root)
-            self._refuse_other_classes(len(found.kinds) or None)
+            self.num_classes = _class_count(self.root, found, self.num_classes)
             files = [*found.train, *(found.test or ())]
             self._decoded = decode_once(
                 self.root, files, self.load_size, self.channels, self.when_broken,
@@ -300,7 +308,7 @@ class ImageFolderDataModule(PicturesDataModule):
         names = self._decoded.names
         own_test = self._listing.test is not None
         of_test = torch.tensor([own_test and name.startswith("test/") for name in names])
-        level = 1 if (self.root / "train").is_dir() else 0
+        level = int(self._listing.split)
         number = {kind: i for i, kind in enumerate(self._listing.kinds)}
         self._labels = torch.tensor([number.get(n.split("/")[level], -1) for n in names])
         train, test = (~of_test).nonzero()[:, 0], of_test.nonzero()[:, 0]
@@ -327,13 +335,3 @@ class ImageFolderDataModule(PicturesDataModule):
         assert self._decoded is not None
         labels, size = self._labels[rows], self.image_size
         return PicturesOnDisk(self._decoded, rows, labels, size, training, training and self.flip)
-
-    def _refuse_other_classes(self, found: int | None) -> None:
-        if self.num_classes is None:
-            self.num_classes = found
-        elif self.num_classes != found:
-            raise UnfitArgument(
-                "num_classes",
-                f"is {self.num_classes}, and '{self.root}' has "
-                + (f"{found} folders of pictures." if found else "no folders that are classes."),
-            )

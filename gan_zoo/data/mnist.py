@@ -18,7 +18,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
-from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages
+from gan_zoo.data.base import InMemoryDataModule, InMemoryImages, LabelledImagesDataModule
 from gan_zoo.ranges import Count, Range, checked
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class DigitsDataModule(InMemoryDataModule):
         return InMemoryImages(images.expand(-1, self.channels, -1, -1), labels, self.image_size)
 
 
-class MNISTDataModule(DigitsDataModule):
+class MNISTDataModule(DigitsDataModule, LabelledImagesDataModule):
     """MNIST, FashionMNIST, KMNIST, or the embedded stand-in, all as 10-class square images.
 
     The standard split is kept: 60,000 training images, the last of which are the validation set,
@@ -231,18 +231,6 @@ class MNISTDataModule(DigitsDataModule):
         data = MNISTDataModule(name="mnist", root="data")
         pl.Trainer(max_steps=1000).fit(model, datamodule=data)
     """
-
-    batch_type = ImageBatch
-
-    def load(self) -> None:
-        images, labels = self.originals(train=True)
-        end = len(images) - self.validation_size(len(images))
-        self.train = self.as_dataset(images[:end], labels[:end])
-        self.val = self.as_dataset(images[end:], labels[end:])
-        self.test = self.as_dataset(*self.originals(train=False))
-
-    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
-        return self.as_dataset(*self.originals(train))
 
 
 def of_classes(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryImages
+from gan_zoo.data.base import InMemoryImages, LabelledImagesDataModule
 from gan_zoo.data.mnist import downloaded, of_classes
 from gan_zoo.ranges import Count, Range, checked
 
@@ -25,7 +25,7 @@ _FILES = {
 }
 
 
-class PhotosDataModule(InMemoryDataModule):
+class PhotosDataModule(LabelledImagesDataModule):
     """CIFAR-10 (50,000 and 10,000 photos) or SVHN (73,257 and 26,032), of 32 pixels, in colour.
 
     The last training photos are the validation set. The files are torchvision's, with its
@@ -43,7 +43,6 @@ class PhotosDataModule(InMemoryDataModule):
             "offline" raises it if the disk has not, and downloads nothing.
     """
 
-    batch_type = ImageBatch
     has_classes = True
 
     @checked
@@ -64,6 +63,7 @@ class PhotosDataModule(InMemoryDataModule):
         self.channels = channels
         self.num_classes = num_classes
         self.when_unavailable = when_unavailable
+        self._originals: dict[bool, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def available(cls, name: str, root: str | Path, when_unavailable: str) -> str:
@@ -79,17 +79,15 @@ class PhotosDataModule(InMemoryDataModule):
         if self.train is None:
             self.available(self.name, self.root, self.when_unavailable)
 
-    def load(self) -> None:
-        images, labels = self._originals(train=True)
-        end = len(images) - self.validation_size(len(images))
-        self.train = InMemoryImages(images[:end], labels[:end], self.image_size)
-        self.val = InMemoryImages(images[end:], labels[end:], self.image_size)
-        self.test = InMemoryImages(*self._originals(train=False), self.image_size)
+    def originals(self, train: bool) -> tuple[Tensor, Tensor]:
+        if train not in self._originals:
+            self._originals[train] = self._read(train)
+        return self._originals[train]
 
-    def evaluator_images(self, domain: str, train: bool) -> InMemoryImages:
-        return InMemoryImages(*self._originals(train), self.image_size)
+    def as_dataset(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        return InMemoryImages(images, labels, self.image_size)
 
-    def _originals(self, train: bool) -> tuple[Tensor, Tensor]:
+    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
         folder = self.root if self.name == "cifar10" else self.root / "SVHN"
         try:
             images, labels = _photos(self.name, folder, train)

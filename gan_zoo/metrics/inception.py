@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gan_zoo.plotting import to_uint8
 from gan_zoo.ranges import UnfitArgument
 
 # The width of its last pooling layer, which the Frechet inception distance is of.
@@ -15,7 +16,7 @@ _WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 
 class Inception(nn.Module):
-    """Images (N, C, H, W) in [-1, 1] -> Inception's last features (N, 2048), on the CPU.
+    """Images (N, C, H, W) in [-1, 1], on any device -> its last features (N, 2048), on the CPU.
 
     The network and its antialiased resizing to 299 pixels are those of torchmetrics and
     torch-fidelity, whose weights (TensorFlow's of 2015) the file has. Grey images are repeated.
@@ -62,5 +63,5 @@ class Inception(nn.Module):
         return torch.cat([self._features(part) for part in images.split(_CHUNK)])
 
     def _features(self, images: Tensor) -> Tensor:
-        bytes_ = images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        return self.network(bytes_.expand(-1, 3, -1, -1)).cpu()
+        colour = to_uint8(images).expand(-1, 3, -1, -1)
+        return self.network(colour.to(next(self.parameters()).device)).cpu()

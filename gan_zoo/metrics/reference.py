@@ -208,12 +208,7 @@ class Reference:
             lambda: torch.cat([as_seen(x, self.framed_from) for x in images_of(dataset, rows)]),
             None
             if inception is None
-            else lambda: torch.cat(
-                [
-                    inception(x.to(next(inception.parameters()).device))
-                    for x in images_of(dataset, rows)
-                ]
-            ),
+            else lambda: torch.cat([inception(x) for x in images_of(dataset, rows)]),
         )
 
 

@@ -229,6 +229,14 @@ class NoiseToImage(AdversarialModule):
             inputs["labels"] = torch.tensor(labels).repeat(-(-n // len(labels)))[:n]
         return inputs
 
+    def sample_in_parts(
+        self, inputs: Mapping[str, Any], ema: bool = True
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """``sample`` of any number of its arguments, CHUNK at a time: these, and their images."""
+        for begin in range(0, len(inputs["noise"]), CHUNK):
+            part = {name: values[begin : begin + CHUNK] for name, values in inputs.items()}
+            yield part, self.sample(len(part["noise"]), **part, ema=ema)
+
     def between(
         self, start: Mapping[str, Any], end: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
@@ -247,11 +255,10 @@ class NoiseToImage(AdversarialModule):
         return inputs
 
     def _noise_between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
-        function = getattr(self.noise, "func", self.noise)
-        if function is not nn.init.uniform_:
+        bounds = uniform_bounds(self.noise)
+        if bounds is None:
             return spherical(start, end, share)
-        given = getattr(self.noise, "keywords", {})
-        low, high = given.get("a", 0.0), given.get("b", 1.0)
+        low, high = bounds
         # The ends' quantiles would be infinite.
         first, last = (
             torch.special.ndtri(((x - low) / (high - low)).clamp(1e-6, 1 - 1e-6))
@@ -264,11 +271,8 @@ class NoiseToImage(AdversarialModule):
         self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
         """See Sampled."""
-        inputs = self.sample_inputs({}, n, generator)
-        for begin in range(0, n, CHUNK):
-            chunk = {name: values[begin : begin + CHUNK] for name, values in inputs.items()}
-            images = self.sample(len(chunk["noise"]), **chunk, ema=ema)
-            yield self.by_domain(images, chunk.get("labels"))
+        for part, images in self.sample_in_parts(self.sample_inputs({}, n, generator), ema):
+            yield self.by_domain(images, part.get("labels"))
 
     def real_images(self, batch: Any) -> dict[str, Generated]:
         """See Sampled."""
@@ -432,6 +436,14 @@ class ImageGAN(PenalisedGAN):
         logits = self.discriminate(batch.image, batch.label)
         value = self.adversarial.output(logits).mean()
         self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
+
+
+def uniform_bounds(noise: Noise) -> tuple[float, float] | None:
+    """The ends of a uniform distribution; None for any other noise."""
+    if getattr(noise, "func", noise) is not nn.init.uniform_:
+        return None
+    given = getattr(noise, "keywords", {})
+    return given.get("a", 0.0), given.get("b", 1.0)
 
 
 def spherical(start: Tensor, end: Tensor, share: float) -> Tensor:

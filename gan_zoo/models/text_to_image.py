@@ -221,7 +221,7 @@ class TextToImage(NoiseToImage):
         else:
             if captions is None:
                 captions = self._default_captions(n)
-            caption = captions if isinstance(captions, Tensor) else self.encode(captions)
+            caption = self._embedded(captions)
         if len(caption) != n:
             raise ValueError(f"{n} images are asked for, and {len(caption)} captions given.")
         networks = self.generators(ema)
@@ -261,12 +261,15 @@ class TextToImage(NoiseToImage):
     def between(
         self, start: Mapping[str, Any], end: Mapping[str, Any], share: float
     ) -> dict[str, Any]:
-        """As NoiseToImage's; captions' embeddings go straight."""
+        """As NoiseToImage's; captions, or their embeddings, go straight."""
         inputs = super().between(start, end, share)
         if "captions" in start:
-            first, last = (self.encode(x["captions"]) for x in (start, end))
+            first, last = (self._embedded(x["captions"]) for x in (start, end))
             inputs["captions"] = torch.lerp(first, last, share)
         return inputs
+
+    def _embedded(self, captions: Sequence[str] | Tensor) -> Tensor:
+        return captions if isinstance(captions, Tensor) else self.encode(captions)
 
     def generated_images(
         self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True

@@ -86,10 +86,11 @@ class Translator(AdversarialModule):
         self.adversarial = adversarial_loss(loss)
         self.generator_a2b = generator_a2b
         self.generator_b2a = generator_b2a
-        judges = discriminator(), discriminator()
+        self.discriminator_a = discriminator()
+        self.discriminator_b = discriminator()
         if spectral_norm:
-            judges = spectrally_normalised(judges[0]), spectrally_normalised(judges[1])
-        self.discriminator_a, self.discriminator_b = judges
+            for network in (self.discriminator_a, self.discriminator_b):
+                spectrally_normalised(network)
         self.judged: tuple[Domain, ...] = ("a", "b")
         self._has_batch_norm = has_batch_norm(self.discriminator_a)
 

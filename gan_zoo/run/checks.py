@@ -245,11 +245,7 @@ def _count_classes(config: DictConfig) -> None:
     dataset: Any = config.dataset
     kind: Any = get_class(dataset._target_)
     with within("dataset"):
-        count = kind.class_count(dataset.root)
-    if dataset.num_classes not in (None, count):
-        raise UnfitArgument(
-            "dataset.num_classes", f"is {dataset.num_classes}, and '{dataset.root}' has {count}."
-        )
+        count = kind.class_count(dataset.root, dataset.num_classes)
     model: Any = OmegaConf.to_container(config.model)
     if leader_of(model.get("num_classes")) and not count:
         raise UnfitArgument(

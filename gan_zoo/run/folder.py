@@ -308,6 +308,12 @@ def find_checkpoint(
     )
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The folder of a checkpoint's run; of one that is kept elsewhere, the folder it is in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
 def opened(config: DictConfig) -> tuple[Path, dict[str, Any], Any]:
     """A command's checkpoint: its path, its content and its model."""
     if not config.checkpoint:
