@@ -1,31 +1,42 @@
-"""Makes the tables and pictures of docs/ and README.md from default runs of three seeds.
+"""Makes the tables and pictures of README.md and docs/ from default runs.
 
-    python scripts/results.py            # trains and measures what is missing: half a day
+    python scripts/results.py                        # trains and measures what is missing: a day
     python scripts/results.py --only gan cgan --jobs 2
+    python scripts/results.py --only gan --finished  # measures finished runs, trains nothing
+    python scripts/results.py --pages                # pages from the records that there are
 
 Runs are sweeps below runs/default, which are resumed when this is started again. How long an
-iteration takes is measured afterwards, alone, with all cores.
+iteration takes is measured afterwards, alone, with all cores. What a model's runs came to is kept
+in docs/results/MODEL.json; the pages are made of these records and of the pictures.
 """
 
 import argparse
+import json
 import math
 import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw, ImageFont
 
+import gan_zoo
 from gan_zoo.callbacks.metrics import LEVELS
 from gan_zoo.comparison.leaderboard import Spread, over
 from gan_zoo.comparison.runs import Run
+from gan_zoo.evaluate import data_of
 from gan_zoo.files import atomic_write, read_json
+from gan_zoo.models.translation import Translator
+from gan_zoo.plotting import image_grid, interleaved, read_png, save_gif
 from gan_zoo.run.report import METRICS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORDS, PICTURES = ROOT / "docs" / "results", ROOT / "docs" / "pictures"
 PAPERS = {
     "gan": ("Goodfellow et al. 2014", "1406.2661"),
     "cgan": ("Mirza and Osindero 2014", "1411.1784"),
@@ -42,17 +53,17 @@ PAPERS = {
     "stackgan": ("Zhang et al. 2016", "1612.03242"),
     "stackgan_pp": ("Zhang et al. 2017", "1710.10916"),
 }
-SEEDS = (0, 1, 2)
 MEASURED = "fid,score,prdc,modes"
+SHOWN = ("fid", "precision", "recall", "density", "coverage", "rarest", "commonest", "accuracy")
 # Of an iteration's time.
 TIMED_STEPS = 200
-# Pixels of a side of a digit in the pictures, and images in a row of the small ones.
-SCALE, THUMBNAIL = 3, 4
+# Least width of a picture, images of a tile and of its rows, and frames of an animation.
+WIDTH, TILE, TILE_ROW, FRAMES = 600, 16, 4, 10
 
 
 def _short(value: float) -> str:
     """Three digits at most, without a leading zero."""
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    digits = 3 if abs(value) < 0.2 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return re.sub(r"^0(?=\.)", "", f"{value:.{digits}f}")
 
 
@@ -60,18 +71,53 @@ def _in_words(spread: Spread | None) -> str:
     if spread is None:
         return ""
     median, low, high = map(_short, spread)
-    return f"{median} ({low}-{high})"
+    return median if low == high else f"{median} ({low}-{high})"
+
+
+class Record(NamedTuple):
+    """What the default runs of a model came to; docs/results/MODEL.json has the same.
+
+    Attributes:
+        iteration_ms: the median time of an iteration, alone on the machine, with all cores.
+        provenance: command, versions, commit and evaluators of the first seed's run.
+        seeds: seed -> its ``figures`` on the test images, the ``images`` seen when it first
+            ``reached`` a level of the Frechet distance to validation images, and the ``curve`` of
+            that distance over the images seen.
+    """
+
+    model: str
+    iterations: int
+    batch_size: int
+    iteration_ms: float
+    provenance: dict[str, Any]
+    seeds: dict[str, dict[str, Any]]
+
+    def figure(self, key: str) -> Spread | None:
+        """Over seeds; of two domains the worse one's."""
+        worse = max if key in ("fid", "commonest") else min
+        names = (key, f"{key}_a", f"{key}_b")
+        sets = [seed["figures"] for seed in self.seeds.values()]
+        values = [[figures[k] for k in names if k in figures] for figures in sets]
+        return over(worse(found, default=None) for found in values)
+
+    def minutes(self, iterations: float) -> float:
+        return iterations * self.iteration_ms / 60_000
+
+    def minutes_to(self, level: int) -> str:
+        """Median time to a distance; where fewer than half of the seeds reached it, a dash."""
+        images = [seed["reached"].get(str(level), math.inf) for seed in self.seeds.values()]
+        median = self.minutes(statistics.median(images) / self.batch_size)
+        return "-" if median == math.inf else _short(median)
 
 
 def command(script: str, *arguments: str) -> None:
     subprocess.run([sys.executable, str(ROOT / "scripts" / script), *arguments], check=True)
 
 
-def train(model: str, folder: Path, jobs: int) -> None:
-    seeds = ",".join(map(str, SEEDS))
+def train(model: str, seeds: Sequence[int], folder: Path, jobs: int) -> None:
     side_by_side = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
-    command("train.py", "-m", f"model={model}", f"seed={seeds}", f"hydra.sweep.dir={folder}",
-            *side_by_side)  # fmt: skip
+    command("train.py", "-m", f"model={model}", f"seed={','.join(map(str, seeds))}",
+            f"hydra.sweep.dir={folder}", *side_by_side)  # fmt: skip
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -86,7 +132,8 @@ def measured(run: Path) -> dict[str, Any]:
     if evaluation.get("step") == result["steps"]:
         return result
     # Models that are asked for a class have it measured in training too.
-    names = f"{MEASURED},accuracy" if "metrics/accuracy" in result else MEASURED
+    asked = any(key.startswith("metrics/accuracy") for key in result)
+    names = f"{MEASURED},accuracy" if asked else MEASURED
     command("evaluate.py", f"checkpoint={run}", f"metrics=[{names}]")
     return result_of(run)
 
@@ -101,80 +148,99 @@ def iteration_ms(model: str, folder: Path) -> float:
     return float(result_of(run)["iteration_ms"])
 
 
-class Model(NamedTuple):
-    """What the default runs of a model came to.
-
-    Attributes:
-        folders: of its runs, by seed.
-        results: ``measured`` of each.
-        ms: the median time of an iteration.
-    """
-
-    name: str
-    folders: list[Path]
-    results: list[dict[str, Any]]
-    ms: float
-
-    def figure(self, key: str) -> Spread | None:
-        """Over seeds; of two domains the worse one's."""
-        worse = max if key in ("fid", "commonest") else min
-        sets = [result["evaluation"]["last.ckpt"]["figures"] for result in self.results]
-        values = [
-            [figures[k]["value"] for k in (key, f"{key}_a", f"{key}_b") if k in figures]
-            for figures in sets
-        ]
-        return over(worse(found, default=None) for found in values)
-
-    @property
-    def steps(self) -> int:
-        return int(self.results[0]["steps"])
-
-    @property
-    def batch_size(self) -> float:
-        return float(self.results[0]["images_seen"] / self.steps)
-
-    def minutes(self, steps: float) -> float:
-        return steps * self.ms / 60_000
-
-    def minutes_to(self, level: int) -> str:
-        """Median time to a distance; where fewer than half of the seeds reached it, a dash."""
-        images = [r.get(f"reached/fid_{level}_images", math.inf) for r in self.results]
-        median = self.minutes(statistics.median(images) / self.batch_size)
-        return "-" if median == math.inf else _short(median)
+def by_seed(folder: Path) -> dict[int, Path]:
+    """The finished runs of a sweep."""
+    runs = [file.parent for file in folder.glob(f"*/{METRICS_FILE}")]
+    return dict(sorted((int(result_of(run)["seed"]), run) for run in runs))
 
 
-def table(models: list[Model]) -> str:
+def record_of(model: str, runs: dict[int, Path], ms: float) -> Record:
+    results = {seed: measured(run) for seed, run in runs.items()}
+    first = next(iter(results.values()))
+    evaluation = first["evaluation"]["last.ckpt"]
+    begun = read_json(next(iter(runs.values())) / "provenance.json", list)[-1]
+    batch_size = round(first["images_seen"] / first["steps"])
+    seeds = {}
+    for seed, result in results.items():
+        figures = result["evaluation"]["last.ckpt"]["figures"]
+        reached = {str(level): result.get(f"reached/fid_{level}_images") for level in LEVELS}
+        logged = Run(runs[seed], model).logged
+        curve = next((v for k, v in logged.items() if k.startswith("metrics/fid")), {})
+        seeds[str(seed)] = {
+            "figures": {key: round(row["value"], 4) for key, row in figures.items()},
+            "reached": {level: images for level, images in reached.items() if images},
+            "curve": {str(step * batch_size): round(fid, 4) for step, fid in curve.items()},
+        }
+    provenance = {
+        "command": f"python scripts/train.py -m model={model} seed={','.join(seeds)}",
+        "evaluators": {key: judge["hash"] for key, judge in evaluation["evaluators"].items()},
+        **{key: begun[key] for key in ("git_commit", "versions", "device")},
+    }
+    return Record(model, first["steps"], batch_size, ms, provenance, seeds)
+
+
+def records() -> dict[str, Record]:
+    """Those that there are, in the order of the table."""
+    files = {name: RECORDS / f"{name}.json" for name in PAPERS}
+    return {name: Record(**read_json(f, dict)) for name, f in files.items() if f.is_file()}
+
+
+def table(found: dict[str, Record]) -> str:
     """The README's: a line a model."""
     lines = [
         "| | `model=` | paper | minutes | Frechet distance | coverage | own label "
-        f"| minutes to {', '.join(map(str, LEVELS))} |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| minutes to {', '.join(map(str, LEVELS))} | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for m in models:
-        authors, number = PAPERS[m.name]
+    for name, (authors, number) in PAPERS.items():
         link = f"[{authors}](https://arxiv.org/abs/{number})"
-        accuracy, minutes = m.figure("accuracy"), m.minutes(m.steps)
+        about = [f"[`{name}`](docs/gallery.md#{name})", link]
+        if name not in found:
+            lines.append(f"| | {' | '.join(about)} | not measured yet | | | | | |")
+            continue
+        r = found[name]
+        coverage, accuracy = r.figure("coverage"), r.figure("accuracy")
         cells = [
-            f"![](docs/pictures/{m.name}_small.png)", f"`{m.name}`", link, f"{minutes:.0f}",
-            _in_words(m.figure("fid")), _short(c.median) if (c := m.figure("coverage")) else "",
+            f'<img src="docs/pictures/{name}_tile.png" width="96">', *about,
+            f"{r.minutes(r.iterations):.0f}", _in_words(r.figure("fid")),
+            _short(coverage.median) if coverage else "",
             f"{100 * accuracy.median:.1f} %" if accuracy else "",
-            ", ".join(m.minutes_to(level) for level in LEVELS),
+            ", ".join(map(r.minutes_to, LEVELS)), str(len(r.seeds)),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def details(models: list[Model]) -> str:
+def details(found: dict[str, Record]) -> str:
     """The table of docs/results.md: each figure as median and range over the seeds."""
-    keys = ("fid", "precision", "recall", "density", "coverage", "rarest", "commonest", "accuracy")
     lines = [
-        f"| `model=` | iterations | ms | {' | '.join(keys)} |",
-        "|---|---|---|" + "---|" * len(keys),
+        f"| `model=` | seeds | iterations | ms | {' | '.join(SHOWN)} |",
+        "|---|---|---|---|" + "---|" * len(SHOWN),
     ]
-    for m in models:
-        figures = [_in_words(m.figure(key)) for key in keys]
-        lines.append(f"| `{m.name}` | {m.steps:,} | {_short(m.ms)} | {' | '.join(figures)} |")
+    for r in found.values():
+        figures = [_in_words(r.figure(key)) for key in SHOWN]
+        about = [f"`{r.model}`", str(len(r.seeds)), f"{r.iterations:,}", _short(r.iteration_ms)]
+        lines.append(f"| {' | '.join((*about, *figures))} |")
     return "\n".join(lines)
+
+
+def section(r: Record) -> str:
+    """What the gallery shows of a model between its command and its terms."""
+    distance, coverage, accuracy = (r.figure(k) for k in ("fid", "coverage", "accuracy"))
+    seeds = f"{len(r.seeds)} seeds" if len(r.seeds) > 1 else "one seed"
+    sentence = (
+        f"{r.iterations:,} iterations of {r.batch_size} images, "
+        f"{r.minutes(r.iterations):.0f} minutes on two CPU cores: "
+        f"Frechet distance {_in_words(distance)}, coverage {_in_words(coverage)}"
+    )
+    if accuracy:
+        sentence += f", the class that was asked for in {100 * accuracy.median:.1f} % of the images"
+    name = r.model
+    return (
+        f"{sentence} ({seeds}).\n\n![The last grid of {name}](pictures/{name}.png)\n\n"
+        f"![{name} while it learns](pictures/{name}.gif)\n\n"
+        f"![The distance over training](pictures/{name}_curve.png)"
+    )
 
 
 def replace(file: Path, mark: str, text: str) -> None:
@@ -188,48 +254,93 @@ def replace(file: Path, mark: str, text: str) -> None:
         aside.write_text(after)
 
 
-def draw(model: Model, folder: Path) -> None:
-    """The last grid of the first seed, as the run drew it, and its first images for the table."""
-    run = Run(model.folders[0], model.name)
-    grids = run.grids()
-    last = max(grids)
-    with Image.open(grids[last]) as picture:
-        grid = picture.convert("RGB")
-    # Of a cell with the line around it.
-    side = run.config["dataset.image_size"] + 2
-    first = grid.crop((0, 0, THUMBNAIL * side, 2 * side))
-    if grid.width > 600:
-        # With captions, which a cell would cut.
-        first = grid.reduce(4)
-    for name, part, scale in ((model.name, grid, SCALE), (f"{model.name}_small", first, 1)):
-        scale = 1 if part.width > 600 else scale
-        size = (scale * part.width, scale * part.height)
-        with atomic_write(folder / f"{name}.png") as aside:
-            part.resize(size, Image.Resampling.NEAREST).save(aside, "PNG", optimize=True)
+def save(picture: Image.Image, name: str) -> None:
+    with atomic_write(PICTURES / name) as aside:
+        picture.save(aside, "PNG", optimize=True)
 
 
-def draw_curves(models: list[Model], file: Path) -> None:
-    """Frechet distance over images seen: each seed's, of each model."""
-    rows = -(-len(models) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=(13, 2.8 * rows), sharey=True, squeeze=False)
-    for axis in axes.flat[len(models) :]:
-        axis.set_visible(False)
-    for axis, model in zip(axes.flat, models, strict=False):
-        for seed, folder in zip(SEEDS, model.folders, strict=False):
-            curve = Run(folder, model.name).logged.get("metrics/fid", {})
-            seen = [step * model.batch_size / 1e6 for step in curve]
-            axis.plot(seen, list(curve.values()), label=f"seed {seed}")
-        for level in LEVELS:
-            axis.axhline(level, color="grey", linewidth=0.5)
-        axis.set(yscale="log", title=model.name)
-    for axis in axes[-1]:
-        axis.set_xlabel("million images seen")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("Frechet distance")
-    axes[0, 0].legend()
-    figure.tight_layout()
+def wide(picture: Image.Image) -> Image.Image:
+    """Enlarged by a whole factor to the least width of a picture in the documentation."""
+    scale = -(-WIDTH // picture.width)
+    size = (scale * picture.width, scale * picture.height)
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def draw(model: str, run: Path) -> None:
+    """A run's last grid, its animation, and its tile, for which nobody chooses the images."""
+    grids = [wide(grid) for file in Run(run, model).grids().values() if (grid := read_png(file))]
+    save(grids[-1], f"{model}.png")
+    last = len(grids) - 1
+    # Most happens early.
+    some = sorted({0, *(round(last ** (n / (FRAMES - 2))) for n in range(FRAMES - 1))})
+    is_grey = grids[-1].convert("HSV").getchannel("S").getextrema() == (0, 0)
+    frames = [grids[n].quantize(6 if is_grey else 48) for n in some]
+    save_gif(frames, PICTURES / f"{model}.gif")
+    save(tile(run), f"{model}_tile.png")
+
+
+def tile(run: Path) -> Image.Image:
+    """The first images that the model draws to be measured; pairs of two domains stand upright."""
+    model = gan_zoo.load(run)
+    data = data_of(model)
+    random = torch.Generator().manual_seed(0)
+    drawn = next(iter(model.generated_images(TILE, data.source(), random)))
+    if isinstance(model, Translator):
+        batch = data.source().__getitems__(range(TILE))
+        drawn["a"] = model.real_images(batch)["a"]
+    images = [part.image[:TILE].cpu() for _, part in sorted(drawn.items())]
+    if len(images) == 1:
+        cells = images[0]
+    else:
+        a, b = (image.expand(-1, max(i.shape[1] for i in images), -1, -1) for image in images)
+        cells = interleaved(torch.stack((a, b), 1)[: TILE // 2], TILE_ROW)
+    return Image.fromarray(image_grid(cells, TILE_ROW).permute(1, 2, 0).numpy())
+
+
+def draw_curve(record: Record, file: Path) -> None:
+    """Frechet distance over images seen, a line a seed."""
+    figure, axis = plt.subplots(figsize=(7.5, 3), layout="constrained")
+    for seed, about in record.seeds.items():
+        seen = [int(images) / 1e6 for images in about["curve"]]
+        axis.plot(seen, list(about["curve"].values()), label=f"seed {seed}", linewidth=1)
+    for level in LEVELS:
+        axis.axhline(level, color="grey", linewidth=0.5)
+    axis.set(yscale="log", xlabel="million images seen", ylabel="Frechet distance", xlim=0)
+    axis.legend()
     with atomic_write(file) as aside:
-        figure.savefig(aside, format="png", dpi=80)
+        figure.savefig(aside, format="png", dpi=100)
+    plt.close(figure)
+
+
+def strip(names: Sequence[str], columns: int = 7) -> Image.Image:
+    """The tiles of these models under their names."""
+    side, line, gap = 128, 18, 6
+    rows = -(-len(names) // columns)
+    size = (columns * (side + gap) - gap, rows * (side + line + gap) - gap)
+    picture = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for number, name in enumerate(names):
+        row, column = divmod(number, columns)
+        x, y = column * (side + gap), row * (side + line + gap)
+        pen.text((x, y), name, "black", font)
+        small = read_png(PICTURES / f"{name}_tile.png")
+        assert small is not None
+        picture.paste(small.resize((side, side), Image.Resampling.LANCZOS), (x, y + line))
+    return picture
+
+
+def pages() -> None:
+    found = records()
+    for name, record in found.items():
+        draw_curve(record, PICTURES / f"{name}_curve.png")
+    save(strip(list(found)), "strip.png")
+    replace(ROOT / "README.md", "models", table(found))
+    replace(ROOT / "docs" / "results.md", "models", details(found))
+    gallery = ROOT / "docs" / "gallery.md"
+    replace(gallery, "contents", ", ".join(f"[{name}](#{name})" for name in PAPERS))
+    for name in PAPERS:
+        text = section(found[name]) if name in found else "Not measured yet with today's defaults."
+        replace(gallery, name, text)
 
 
 def main() -> None:
@@ -237,26 +348,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--runs", type=Path, default=Path("runs/default"), help="where runs are")
     parser.add_argument("--only", nargs="+", choices=PAPERS, default=list(PAPERS), metavar="MODEL")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
+    parser.add_argument("--finished", action="store_true", help="take runs as they are")
+    parser.add_argument("--pages", action="store_true", help="take records as they are")
     asked = parser.parse_args()
-    for name in asked.only:
-        train(name, asked.runs / name, asked.jobs)
-    models = []
-    for name in asked.only:
-        finished = (file.parent for file in (asked.runs / name).glob(f"*/{METRICS_FILE}"))
-        runs = {run: measured(run) for run in finished}
-        folders = sorted(runs, key=lambda run: int(runs[run]["seed"]))
-        ms = iteration_ms(name, asked.runs / "speed")
-        models.append(Model(name, folders, [runs[run] for run in folders], ms))
-    pictures = ROOT / "docs" / "pictures"
-    pictures.mkdir(exist_ok=True)
-    for model in models:
-        draw(model, pictures)
-    draw_curves(models, pictures / "curves.png")
-    print(table(models), details(models), sep="\n\n")
-    if len(models) == len(PAPERS):
-        replace(ROOT / "README.md", "models", table(models))
-        replace(ROOT / "docs" / "results.md", "models", details(models))
+    RECORDS.mkdir(exist_ok=True)
+    PICTURES.mkdir(exist_ok=True)
+    names = [] if asked.pages else asked.only
+    if not asked.finished:
+        for name in names:
+            train(name, asked.seeds, asked.runs / name, asked.jobs)
+    for name in names:
+        runs = by_seed(asked.runs / name)
+        if not runs:
+            raise SystemExit(f"There is no finished run in {asked.runs / name}.")
+        record = record_of(name, runs, iteration_ms(name, asked.runs / "speed"))
+        draw(name, next(iter(runs.values())))
+        with atomic_write(RECORDS / f"{name}.json") as aside:
+            aside.write_text(json.dumps(record._asdict(), indent=1) + "\n")
+    pages()
 
 
 if __name__ == "__main__":
