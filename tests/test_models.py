@@ -289,6 +289,32 @@ def test_infogans_information_reaches_both_players_and_is_logged(
         assert ceiling == pytest.approx(torch.tensor(ceilings).log().item())
 
 
+def test_infogan_reads_categories_alone_from_distorted_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = small_infogan([3], 1, distortion=0.5)
+    seen = []
+
+    def blank(images: torch.Tensor, strength: float) -> torch.Tensor:
+        seen.append(strength)
+        return torch.zeros_like(images)
+
+    monkeypatch.setattr("gan_zoo.models.infogan.distorted", blank)
+    model.discriminator.eval()
+    batch = next(iter(random_batches(1)))
+    generated = model.generate(batch)
+    (_, terms), (loss, _) = (
+        model.discriminator_loss(batch, generated), model.generator_loss(batch, generated)
+    )  # fmt: skip
+    assert seen == [0.5, 0.5]
+    _, of_blank = model.discriminator.recognise(torch.zeros_like(generated.image))
+    logits, posterior = model.discriminator.recognise(generated.image)
+    read = posterior._replace(logits=of_blank.logits)
+    information, expected = model.information(generated.codes, read)
+    assert all(terms[name] == value for name, value in expected.items())
+    assert loss == model.adversarial.generator(logits) - information
+
+
 def test_infogan_learns_to_be_read() -> None:
     adam = functools.partial(torch.optim.Adam, lr=3e-3)
     model = small_infogan([3], 0, optimizer_g=adam, optimizer_d=adam)

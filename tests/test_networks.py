@@ -409,6 +409,24 @@ def test_wgan_gps_layers_begin_at_the_authors_bounds() -> None:
         assert expected[shape] * 0.98 < largest <= expected[shape]
 
 
+def test_distorted_images_are_read_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 2, 12, 12)
+    torch.testing.assert_close(infogan.distorted(images, 0.0), images)
+    torch.testing.assert_close(
+        infogan.distorted(torch.ones_like(images), 1.0), torch.ones(4, 2, 12, 12)
+    )
+    # An image whose values are its x shows where it is read: first in rows, then in columns.
+    x = torch.linspace(-1, 1, 12)
+    ramp = x.expand(2, 1, 12, 12)
+    first, second = infogan.distorted(ramp, 1.0)
+    assert not torch.equal(first, second)
+    monkeypatch.setattr(torch, "rand", lambda *size, device: torch.ones(size))
+    rows = (1.15 * x + 0.3 * x[:, None] + 0.14).clamp(-1, 1)
+    torch.testing.assert_close(infogan._distorted_rows(ramp, 1.0)[0, 0], rows)
+    torch.testing.assert_close(infogan.distorted(ramp.mT, 1.0)[0, 0], rows.mT)
+
+
 def test_infogans_nets_have_the_papers_sizes() -> None:
     # Table 1 of 1606.03657: the fully connected layers of 1024 and Q's of 128.
     generator = infogan.InfoGANGenerator(62, [10], 2, 1, 28)

@@ -33,6 +33,7 @@ from gan_zoo.networks.infogan import (
     InfoGANDiscriminator,
     InfoGANGenerator,
     Posterior,
+    distorted,
 )
 from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked
 from gan_zoo.training.module import Loss
@@ -64,6 +65,8 @@ class InfoGAN(CodedImageGAN):
         continuous_codes: number of continuous codes.
         lambda_info: weight of the categorical codes' mutual information.
         lambda_info_continuous: weight of the continuous codes'.
+        distortion: strength of ``gan_zoo.networks.infogan.distorted`` on the images from which Q
+            reads the categories in training; 0 for none, as in the paper.
     """
 
     graphable = True
@@ -79,6 +82,7 @@ class InfoGAN(CodedImageGAN):
         continuous_codes: CodeCount = 2,
         lambda_info: NonNegative = 1.0,
         lambda_info_continuous: NonNegative = 1.0,
+        distortion: NonNegative = 0.0,
         **options: Any,
     ) -> None:
         if not categorical_codes and not continuous_codes:
@@ -98,13 +102,14 @@ class InfoGAN(CodedImageGAN):
         )
         self.lambda_info = lambda_info
         self.lambda_info_continuous = lambda_info_continuous
+        self.distortion = distortion
 
     def discriminator_loss(self, batch: ImageBatch, fake: CodedImages) -> Loss:  # type: ignore[override]
         image = fake.image.detach()
         real_logits = self.discriminate(batch.image, batch.label)
         fake_logits, posterior = self._recognise(image)
         loss, terms = self.discriminator_objective(batch, image, real_logits, fake_logits)
-        information, more = self.information(fake.codes, posterior)
+        information, more = self.information(fake.codes, self._of_any_view(image, posterior))
         return loss - information, terms | more
 
     def penalty_loss(self, batch: ImageBatch, fake: Any) -> Loss:
@@ -112,11 +117,18 @@ class InfoGAN(CodedImageGAN):
 
     def generator_loss(self, batch: ImageBatch, fake: CodedImages) -> Loss:  # type: ignore[override]
         logits, posterior = self._recognise(fake.image)
-        information, _ = self.information(fake.codes, posterior)
+        information, _ = self.information(fake.codes, self._of_any_view(fake.image, posterior))
         return self.adversarial.generator(logits) - information, {}
 
     def _recognise(self, image: Tensor) -> tuple[Tensor, Posterior]:
         return cast(Recogniser, self.discriminator).recognise(image)
+
+    def _of_any_view(self, image: Tensor, posterior: Posterior) -> Posterior:
+        """The posterior, with the categories that Q reads from a distorted image."""
+        if not self.distortion or not self.codes.categorical:
+            return posterior
+        _, distant = self._recognise(distorted(image, self.distortion))
+        return posterior._replace(logits=distant.logits)
 
     def information(self, codes: Tensor, posterior: Posterior) -> Loss:
         """The weighted lower bound on the mutual information of codes and images, and its parts."""
