@@ -22,6 +22,7 @@ from gan_zoo.run.folder import look, remove_folder
 from gan_zoo.run.job import SweptJob, continued, searches, write_reason
 from gan_zoo.run.resume import Resumed, resumed, resumed_configuration, with_latest
 from gan_zoo.run.sweep import Jobs, sweeping
+from gan_zoo.search import searching
 from gan_zoo.training.lightning_state import silence_known_warnings
 
 Task = Callable[[DictConfig], object]
@@ -123,7 +124,7 @@ def main(task: Task, config_name: str) -> int:
     Raises:
         SystemExit: after SIGTERM, with 143.
     """
-    with sweeping() as sweeps:
+    with searching(), sweeping() as sweeps:
         return _main(task, config_name, sweeps)
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
@@ -15,6 +16,7 @@ from gan_zoo.console import heard_signals, is_first_process, works
 
 _VERBS = {
     "train": ("gan_zoo.train", "train a model, sweep, or resume a run"),
+    "search": ("gan_zoo.train", "search for the best values of options"),
     "sample": ("gan_zoo.sample", "write images, walks between them, or translated pictures"),
     "evaluate": ("gan_zoo.evaluate", "measure a run's images against the test images"),
     "compare": ("gan_zoo.compare", "one page that compares runs"),
@@ -31,6 +33,36 @@ _USAGE = "\n".join(
         "gan-zoo VERB --help lists a verb's options.",
     ]
 )
+
+_SEARCH_OPTIONS = (
+    "n_trials", "storage", "objectives", "sampler", "sampler_options", "pruner", "pruner_options",
+    "lost_after_minutes",
+)  # fmt: skip
+_SEARCH_USAGE = """\
+Searches for the best values of options, by an Optuna study.
+
+  python scripts/search.py search=learning_rates model=dcgan n_trials=50
+  python scripts/search.py model=gan model.n_critic=1,2 'model.optimizer_g.lr=interval(1e-4,1e-2)'
+
+The same command in another process, or on another machine with the same storage, takes part in the
+search; after an interruption it goes on with it.
+
+Options of a search
+  search         of conf/search: the space to search, to which the command line adds
+  study          a name for it: its folder is runs/search/NAME; by default after its model and data
+  n_trials       how many runs the study has at its end
+  storage        null: SQLite in the folder; journal: for a cluster's shared disk; or a database's
+                 address, such as postgresql://USER@HOST/NAME
+  objectives     {best/fid: minimize, seconds: minimize}: figures of metrics.json; null: the best of
+                 the monitored figure
+  sampler        TPESampler or another of optuna.samplers, sampler_options={n_startup_trials: 20}
+  pruner         MedianPruner or another of optuna.pruners, pruner_options as above; null ends none
+  lost_after_minutes  of a machine whose files are not to be seen from here
+
+All other options are those of scripts/train.py. Values to search, as Hydra writes them:
+  interval(0.1, 1)    tag(log, interval(1e-5, 1e-2))    int(interval(1, 8))    range(16, 257, 16)
+  1,2,5               choice(linear, cosine)
+"""
 
 
 def main() -> int:
@@ -57,6 +89,11 @@ def main() -> int:
 def train() -> int:
     """scripts/train.py."""
     return run("train")
+
+
+def search() -> int:
+    """scripts/search.py."""
+    return run("search")
 
 
 def sample() -> int:
@@ -94,7 +131,28 @@ def run(verb: str) -> int:
     if verb == "benchmark" and "model=all" in sys.argv[1:]:
         code: int = import_module("gan_zoo.benchmark").benchmark_all(sys.argv[1:])
         return code
+    if verb == "search":
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(_SEARCH_USAGE)
+            return 0
+        sys.argv[1:] = _of_a_search(sys.argv[1:])
+        verb = "train"
     return _run(_VERBS[verb][0], verb)
+
+
+def _of_a_search(arguments: Sequence[str]) -> list[str]:
+    """What train.py is given for a command line of search.py."""
+    found = [] if {"-m", "--multirun"} & set(arguments) else ["-m"]
+    if not any(argument.startswith("search=") for argument in arguments):
+        found.append("search=default")
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key == "study":
+            argument = f"hydra.sweep.dir=runs/search/{value}"
+        elif key.partition(".")[0] in _SEARCH_OPTIONS:
+            argument = f"hydra.sweeper.{key}{equals}{value}"
+        found.append(argument)
+    return found
 
 
 def _run(module: str, name: str) -> int:

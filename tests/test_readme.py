@@ -36,6 +36,13 @@ OTHERS = [
 ]
 SHORTER = {
     "train.py": ["trainer.max_steps=3", "trainer=cpu", "callbacks.metrics=null"],
+    "search.py": [
+        "trainer.max_steps=3",
+        "trainer=cpu",
+        "n_trials=2",
+        "dataset=digits",
+        "callbacks.metrics.num_samples=20",
+    ],
     "sample.py": [],
     "export.py": [],
     "compare.py": [],
@@ -43,7 +50,7 @@ SHORTER = {
     "evaluate.py": ["num_samples=30"],
     "train_evaluator.py": ["dataset=digits", "epochs=1"],
 }
-NEEDS_MEASURES = re.compile("which=best|monitor=|hparams_search")
+NEEDS_MEASURES = re.compile("which=best|monitor=|search=")
 CAPTIONS = ("dataset.name=digits", "dataset.batch_size=2", "dataset.encoder_steps=2")
 TWO_DOMAINS = ("dataset.name=digits", "dataset.batch_size=2", "model.generator.base_channels=4")
 
@@ -77,8 +84,6 @@ def data_of(command: str) -> list[str]:
         return list(TWO_DOMAINS)
     if re.search("model=stackgan(_pp)?$", command):
         return list(CAPTIONS)
-    if "hparams_search" in command:
-        return ["dataset=digits", "hydra.sweeper.n_trials=2"]
     return ["dataset=digits"]
 
 

@@ -1,4 +1,4 @@
-"""Sweeps and searches by the training command, and what the configuration composes to."""
+"""Sweeps by the training command, and what the configuration composes to."""
 
 from __future__ import annotations
 
@@ -474,66 +474,6 @@ def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: st
     assert kill_a_sweep(spawn, tmp_path, 20, "seed=0,1", *LAUNCHERS[launcher])["kills"] == 20
 
 
-# Searches.
-
-
-def test_a_search_takes_the_monitored_figure(run: Run, tmp_path: Path) -> None:
-    run("train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweeper.n_trials=2")
-    jobs = jobs_of(tmp_path)
-    found = OmegaConf.load(jobs[0].parent / "optimization_results.yaml")
-    best = [json.loads((job / "metrics.json").read_text())["best/fid"] for job in jobs]
-    assert found.best_value == pytest.approx(min(best))
-    rates = {f"{rate:.4g}" for rate in found.best_params.values()}
-    assert all(rate in jobs[best.index(min(best))].name for rate in rates)
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (("callbacks.metrics=null",), "callbacks.metrics monitors: it can't be left out"),
-        (("~callbacks.metrics",), "callbacks.metrics monitors: it can't be left out"),
-        (("callbacks.metrics.monitor=accuracy",), "accuracy, which is not measured of a GAN"),
-        (("experiment=discogan_toy",), "gaussian_mixture is not measured, as it has no classes"),
-    ],
-)
-def test_a_search_without_a_figure_never_starts(
-    run: Run, tmp_path: Path, options: tuple[str, ...], reason: str
-) -> None:
-    data = () if "experiment=discogan_toy" in options else ("dataset=digits",)
-    result = run(
-        "train.py", "-m", *data, "trainer=cpu", "trainer.max_steps=2", "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials=2", "model.optimizer_g.lr=interval(0.001,0.01)", *options,
-        check=False,
-    )  # fmt: skip
-    assert result.returncode == 1
-    assert reason in result.stderr.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_search_that_is_started_again_gets_its_figures(run: Run, tmp_path: Path) -> None:
-    command = ("train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweep.dir=here")
-    run(*command, "hydra.sweeper.n_trials=2")
-    found = (tmp_path / "here" / "optimization_results.yaml").read_text()
-    again = run(*command, "hydra.sweeper.n_trials=2")
-    assert again.stdout.count("is finished.") == 2
-    assert "Done    " not in again.stdout
-    assert (tmp_path / "here" / "optimization_results.yaml").read_text() == found
-    more = run(*command, "hydra.sweeper.n_trials=3")
-    assert more.stdout.count("is finished.") == 2
-    assert more.stdout.count("Done    ") == 1
-
-
-def test_failed_trials_do_not_end_the_search_for_rates(run: Run, tmp_path: Path) -> None:
-    result = run(
-        "train.py", "-m", "hparams_search=learning_rates", *MEASURED, "hydra.sweeper.n_trials=3",
-        "hydra.sweeper.n_jobs=1", "hydra.sweeper.params={}", "model.optimizer_g.lr=choice(-1,1e-3)",
-        check=False,
-    )  # fmt: skip
-    assert result.returncode == 1
-    assert len(jobs_of(tmp_path)) == 3
-    assert " of 3 jobs failed:" in result.stderr
-
-
 # What is composed.
 
 
@@ -551,7 +491,7 @@ def test_a_chosen_group_wins() -> None:
     assert sizes("trainer=cpu", "trainer.max_steps=7") == (64, 28, 7)
 
 
-GROUPS = ("experiment", "debug", "callbacks", "logger", "trainer", "paths", "hparams_search")
+GROUPS = ("experiment", "debug", "callbacks", "logger", "trainer", "paths", "search")
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ class Metrics(pl.Callback):
         floors: tag -> floor, from the first measurement on.
         reached: tag -> seconds or images, of the distances that were reached.
         seconds: how long training has taken up to the latest measurement, without measuring.
+        higher_is_better: whether it is, of the monitored figure.
         best, best_step: the best monitored figure and its iteration; None and 0 before the first.
     """
 
@@ -101,7 +102,8 @@ class Metrics(pl.Callback):
             raise UnfitArgument(
                 "monitor", f"is {monitor}; with these metrics it can be {', '.join(better)}."
             )
-        self._higher = better[figure]
+        # A measure whose figures are neither is not among those of training.
+        self.higher_is_better = bool(better[figure])
         self.metrics = list(metrics)
         self.monitor = monitor
         self.num_samples = num_samples
@@ -261,7 +263,7 @@ class Metrics(pl.Callback):
 
     def _keep_best(self, trainer: pl.Trainer, found: dict[str, float]) -> None:
         value = found[self.monitor]
-        sign = -1 if self._higher else 1
+        sign = -1 if self.higher_is_better else 1
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
             self.best, self.best_step = value, trainer.global_step
             report_figures(trainer.loggers, {f"best/{self.monitor}": value}, trainer.global_step)

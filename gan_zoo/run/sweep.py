@@ -57,6 +57,8 @@ from gan_zoo.run.resume import changes_of, kept_configuration
 
 # What a killed sweep has left at work, in other processes, ends by itself.
 _SECONDS_TO_WAIT = 20
+_SEARCH = "gan_zoo.search.Search"
+_ASKS = "A search goes by the figure that callbacks.metrics monitors"
 # Of a dataset's options those that change nothing of what is prepared.
 _OF_BATCHES = ("batch_size", "num_workers")
 
@@ -84,9 +86,10 @@ class Jobs(Launcher):
         trains: whether its jobs are training runs.
         asked: each job's folder -> its overrides, of all that were asked for.
         is_over: whether all of these have been run.
+        shared: whether other processes may be at work in the folder, on other jobs.
 
     Raises:
-        ValueError: if another process is at work in the folder.
+        ValueError: if another process is at work in the folder, unless it is shared.
     """
 
     def __init__(
@@ -96,13 +99,15 @@ class Jobs(Launcher):
         self.folder = Path(config.hydra.sweep.dir)
         self.trains = config.hydra.job.config_name == "train"
         self.searches = searches(config.hydra)
+        self.shared = config.hydra.sweeper._target_ == _SEARCH
         self.asked: dict[Path, list[str]] = {}
         self.is_over = False
         self._ended_by: int | None = None
         self._lock: FileLock | None = None
+        self._prepared: set[tuple[str, str]] = set()
         if self.trains:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder, "sweep")
+            self._lock = None if self.shared else _locked(self.folder, "sweep")
             (self.folder / STOP_FILE).unlink(missing_ok=True)
 
     def setup(
@@ -133,7 +138,7 @@ class Jobs(Launcher):
             folders = [self.folder / job.hydra.sweep.subdir for job in jobs]
             returns: list[JobReturn | None] = [None] * len(jobs)
             if self.trains:
-                folders = self._folders(jobs)
+                folders = folders if self.shared else self._folders(jobs)
                 returns = [_finished(*pair) for pair in zip(jobs, folders, strict=True)]
                 self._prepare([job for job, done in zip(jobs, returns, strict=True) if not done])
         finally:
@@ -148,6 +153,13 @@ class Jobs(Launcher):
                 returns[place] = done
         self.is_over = True
         return [done for done in returns if done]
+
+    def higher_is_better(self) -> bool:
+        """Whether it is, of the figure that the jobs monitor; ValueError where there is none."""
+        measured: list[Metrics] = [instantiate(node) for node in _metrics_of(self.config)]
+        if not measured:
+            raise _NoFigure(f"{_ASKS}: it can't be left out.")
+        return measured[0].higher_is_better
 
     def release(self) -> None:
         """Lets others into the folder."""
@@ -262,7 +274,6 @@ class Jobs(Launcher):
             ValueError: for a search whose figure will not be measured.
         """
         datasets: dict[str, tuple[InMemoryDataModule, dict[str, Reference]]] = {}
-        done = set()
         for job in jobs:
             HydraConfig.instance().set_config(job)
             try:
@@ -270,9 +281,9 @@ class Jobs(Launcher):
                 if config is None:
                     continue
                 nodes, key = _metrics_of(config), _plain(config.dataset, _OF_BATCHES)
-                if (key, str(nodes)) in done:
+                if (key, str(nodes)) in self._prepared:
                     continue
-                done.add((key, str(nodes)))
+                self._prepared.add((key, str(nodes)))
                 if key not in datasets:
                     data: InMemoryDataModule = instantiate(config.dataset)
                     data.prepare_data()
@@ -359,11 +370,10 @@ def _refuse_no_figure(
     config: DictConfig, data: InMemoryDataModule, measured: Sequence[Metrics]
 ) -> None:
     """Raises for a search that would have nothing to go by."""
-    asks = "A search goes by the figure that callbacks.metrics monitors"
     if not measured:
-        raise _NoFigure(f"{asks}: it can't be left out.")
+        raise _NoFigure(f"{_ASKS}: it can't be left out.")
     if not data.has_classes:
-        raise _NoFigure(f"{asks}, and {data.title} is not measured, as it has no classes.")
+        raise _NoFigure(f"{_ASKS}, and {data.title} is not measured, as it has no classes.")
     model = instantiate(config.model)
     for metrics in measured:
         try:

@@ -20,7 +20,7 @@ _FOLDERS = {
     "model": ("model",),
     "dataset": ("dataset",),
     "trainer": ("trainer",),
-    "callbacks": ("callbacks", "health"),
+    "callbacks": ("callbacks", "health", "search"),
     "logger": ("logger",),
 }
 PARTS = tuple(_FOLDERS)
