@@ -30,7 +30,10 @@ from gan_zoo.callbacks.metrics import LEVELS
 from gan_zoo.comparison.leaderboard import Spread, over
 from gan_zoo.comparison.runs import Run
 from gan_zoo.evaluate import data_of
-from gan_zoo.files import atomic_write, read_json
+from gan_zoo.files import atomic_write, cache_dir, read_json
+from gan_zoo.metrics.agreement import category_information, matched_classes
+from gan_zoo.metrics.reference import image_sets, reference_for
+from gan_zoo.models.infogan import InfoGAN
 from gan_zoo.models.translation import Translator
 from gan_zoo.plotting import image_grid, interleaved, read_png, save_gif
 from gan_zoo.run.report import METRICS_FILE
@@ -138,6 +141,41 @@ def measured(run: Path) -> dict[str, Any]:
     return result_of(run)
 
 
+def also_measured(model: str, run: Path) -> dict[str, float]:
+    """Figures of what a paper claims, which evaluate.py does not measure; kept in the run's folder.
+
+    Of InfoGAN the share of test images outside their category's digit, where categories are matched
+    on training images, and the figure by which runs can be chosen without labels; of CoGAN the
+    share of pairs in which the two domains' evaluators see the same digit.
+    """
+    file = run / "also.json"
+    if model not in ("infogan", "cogan") or file.is_file():
+        return read_json(file, dict)
+    trained = gan_zoo.load(run)
+    data = data_of(trained)
+    found: dict[str, float] = {}
+    if isinstance(trained, InfoGAN):
+        training = data.labelled("", "train").__getitems__(range(20_000))
+        test = data.labelled("", "test")
+        tested = test.__getitems__(range(len(test)))
+        known, logits = (
+            trained.categories_of(batch.image, training.image) for batch in (training, tested)
+        )
+        of_category = matched_classes(known.argmax(1), training.label, known.shape[1])
+        wrong = of_category[logits.argmax(1)] != tested.label
+        found["category_error"] = wrong.double().mean().item()
+        found["category_information"] = category_information(known)
+    else:
+        references = {d: reference_for(data, d, "test", cache_dir()) for d in data.domains}
+        random = torch.Generator().manual_seed(0)
+        drawn = trained.generated_images(data.measured_images, data.source(), random)
+        a, b = image_sets(drawn, references, data.measured_images).values()
+        found["same_class"] = a.judged.classes.eq(b.judged.classes).double().mean().item()
+    with atomic_write(file) as aside:
+        aside.write_text(json.dumps(found))
+    return found
+
+
 def iteration_ms(model: str, folder: Path) -> float:
     """The median time of an iteration of the default run, alone on this machine."""
     run = folder / model
@@ -167,7 +205,8 @@ def record_of(model: str, runs: dict[int, Path], ms: float) -> Record:
         logged = Run(runs[seed], model).logged
         curve = next((v for k, v in logged.items() if k.startswith("metrics/fid")), {})
         seeds[str(seed)] = {
-            "figures": {key: round(row["value"], 4) for key, row in figures.items()},
+            "figures": {key: round(row["value"], 4) for key, row in figures.items()}
+            | {key: round(v, 4) for key, v in also_measured(model, runs[seed]).items()},
             "reached": {level: images for level, images in reached.items() if images},
             "curve": {str(step * batch_size): round(fid, 4) for step, fid in curve.items()},
         }
@@ -235,6 +274,16 @@ def section(r: Record) -> str:
     )
     if accuracy:
         sentence += f", the class that was asked for in {100 * accuracy.median:.1f} % of the images"
+    if error := r.figure("category_error"):
+        chosen = max(r.seeds.values(), key=lambda seed: seed["figures"]["category_information"])
+        median, low, high = (f"{100 * share:.1f}" for share in error)
+        sentence += (
+            f", {median} % ({low}-{high}) of the test images outside their category's digit, of "
+            "the seed that is chosen without labels "
+            f"{100 * chosen['figures']['category_error']:.1f} %"
+        )
+    if same := r.figure("same_class"):
+        sentence += f", {100 * same.median:.1f} % of the pairs with one digit"
     name = r.model
     return (
         f"{sentence} ({seeds}).\n\n![The last grid of {name}](pictures/{name}.png)\n\n"

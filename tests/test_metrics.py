@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from gan_zoo.metrics import distances, neighbours
+from gan_zoo.metrics import agreement, distances, neighbours
 from gan_zoo.metrics.distances import (
     fidelity_and_diversity,
     frechet_distance,
@@ -320,3 +320,17 @@ def test_memorisations_floor_is_of_fresh_images(tmp_path: Path) -> None:
     figures = MEASURES["memorisation"].function(copies, real, 0, lambda share: None)
     assert figures["nearest_train"].value < figures["nearest_test"].value
     assert floor_of("memorisation", real, 40, 0)["memorisation"].n_fake == 20
+
+
+def test_categories_are_matched_so_that_most_images_are_right() -> None:
+    categories = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    classes = torch.tensor([2, 2, 0, 2, 2, 1, 1])
+    # Both 0 and 1 are mostly of class 2, which is given once.
+    assert agreement.matched_classes(categories, classes, 3).tolist() == [0, 2, 1]
+
+
+def test_categories_say_most_if_certain_and_even() -> None:
+    even = 100 * torch.eye(4).repeat(3, 1)
+    assert agreement.category_information(even) == pytest.approx(math.log(4))
+    assert agreement.category_information(torch.zeros(8, 4)) == pytest.approx(0)
+    assert agreement.category_information(even[:1].repeat(8, 1)) == pytest.approx(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -313,6 +314,23 @@ def test_infogan_reads_categories_alone_from_distorted_images(
     information, expected = model.information(generated.codes, read)
     assert all(terms[name] == value for name, value in expected.items())
     assert loss == model.adversarial.generator(logits) - information
+
+
+def test_infogan_reads_categories_by_the_statistics_of_real_images() -> None:
+    model = small_infogan([3], 0)
+    images, like = torch.randn(10, 1, 8, 8), 2 * torch.randn(2500, 1, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    logits = model.categories_of(images, like)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    judge = copy.deepcopy(model.discriminator)
+    norms = [m for m in judge.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+    for number, batch in enumerate(like.split(500), start=1):
+        for norm in norms:
+            norm.momentum = 1 / number
+        judge.train()(batch)
+    torch.testing.assert_close(logits, judge.eval().recognise(images)[1].logits[0])
 
 
 def test_infogan_learns_to_be_read() -> None:

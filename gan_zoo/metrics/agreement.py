@@ -1,8 +1,9 @@
-"""How far paired images agree, and which modes of a known mixture a set of points covers."""
+"""How far paired images agree, categories with classes, and points with a mixture's modes."""
 
 from typing import Literal
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from gan_zoo.ranges import checked
@@ -21,6 +22,30 @@ def pixel_agreement(
     """
     agree = (a > 0) == (b > 0) if rule == "binary" else (a - b).abs() < 0.2
     return agree.float().mean().item()
+
+
+def matched_classes(categories: Tensor, classes: Tensor, count: int) -> Tensor:
+    """The class (count,) of each category, so that most images are of the class of theirs.
+
+    Each class is given once (InfoGAN, 1606.03657, section 7.2). Both arguments are (N,) int64, the
+    categories and classes of N images, below ``count``.
+    """
+    table = torch.zeros(count, count, dtype=torch.int64)
+    table.index_put_((categories, classes), torch.ones_like(classes), accumulate=True)
+    return torch.as_tensor(linear_sum_assignment(-table.numpy())[1])
+
+
+def category_information(logits: Tensor) -> float:
+    """H(mean Q) - mean H(Q) in nats, of Q's logits (N, K): high if certain and evenly spread.
+
+    It needs no labels, so that it can choose among runs.
+    """
+    chances = logits.double().softmax(1)
+
+    def entropy(chance: Tensor) -> Tensor:
+        return torch.special.entr(chance).sum(-1)
+
+    return (entropy(chances.mean(0)) - entropy(chances).mean()).item()
 
 
 def covered_modes(

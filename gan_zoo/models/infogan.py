@@ -14,8 +14,12 @@ have a weight each, as the continuous bound has no ceiling (the paper, too, sets
 continuous codes are involved). Their code fixes Q's standard deviations at 1; here, as in the
 paper, Q gives them (``model.discriminator.fixed_std=true`` for the code's choice).
 
-What differs from both by default: fewer channels and units, a weight of .03 for the continuous
-codes (1), and a moving average of the generator. ``experiment=paper/infogan`` is the authors' code.
+What differs from both by default: fewer channels and units; a weight of .01 for the continuous
+codes (1); categories that Q reads from images distorted at random (``distortion``); rates that fall
+linearly in the second half of the run; a moving average of the generator. What Q reads from a
+distorted image x' is a bound all the same, as I(c; x') <= I(c; x). G then has to make categories
+that slant, width and place don't tell, which leaves the digit; without it two categories may share
+the 4 and the 9, in some seeds. ``experiment=paper/infogan`` is the authors' code.
 """
 
 from collections.abc import Sequence
@@ -27,6 +31,7 @@ from torch import Tensor, nn
 from gan_zoo.data.base import ImageBatch
 from gan_zoo.losses import categorical_information, gaussian_information
 from gan_zoo.models.codes import CodedImageGAN, CodedImages, Codes
+from gan_zoo.models.protocols import CHUNK
 from gan_zoo.networks.infogan import (
     Categories,
     CodeCount,
@@ -36,6 +41,7 @@ from gan_zoo.networks.infogan import (
     distorted,
 )
 from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked
+from gan_zoo.training.averaging import with_statistics_of
 from gan_zoo.training.module import Loss
 
 
@@ -129,6 +135,18 @@ class InfoGAN(CodedImageGAN):
             return posterior
         _, distant = self._recognise(distorted(image, self.distortion))
         return posterior._replace(logits=distant.logits)
+
+    @torch.no_grad()
+    def categories_of(self, images: Tensor, like: Tensor) -> Tensor:
+        """Q's logits (N, K) for the first code of real images (N, C, H, W).
+
+        Args:
+            like: training images, of which batch norm takes its statistics: the discriminator's
+                own are of real and generated images together.
+        """
+        judge = with_statistics_of(self.discriminator, like.to(self.device).split(CHUNK))
+        chunks = images.to(self.device).split(CHUNK)
+        return torch.cat([cast(Recogniser, judge).recognise(part)[1].logits[0] for part in chunks])
 
     def information(self, codes: Tensor, posterior: Posterior) -> Loss:
         """The weighted lower bound on the mutual information of codes and images, and its parts."""

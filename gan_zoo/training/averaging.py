@@ -1,6 +1,7 @@
 """Moving averages of networks, with running statistics of batch norm that fit them."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,6 +95,23 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(was_training)
+
+
+@torch.no_grad()
+def with_statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """A copy in eval mode whose batch norm's running statistics are those of these batches alone.
+
+    A discriminator's own are of real and generated images together.
+    """
+    found = copy.deepcopy(network).train()
+    for module in found.modules():
+        if isinstance(module, _BATCH_NORM):
+            module.reset_running_stats()
+            # The mean over all batches.
+            module.momentum = None
+    for batch in batches:
+        found(batch)
+    return found.eval()
 
 
 def has_batch_norm(network: nn.Module) -> bool:
