@@ -264,6 +264,16 @@ def gaussian_information(mean: Tensor, log_std: Tensor, code: Tensor) -> Tensor:
 
 
 @in_float32
+def reconstruction_error(images: Tensor, reconstructed: Tensor, eta: int) -> Tensor:
+    """BEGAN's L(v) = |v - D(v)|^eta (1703.10717, section 3.1): (B,), of images (B, ...).
+
+    The mean over the pixels, where the paper has the sum.
+    """
+    error = (images - reconstructed).abs()
+    return (error if eta == 1 else error.square()).flatten(1).mean(1)
+
+
+@in_float32
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Squared difference of batch means of a discriminator's features.
 

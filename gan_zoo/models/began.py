@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from gan_zoo.data.base import ImageBatch
+from gan_zoo.losses import reconstruction_error
 from gan_zoo.models.noise_to_image import NoiseToImage
 from gan_zoo.models.passes import on_both
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
@@ -98,8 +99,7 @@ class BEGAN(NoiseToImage):
 
     def autoencoder_loss(self, image: Tensor, label: Tensor) -> Tensor:
         """L of each image, (B,)."""
-        error = (image - self.discriminate(image, label)).float().abs()
-        return (error if self.eta == 1 else error.square()).flatten(1).mean(1)
+        return reconstruction_error(image, self.discriminate(image, label), self.eta)
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         real_loss, fake_loss = (

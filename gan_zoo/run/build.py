@@ -8,6 +8,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from gan_zoo.callbacks import Checkpoint
 from gan_zoo.data import InMemoryDataModule
@@ -70,7 +71,7 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
         default_root_dir=str(folder),
         logger=_loggers(config, folder, step) or False,
         callbacks=[*callbacks, Result(folder, about)],
-        plugins=[CheckpointFiles()],
+        plugins=[CheckpointFiles(), *_cluster()],
         # The data module shares its data out among ranks itself.
         use_distributed_sampler=False,
         # Lightning would add a checkpoint callback of its own where there is none.
@@ -79,6 +80,14 @@ def build(config: DictConfig, folder: Path, step: int = -1) -> Run:
         _convert_="all",
     )
     return Run(model, data, trainer, about, folder, chosen)
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """SLURM, where it started this process, without Lightning's own way to requeue a job.
+
+    That has checkpoints of its own, and may come on top of submitit's.
+    """
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _loggers(config: DictConfig, folder: Path, step: int) -> list[Logger]:

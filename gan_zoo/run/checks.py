@@ -75,8 +75,10 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
         ],
         "gradient_clip_val": Annotated[None, " (model.gradient_clip_val does it)"],
         "precision": Annotated[
-            Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16", 32, 16],
-            ": images and noise are float32, and so are the weights",
+            Literal[
+                "32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64", 32, 16, 64
+            ],
+            ": weights are float32 or float64",
         ],
         # Its form is looked at by _refuse_no_time.
         "max_time": Any,

@@ -52,7 +52,7 @@ class SweptJob:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around a job, which is interrupted as by SIGTERM when its sweep is.
+        """Around a job, which is interrupted as by SIGTERM when its sweep is, or its queue says so.
 
         Raises:
             SystemExit: then, at once if the job has not begun.
@@ -60,8 +60,12 @@ class SweptJob:
         if self.threads:
             torch.set_num_threads(self.threads)
         known_datasets.update(self.datasets)
-        if self.folder is None or os.getpid() == self.process:
+        if os.getpid() == self.process:
             yield
+            return
+        if self.folder is None:
+            with _requeued():
+                yield
             return
         watch = _Watch.of(self.process)
         # A terminal's Ctrl-C reaches all its processes: the sweep's alone answers.
@@ -81,6 +85,41 @@ class SweptJob:
     def is_interrupted(self) -> bool:
         """Whether its sweep is."""
         return self.folder is not None and (self.folder / STOP_FILE).exists()
+
+
+@contextmanager
+def _requeued() -> Iterator[None]:
+    """Around a job in a cluster's queue, which is left to it: saves before it is stopped.
+
+    SIGTERM ends the job after its iteration; the queue, which sends it, begins it anew or not. For
+    SIGUSR2, which comes before a time limit and when another job needs the place, submitit has a
+    handler that puts the job back into the queue: it is called once the job has saved.
+    """
+    if "SLURM_CPUS_PER_TASK" in os.environ and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(int(os.environ["SLURM_CPUS_PER_TASK"]))
+    requeue: Any = signal.getsignal(signal.SIGUSR2)
+    asked: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    def end_and_requeue(number: int, frame: FrameType | None) -> None:
+        if not asked:
+            asked.append(number)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    if callable(requeue):
+        signal.signal(signal.SIGUSR2, end_and_requeue)
+    try:
+        yield
+    except SystemExit:
+        if asked:
+            requeue(asked[0], None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGUSR2, requeue)
 
 
 class _Watch(threading.Thread):
