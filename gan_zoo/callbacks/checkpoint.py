@@ -30,7 +30,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
     SIGTERM, after the iteration; a second signal ends the run at once.
 
     Args:
-        keep_last: how many to keep, beside ``best.ckpt``; None for all.
+        keep_last: how many to keep, beside ``best.ckpt``, until the run is at its end, where only
+            the last one stays; None for all, also then.
 
     Attributes:
         ended_by: number of the signal that interrupted the run; None if none did.
@@ -69,6 +70,9 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step != self._saved_step:
             self._save(trainer)
+        if trainer.is_global_zero and self.keep_last:
+            for old in numbered(checkpoint_folder(trainer))[:-1]:
+                old.unlink(missing_ok=True)
 
     def _agreed(self, trainer: pl.Trainer) -> tuple[int, bool]:
         """Rank 0's signal that ends the run, or 0, and whether a checkpoint is due by time."""

@@ -267,7 +267,9 @@ class Metrics(pl.Callback):
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
             self.best, self.best_step = value, trainer.global_step
             report_figures(trainer.loggers, {f"best/{self.monitor}": value}, trainer.global_step)
-            trainer.save_checkpoint(checkpoint_folder(trainer) / "best.ckpt")
+            # It is sampled from and measured, never resumed: without the optimizers' state.
+            best = checkpoint_folder(trainer) / "best.ckpt"
+            trainer.save_checkpoint(best, weights_only=True)
 
     def _bound(self, trainer: pl.Trainer, cost: float, step_time: float) -> None:
         """Makes the interval as long as measurements need that take a certain share of it."""

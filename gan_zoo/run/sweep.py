@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -105,6 +107,9 @@ class Jobs(Launcher):
         self._ended_by: int | None = None
         self._lock: FileLock | None = None
         self._prepared: set[tuple[str, str]] = set()
+        # Each job is composed of the same files, which are read once.
+        loader: Any = context.config_loader
+        loader.repository = CachingConfigRepository(loader.repository)
         if self.trains:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = None if self.shared else _locked(self.folder, "sweep")
@@ -401,10 +406,14 @@ def sweeping() -> Iterator[list[Jobs]]:
         begun.append(Jobs(launcher, task_function.swept, hydra_context, config))  # type: ignore[attr-defined]
         return begun[-1]
 
+    validate = Sweeper.validate_batch_is_legal
     Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[method-assign]
+    # Jobs compose all before any begins.
+    Sweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     try:
         yield begun
     finally:
+        Sweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
         Plugins.instantiate_launcher = make  # type: ignore[method-assign]
         for jobs in begun:
             jobs.release()

@@ -25,6 +25,8 @@ _KNOWN_WARNINGS = (
     # Our data modules' loader resumes at the iteration that the run has come to.
     ".*your dataloader is not resumable",
     ".*number of training batches .* is smaller than the logging interval",
+    # Of SLURM, where it is installed.
+    ".*`srun` command is available on your system but is not used",
     ".*overridden `on_before_batch_transfer` in `LightningModule`",
     # The bare side of a benchmark logs nothing.
     ".*Trainer\\(barebones=True\\)",
