@@ -11,7 +11,7 @@ from gan_zoo.console import say
 from gan_zoo.run import report
 from gan_zoo.run.build import begin_with, build
 from gan_zoo.run.checks import check
-from gan_zoo.run.folder import RunFolder
+from gan_zoo.run.folder import RunFolder, refuse_folders_apart
 from gan_zoo.run.resume import checkpoint_to_resume
 
 
@@ -38,6 +38,8 @@ def train(config: DictConfig) -> float | None:
         swept=hydra.mode == RunMode.MULTIRUN,
     )
     with folder.session():
+        if not folder.swept:
+            refuse_folders_apart(hydra)
         checkpoint, step = None, -1
         if folder.resumed:
             checkpoint, step = checkpoint_to_resume(config, folder.path)

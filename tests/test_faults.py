@@ -273,6 +273,7 @@ def test_two_processes_end_in_order(spawn: Run, table: Table, tmp_path: Path) ->
           "iteration, as one alone does", what_is_lost="nothing")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(spawn: Run, table: Table, tmp_path: Path) -> None:
     kill_and_resume(spawn, tmp_path, 2)
 
@@ -619,6 +620,7 @@ def test_a_folder_that_cannot_be_written_to(run: Run, table: Table, tmp_path: Pa
           what_is_lost="nothing")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_loader_process_is_killed(run: Run, table: Table, straight: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")

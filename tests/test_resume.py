@@ -87,7 +87,13 @@ def killed_in(iteration: int) -> Iterator[None]:
             yield
 
 
-@pytest.mark.parametrize("model", MODELS)
+# Those whose state is more than weights, optimizers and averages; the others take as long.
+QUICK_ONES = ("gan", "wgan_gp", "began", "cyclegan", "stackgan")
+
+
+@pytest.mark.parametrize(
+    "model", [m if m in QUICK_ONES else pytest.param(m, marks=pytest.mark.slow) for m in MODELS]
+)
 def test_every_model_goes_on_as_if_nothing_had_happened(
     run: Run, table: Callable[..., None], tmp_path: Path, model: str
 ) -> None:
@@ -118,6 +124,7 @@ def test_every_model_survives_sigkill(
     table("model", model, **{AFTER_SIGKILL[trainer]: "exact"})
 
 
+@pytest.mark.slow
 def test_two_processes_survive_sigkill(spawn: Run, tmp_path: Path) -> None:
     # Each process has an image pool of its own.
     killed_and_resumed(spawn, tmp_path, "cyclegan", "ddp_cpu")

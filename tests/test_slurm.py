@@ -117,22 +117,22 @@ def test_preempted_jobs_are_requeued_and_resume_exactly(
     while sweep.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.5)
-        for job in asked("squeue", "-h", "-t", "RUNNING", "-o", "%A %i").splitlines():
-            number, name = job.split()
+        for name in asked("squeue", "-h", "-t", "RUNNING", "-o", "%i").split():
             number_in_sweep = name.partition("_")[2]
             trained = [
                 *(tmp_path / "preempted").glob(f"{number_in_sweep}-*/checkpoints/step-*.ckpt")
             ]
             if len(preempted) < 6 and name not in preempted and trained:
                 # As submitit would have it, and as SLURM itself does.
-                how = ("scontrol", "requeue", number)
+                how = ("scontrol", "requeue", name)
                 if len(preempted) % 2:
-                    how = ("scancel", "--signal=USR2", number)
-                subprocess.run(how, check=True)
-                preempted.add(name)
-        for number in asked("squeue", "-h", "-t", "PENDING", "-o", "%A").split():
+                    how = ("scancel", "--signal=USR2", name)
+                # It may be over by now.
+                if not subprocess.run(how, check=False).returncode:
+                    preempted.add(name)
+        for name in preempted & set(asked("squeue", "-h", "-t", "PENDING", "-o", "%i").split()):
             # Not after the two minutes that SLURM would wait.
-            asked("scontrol", "update", f"JobId={number}", "StartTime=now")
+            asked("scontrol", "update", f"JobId={name}", "StartTime=now")
     told = (tmp_path / "log").read_text()
     assert sweep.returncode == 0, told
     assert len(preempted) == 6

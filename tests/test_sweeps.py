@@ -238,6 +238,7 @@ def fresh_workers() -> Iterator[Callable[[], None]]:
     end()
 
 
+@pytest.mark.slow
 def test_jobs_share_the_threads_whatever_else_runs(
     run: Run,
     tmp_path: Path,
@@ -464,6 +465,7 @@ def kill_a_sweep(spawn: Run, tmp_path: Path, kills: int, *options: str) -> dict[
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(spawn: Run, tmp_path: Path) -> None:
     assert kill_a_sweep(spawn, tmp_path, 2, "seed=0")["kills"] == 2
 

@@ -87,7 +87,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
 
     assert (folder / ".hydra" / "config.yaml").is_file()
     checkpoints = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert checkpoints == ["last.ckpt", "step-000004.ckpt", "step-000006.ckpt"]
+    assert checkpoints == ["last.ckpt", "step-000006.ckpt"]
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [
         "real.png", "step-000000.png", "step-000006.png",
     ]  # fmt: skip
@@ -276,6 +276,18 @@ def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "here" / "metrics.json").read_text())["images_seen"] == 3 * 32
 
 
+def test_processes_that_torchrun_started_share_a_folder(spawn: Run, tmp_path: Path) -> None:
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", TRAIN,
+               "dataset=digits", "trainer=ddp_cpu", *SHORT[2:])  # fmt: skip
+    refused = spawn(*command, check=False)
+    assert refused.returncode
+    assert "give hydra.run.dir=FOLDER, which is then the same for all." in refused.stderr
+    assert not list(tmp_path.rglob("checkpoints"))
+    spawn(*command, "hydra.run.dir=here")
+    result = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert result["images_seen"] == 6 * 2 * 128
+
+
 JOINT = """
 import torch, pytorch_lightning as pl
 from torch import nn
@@ -369,6 +381,7 @@ def test_two_processes_train_as_one_does_on_the_joint_batch(
     assert apart.max() < 1e-5, [*one][int(apart.argmax())]
 
 
+@pytest.mark.slow
 def test_a_sweep_may_spawn_its_processes(spawn: Run, tmp_path: Path) -> None:
     strategy = "trainer.strategy=ddp_spawn_find_unused_parameters_true"
     spawn(TRAIN, "-m", "model=gan,cgan", "dataset=digits", "trainer=ddp_cpu", strategy, *SHORT[2:])

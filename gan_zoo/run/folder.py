@@ -41,7 +41,7 @@ class NewFolder(Callback):
     """Hydra's callback in conf/hydra, which is called before a run."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if any(re.match(r"\+*hydra\.run\.dir=", o) for o in config.hydra.overrides.hydra):
+        if _is_typed(config.hydra) or _begun_by_another():
             return
         hydra = HydraConfig.instance()
         before = hydra.cfg
@@ -50,6 +50,25 @@ class NewFolder(Callback):
             hydra.set_config(config)
             config.hydra.run.dir = str(new_folder(Path(config.hydra.run.dir)))
         hydra.cfg = before
+
+
+def refuse_folders_apart(hydra: Any) -> None:
+    """Raises ValueError where torchrun or srun has begun processes that each name a folder."""
+    if _begun_by_another() and not _is_typed(hydra):
+        raise ValueError(
+            "Several processes of one run were started together, each of which would make a folder "
+            "of its own: give hydra.run.dir=FOLDER, which is then the same for all."
+        )
+
+
+def _is_typed(hydra: Any) -> bool:
+    return any(re.match(r"\+*hydra\.run\.dir=", o) for o in hydra.overrides.hydra)
+
+
+def _begun_by_another() -> bool:
+    """Whether this is one of several processes that torchrun or srun has started."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    return by_torchrun or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def new_folder(path: Path) -> Path:
