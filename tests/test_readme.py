@@ -27,7 +27,10 @@ BLOCKS = blocks(ROOT / "README.md")
 COMMANDS = commands(ROOT / "README.md")
 # Those of the other pages, but what needs days, a GPU, a stranger's scripts or files of one's own,
 # which has tests of its own.
-ELSEWHERE = ("results.py", "peers.py", "trainer=gpu", "model=all", "--config-dir", "trust=")
+ELSEWHERE = (
+    "results.py", "peers.py", "trainer=gpu", "model=all", "--config-dir", "trust=",
+    "submitit_slurm",
+)  # fmt: skip
 OTHERS = [
     command
     for page in sorted((ROOT / "docs").glob("*.md"))

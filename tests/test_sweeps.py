@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import shlex
 import shutil
 import signal
@@ -13,10 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -474,6 +478,25 @@ def test_kills_at_random_moments(spawn: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: str) -> None:
     assert kill_a_sweep(spawn, tmp_path, 20, "seed=0,1", *LAUNCHERS[launcher])["kills"] == 20
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = pkgutil.walk_packages
+
+    def without_joblib(*args: Any, **options: Any) -> Iterator[Any]:
+        return (module for module in walk(*args, **options) if "joblib" not in module.name)
+
+    monkeypatch.setattr(pkgutil, "walk_packages", without_joblib)
+    Singleton._instances.pop(Plugins, None)
+    try:
+        result = run("train.py", "-m", "seed=1,2", "hydra/launcher=joblib", check=False)
+    finally:
+        Singleton._instances.pop(Plugins, None)
+    assert result.stderr.startswith(
+        "error: hydra/launcher=joblib needs pip install 'gan_zoo[sweep]'"
+    )
 
 
 # What is composed.

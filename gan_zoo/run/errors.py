@@ -32,6 +32,9 @@ from gan_zoo.files import CONFIG_DIR
 from gan_zoo.ranges import UnfitArgument
 from gan_zoo.run.configuration import composed, dotted, leader_of, to_paste
 
+# Launchers -> the extra that has them.
+_EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "slurm"}
+
 
 def explain(error: Exception, config_name: str, config: DictConfig | None = None) -> str:
     """An error as people read it.
@@ -64,6 +67,8 @@ def explain(error: Exception, config_name: str, config: DictConfig | None = None
         path = str(error.missing_cfg_file)
         given = next((a for a in sys.argv[1:] if a.replace("=", "/", 1) == path), None)
         group, _, choice = given.partition("=") if given else path.rpartition("/")
+        if extra := _EXTRAS.get(choice) if group == "hydra/launcher" else None:
+            return f"{group}={choice} needs pip install 'gan_zoo[{extra}]', or '.[{extra}]' here."
         known = [*error.options, *_in_subfolders(CONFIG_DIR / group)] if given else error.options
         return f"There is no {group} '{choice}'{nearest(choice, known)}"
     if isinstance(error, OverrideParseException):
