@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pkgutil
 import shlex
 import shutil
 import signal
@@ -14,13 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
-from hydra.core.plugins import Plugins
-from hydra.core.singleton import Singleton
 from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -480,23 +476,20 @@ def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: st
     assert kill_a_sweep(spawn, tmp_path, 20, "seed=0,1", *LAUNCHERS[launcher])["kills"] == 20
 
 
-def test_a_launcher_that_is_not_installed_names_its_extra(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    walk = pkgutil.walk_packages
+WITHOUT_JOBLIB = """
+import pkgutil, runpy, sys
+sys.argv.pop(0)
+walk = pkgutil.walk_packages
+pkgutil.walk_packages = lambda *a, **k: (m for m in walk(*a, **k) if "joblib" not in m.name)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
-    def without_joblib(*args: Any, **options: Any) -> Iterator[Any]:
-        return (module for module in walk(*args, **options) if "joblib" not in module.name)
 
-    monkeypatch.setattr(pkgutil, "walk_packages", without_joblib)
-    Singleton._instances.pop(Plugins, None)
-    try:
-        result = run("train.py", "-m", "seed=1,2", "hydra/launcher=joblib", check=False)
-    finally:
-        Singleton._instances.pop(Plugins, None)
-    assert result.stderr.startswith(
-        "error: hydra/launcher=joblib needs pip install 'gan_zoo[sweep]'"
-    )
+def test_a_launcher_that_is_not_installed_names_its_extra(spawn: Run) -> None:
+    typed = (TRAIN, "-m", "seed=1,2", "hydra/launcher=joblib")
+    result = spawn("-c", WITHOUT_JOBLIB, *typed, check=False)
+    needs = "error: hydra/launcher=joblib needs pip install 'gan_zoo[sweep]'"
+    assert result.stderr.startswith(needs)
 
 
 # What is composed.
