@@ -113,7 +113,8 @@ def test_preempted_jobs_are_requeued_and_resume_exactly(
             cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     preempted: set[str] = set()
-    updates: dict[str, subprocess.Popen[bytes]] = {}
+    orders: list[subprocess.Popen[bytes]] = []
+    moved_up: set[str] = set()
     end = time.monotonic() + 1500
     while sweep.poll() is None:
         assert time.monotonic() < end
@@ -129,13 +130,16 @@ def test_preempted_jobs_are_requeued_and_resume_exactly(
                 if len(preempted) % 2:
                     how = ("scancel", "--signal=USR2", name)
                 preempted.add(name)
-                subprocess.run(how, check=False)
+                # It answers once the job has ended.
+                orders.append(subprocess.Popen(how))
         for name in preempted & set(asked("squeue", "-h", "-t", "PENDING", "-o", "%i").split()):
-            # Not after the two minutes that SLURM would wait; it takes its time to answer.
-            if name not in updates:
-                updates[name] = subprocess.Popen(
-                    ["scontrol", "update", f"JobId={name}", "StartTime=now"]
-                )
+            # Not after the two minutes that SLURM would wait.
+            if name not in moved_up:
+                moved_up.add(name)
+                update = ("scontrol", "update", f"JobId={name}", "StartTime=now")
+                orders.append(subprocess.Popen(update))
+    for order in orders:
+        order.wait(timeout=60)
     told = (tmp_path / "log").read_text()
     assert sweep.returncode == 0, told
     assert len(preempted) == 6
