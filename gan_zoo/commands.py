@@ -69,8 +69,7 @@ def main() -> int:
     """``gan-zoo VERB ...``: the verb's command with the arguments that follow."""
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in ("", "-h", "--help"):
-        print(_USAGE)
-        return 0 if verb else 2
+        return _say(_USAGE) or (0 if verb else 2)
     if verb == "--version":
         print(__version__)
         return 0
@@ -133,8 +132,7 @@ def run(verb: str) -> int:
         return code
     if verb == "search":
         if {"-h", "--help"} & set(sys.argv[1:]):
-            print(_SEARCH_USAGE)
-            return 0
+            return _say(_SEARCH_USAGE)
         sys.argv[1:] = _of_a_search(sys.argv[1:])
         verb = "train"
     return _run(_VERBS[verb][0], verb)
@@ -153,6 +151,16 @@ def _of_a_search(arguments: Sequence[str]) -> list[str]:
             argument = f"hydra.sweeper.{key}{equals}{value}"
         found.append(argument)
     return found
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader, such as head, has closed it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return 0
 
 
 def _run(module: str, name: str) -> int:
