@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
@@ -27,7 +26,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from gan_zoo.callbacks import Pruning
 from gan_zoo.files import atomic_write, read_json
 from gan_zoo.ranges import Count, NonNegative, Seed, UnfitArgument, checked
+from gan_zoo.run.configuration import looking_in
 from gan_zoo.run.folder import shown
+from gan_zoo.run.job import SEARCH
 from gan_zoo.run.report import METRICS_FILE
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class Search(Sweeper):
                 continue
             with suppress(Timeout):
                 lock.acquire(timeout=0)
-                if study.trials[trial.number].state == states.RUNNING:
+                if _kept(study, trial.number).state == states.RUNNING:
                     return _Taken(trial.number, lock)
                 lock.release()
         return None
@@ -287,7 +288,7 @@ class Search(Sweeper):
         if self.objectives or self.pruner is None:
             return False
         # A resumed run measures again what it had measured after its checkpoint.
-        if step not in trial.study.trials[trial.number].intermediate_values:
+        if step not in _kept(trial.study, trial.number).intermediate_values:
             trial.report(figure, step)
         if trial.should_prune():
             trial.set_user_attr(_PRUNED, step)
@@ -309,18 +310,11 @@ def searching() -> Iterator[None]:
 
     def instantiate_sweeper(self: Plugins, *, config: DictConfig, **others: Any) -> Sweeper:
         options = config.hydra.sweeper
-        if options._target_ != f"{Search.__module__}.{Search.__qualname__}":
+        if options._target_ != SEARCH:
             return make(self, config=config, **others)
         search = Search(**{key: options[key] for key in options if key[0] != "_"})
-        hydra = HydraConfig.instance()
-        before = hydra.cfg
-        try:
-            # What names the folder looks there.
-            hydra.set_config(config)
-            with read_write(config.hydra.sweep):
-                config.hydra.sweep.dir = str(config.hydra.sweep.dir)
-        finally:
-            hydra.cfg = before
+        with looking_in(config), read_write(config.hydra.sweep):
+            config.hydra.sweep.dir = str(config.hydra.sweep.dir)
         search.setup(config=config, **others)
         return search
 
@@ -409,7 +403,12 @@ def _dimension(override: Override) -> Dimension:
 
 
 def _trial(study: "Study", number: int) -> "Trial":
-    return _optuna().trial.Trial(study, study.trials[number]._trial_id)
+    return _optuna().trial.Trial(study, _kept(study, number)._trial_id)
+
+
+def _kept(study: "Study", number: int) -> "FrozenTrial":
+    """A trial as it is in the storage; Optuna would copy all."""
+    return study.get_trials(deepcopy=False)[number]
 
 
 def _address(storage: str | None, folder: Path) -> str:

@@ -10,6 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,14 @@ pytest.register_assert_rewrite("tests.same_end")
 
 # The suite measures properties, not speed; one thread makes small steps fast and repeatable.
 torch.set_num_threads(1)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Until it holds; fails if that takes longer."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def random_batches(count: int, batch_size: int = 4, size: int = 8) -> DataLoader[ImageBatch]:

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gan_zoo.commands import _of_a_search
 from gan_zoo.search import divided
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_for
 
 Run = Callable[..., CompletedProcess[str]]
 SEARCH = str(ROOT / "scripts" / "search.py")
@@ -201,13 +201,6 @@ def searching(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 LONGER = (

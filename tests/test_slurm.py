@@ -15,7 +15,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_for
 from tests.kill_a_sweep import assert_same_sweep
 
 Run = Callable[..., CompletedProcess[str]]
@@ -70,7 +70,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     subprocess.run(["slurmctld", "-c", "-f", file], check=True)
     subprocess.run(["slurmd", "-f", file], check=True)
     try:
-        wait_for(lambda: "idle" in asked("sinfo", "-h", "-o", "%T"))
+        wait_for(lambda: "idle" in asked("sinfo", "-h", "-o", "%T"), 60)
         yield
     finally:
         subprocess.run(["scancel", "--user=root"], check=False)
@@ -81,13 +81,6 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def asked(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def test_preempted_jobs_are_requeued_and_resume_exactly(

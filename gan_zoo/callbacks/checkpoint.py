@@ -4,6 +4,7 @@ import functools
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -71,8 +72,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if trainer.global_step != self._saved_step:
             self._save(trainer)
         if trainer.is_global_zero and self.keep_last:
-            for old in numbered(checkpoint_folder(trainer))[:-1]:
-                old.unlink(missing_ok=True)
+            _keep_latest(checkpoint_folder(trainer), 1)
 
     def _agreed(self, trainer: pl.Trainer) -> tuple[int, bool]:
         """Rank 0's signal that ends the run, or 0, and whether a checkpoint is due by time."""
@@ -95,8 +95,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             link(file, folder / "last.ckpt")
-            for old in numbered(folder)[: -self.keep_last] if self.keep_last else ():
-                old.unlink(missing_ok=True)
+            if self.keep_last:
+                _keep_latest(folder, self.keep_last)
 
     def signal_handler(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
         """What Ctrl-C and SIGTERM call."""
@@ -105,3 +105,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
         self.ended_by = number
         if trainer.is_global_zero:
             print("\nEnding after this iteration; press again to end at once.", flush=True)
+
+
+def _keep_latest(folder: Path, count: int) -> None:
+    for old in numbered(folder)[:-count]:
+        old.unlink(missing_ok=True)

@@ -3,11 +3,13 @@
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -59,6 +61,18 @@ def names_in(option: Any) -> list[str]:
     """An option that is a name, a list of names, or null, as a list."""
     single = isinstance(option, (str, int, float))
     return [str(name) for name in ([option] if single else option or [])]
+
+
+@contextmanager
+def looking_in(config: DictConfig) -> Iterator[None]:
+    """Has what names folders look its values up in this configuration, with Hydra's node."""
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(config)
+    try:
+        yield
+    finally:
+        hydra.cfg = before
 
 
 def constant_overrides(arguments: Sequence[str]) -> list[str]:

@@ -19,13 +19,12 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 from gan_zoo.console import keep, say
-from gan_zoo.run.configuration import names_in, to_paste
+from gan_zoo.run.configuration import looking_in, names_in, to_paste
 from gan_zoo.training.checkpoints import DamagedCheckpoint, model_of, numbered, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -43,13 +42,9 @@ class NewFolder(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _is_typed(config.hydra) or _begun_by_another():
             return
-        hydra = HydraConfig.instance()
-        before = hydra.cfg
         # Of an error Hydra would only warn here; the run that begins then raises it again.
-        with suppress(Exception), read_write(config.hydra.run):
-            hydra.set_config(config)
+        with suppress(Exception), looking_in(config), read_write(config.hydra.run):
             config.hydra.run.dir = str(new_folder(Path(config.hydra.run.dir)))
-        hydra.cfg = before
 
 
 def refuse_folders_apart(hydra: Any) -> None:

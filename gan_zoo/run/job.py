@@ -26,6 +26,8 @@ from gan_zoo.run.resume import (
     resumed_configuration,
 )
 
+# The sweeper whose jobs several processes share.
+SEARCH = "gan_zoo.search.Search"
 # In the folder of a job that failed.
 REASON_FILE = "error.txt"
 # In a sweep's folder, once it is interrupted.

@@ -48,6 +48,7 @@ from gan_zoo.run.folder import (
 )
 from gan_zoo.run.job import (
     REASON_FILE,
+    SEARCH,
     STOP_FILE,
     SweptJob,
     refuse_another,
@@ -59,7 +60,6 @@ from gan_zoo.run.resume import changes_of, kept_configuration
 
 # What a killed sweep has left at work, in other processes, ends by itself.
 _SECONDS_TO_WAIT = 20
-_SEARCH = "gan_zoo.search.Search"
 _ASKS = "A search goes by the figure that callbacks.metrics monitors"
 # Of a dataset's options those that change nothing of what is prepared.
 _OF_BATCHES = ("batch_size", "num_workers")
@@ -101,7 +101,7 @@ class Jobs(Launcher):
         self.folder = Path(config.hydra.sweep.dir)
         self.trains = config.hydra.job.config_name == "train"
         self.searches = searches(config.hydra)
-        self.shared = config.hydra.sweeper._target_ == _SEARCH
+        self.shared = config.hydra.sweeper._target_ == SEARCH
         self.asked: dict[Path, list[str]] = {}
         self.is_over = False
         self._ended_by: int | None = None
