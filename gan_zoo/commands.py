@@ -20,6 +20,7 @@ _VERBS = {
     "sample": ("gan_zoo.sample", "write images, walks between them, or translated pictures"),
     "evaluate": ("gan_zoo.evaluate", "measure a run's images against the test images"),
     "compare": ("gan_zoo.compare", "one page that compares runs"),
+    "reproduce": ("gan_zoo.reproduce", "show what a paper claims"),
     "export": ("gan_zoo.export", "write a run's generators for use elsewhere"),
     "train_evaluator": ("gan_zoo.evaluate", "train what images are measured by"),
     "benchmark": ("gan_zoo.benchmark", "measure what training costs beyond its mathematics"),
@@ -110,6 +111,11 @@ def compare() -> int:
     return run("compare")
 
 
+def reproduce() -> int:
+    """scripts/reproduce.py."""
+    return run("reproduce")
+
+
 def export() -> int:
     """scripts/export.py."""
     return run("export")
@@ -129,6 +135,9 @@ def run(verb: str) -> int:
     """A verb's command with this process's arguments."""
     if verb == "benchmark" and "model=all" in sys.argv[1:]:
         code: int = import_module("gan_zoo.benchmark").benchmark_all(sys.argv[1:])
+        return code
+    if verb == "reproduce" and "claim=all" in sys.argv[1:]:
+        code = import_module("gan_zoo.reproduce").reproduce_all(sys.argv[1:])
         return code
     if verb == "search":
         if {"-h", "--help"} & set(sys.argv[1:]):

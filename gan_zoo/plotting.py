@@ -167,6 +167,13 @@ def read_png(path: str | Path) -> Image.Image | None:
         return None
 
 
+def widened(picture: Image.Image, width: int = 600) -> Image.Image:
+    """Enlarged by a whole factor to that width at least."""
+    scale = -(-width // picture.width)
+    size = (scale * picture.width, scale * picture.height)
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
 def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 8.0) -> None:
     """Writes pictures of one size as an animation that begins again at its end.
 

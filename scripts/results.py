@@ -35,7 +35,7 @@ from gan_zoo.metrics.agreement import category_information, matched_classes
 from gan_zoo.metrics.reference import image_sets, reference_for
 from gan_zoo.models.infogan import InfoGAN
 from gan_zoo.models.translation import Translator
-from gan_zoo.plotting import image_grid, interleaved, read_png, save_gif
+from gan_zoo.plotting import image_grid, interleaved, read_png, save_gif, widened
 from gan_zoo.run.report import METRICS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,8 +60,8 @@ MEASURED = "fid,score,prdc,modes"
 SHOWN = ("fid", "precision", "recall", "density", "coverage", "rarest", "commonest", "accuracy")
 # Of an iteration's time.
 TIMED_STEPS = 200
-# Least width of a picture, images of a tile and of its rows, and frames of an animation.
-WIDTH, TILE, TILE_ROW, FRAMES = 600, 16, 4, 10
+# Images of a tile and of its rows, and frames of an animation.
+TILE, TILE_ROW, FRAMES = 16, 4, 10
 
 
 def _short(value: float) -> str:
@@ -308,16 +308,9 @@ def save(picture: Image.Image, name: str) -> None:
         picture.save(aside, "PNG", optimize=True)
 
 
-def wide(picture: Image.Image) -> Image.Image:
-    """Enlarged by a whole factor to the least width of a picture in the documentation."""
-    scale = -(-WIDTH // picture.width)
-    size = (scale * picture.width, scale * picture.height)
-    return picture.resize(size, Image.Resampling.NEAREST)
-
-
 def draw(model: str, run: Path) -> None:
     """A run's last grid, its animation, and its tile, for which nobody chooses the images."""
-    grids = [wide(grid) for file in Run(run, model).grids().values() if (grid := read_png(file))]
+    grids = [widened(grid) for file in Run(run, model).grids().values() if (grid := read_png(file))]
     save(grids[-1], f"{model}.png")
     last = len(grids) - 1
     # Most happens early.

@@ -427,9 +427,17 @@ class LabelledImagesDataModule(InMemoryDataModule):
     """Data modules of labelled images that are trained on as they are.
 
     The last training images are the validation set. Subclasses give ``originals``.
+
+    Args:
+        train_size: how many of the other training images to use, the first ones; None for all.
     """
 
     batch_type = ImageBatch
+
+    @checked
+    def __init__(self, *args: Any, train_size: Count | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.train_size = train_size
 
     def originals(self, train: bool) -> tuple[Tensor, Tensor]:
         """(N, C, H, H) uint8 images and (N,) int64 labels, which are read once."""
@@ -442,7 +450,13 @@ class LabelledImagesDataModule(InMemoryDataModule):
     def load(self) -> None:
         images, labels = self.originals(train=True)
         end = len(images) - self.validation_size(len(images))
-        self.train = self.as_dataset(images[:end], labels[:end])
+        used = end if self.train_size is None else self.train_size
+        if not self.batch_size <= used <= end:
+            raise ValueError(
+                f"dataset.train_size is {used:,}; of {self.name} it can be from a batch, "
+                f"{self.batch_size}, to the {end:,} training images that are not held out."
+            )
+        self.train = self.as_dataset(images[:used], labels[:used])
         self.val = self.as_dataset(images[end:], labels[end:])
         self.test = self.as_dataset(*self.originals(train=False))
 

@@ -400,17 +400,43 @@ class ImageGAN(PenalisedGAN):
     Args:
         args: NoiseToImage's generator and discriminator; the latter gives logits.
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
+        packing: how many images the discriminator judges at once, as channels of one, all real or
+            all generated: PacGAN (Lin et al. 2017, 1712.04086, section 3). It takes a discriminator
+            of so many times the channels, batches that can be divided by it, and neither labels nor
+            a penalty.
     """
 
     @checked
     def __init__(
-        self, *args: Any, loss: str | AdversarialLoss = "non_saturating", **options: Any
+        self,
+        *args: Any,
+        loss: str | AdversarialLoss = "non_saturating",
+        packing: Count = 1,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.adversarial = adversarial_loss(loss)
+        self.packing = packing
+        if packing > 1 and (self.num_classes is not None or self.penalty is not None):
+            what = (
+                "labels" if self.num_classes is not None else "a penalty of each image's gradient"
+            )
+            raise UnfitArgument("packing", f"is {packing}; with {what} it has to be 1.")
+
+    def discriminate(self, image: Tensor, label: Tensor) -> Tensor:
+        if self.packing == 1:
+            return super().discriminate(image, label)
+        # The last batch of images held out may be shorter.
+        image = image[: len(image) // self.packing * self.packing]
+        return self.discriminator(image.unflatten(0, (-1, self.packing)).flatten(1, 2))
 
     def discriminator_loss(self, batch: ImageBatch, fake: Tensor) -> Loss:
         fake = fake.detach()
+        if len(fake) % self.packing:
+            raise ValueError(
+                f"model.packing={self.packing} takes batches that can be divided by it, and "
+                f"dataset.batch_size is {len(fake)}."
+            )
         return self.discriminator_objective(batch, fake, *self.logits_of_both(batch, fake))
 
     def discriminator_objective(
