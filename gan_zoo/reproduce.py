@@ -140,13 +140,13 @@ def _train(options: Sequence[str], seeds: Sequence[int], folder: Path, jobs: int
 
 def _runs_of(options: Sequence[str], folder: Path) -> dict[str, Path]:
     """Seed -> the folder of the run with these options, finished or failed."""
-    wanted, found = composition(options), {}
+    found = {}
     for file in sorted(folder.glob("*/.hydra/config.yaml")):
         run = file.parent.parent
         saved = OmegaConf.load(file)
         assert isinstance(saved, DictConfig)
         ended = (run / METRICS_FILE).is_file() or (run / REASON_FILE).is_file()
-        if ended and digits_of(saved) == wanted:
+        if ended and digits_of(saved) == composition(options, saved.seed):
             found[str(saved.seed)] = run
     return found
 
@@ -160,11 +160,11 @@ def _measured(
         if seed not in runs:
             problem = f"The run with seed {seed} in {folder} did not begin"
             raise ValueError(f"{problem}: what train.py printed says why.")
-        yield seed, _entry(claim, arm.options, runs[seed])
+        yield seed, _entry(claim, arm.options, seed, runs[seed])
 
 
-def _entry(claim: Claim, options: Sequence[str], run: Path) -> dict[str, Any]:
-    about: dict[str, Any] = {"composition": composition(options)}
+def _entry(claim: Claim, options: Sequence[str], seed: str, run: Path) -> dict[str, Any]:
+    about: dict[str, Any] = {"composition": composition(options, int(seed))}
     provenance = read_json(run / PROVENANCE_FILE, list)
     if provenance:
         begun = provenance[-1]
@@ -197,11 +197,10 @@ def _recorded(claim: Claim, file: Path) -> Results:
     while True:
         before = {name: dict(seeds) for name, seeds in kept.items()}
         for name, arm in claim.arms(kept).items():
-            wanted = composition(arm.options)
             entries = {
                 seed: entry
                 for seed, entry in results.get(name, {}).items()
-                if entry["composition"] == wanted
+                if entry["composition"] == composition(arm.options, int(seed))
             }
             if entries:
                 kept[name] = entries
@@ -248,7 +247,7 @@ def _verify(claim: Claim, runs: Path, file: Path) -> None:
             if seed not in kept:
                 lines.append(f"{name}, seed {seed}: not kept")
                 continue
-            now = _entry(claim, arms[name].options, kept[seed])
+            now = _entry(claim, arms[name].options, seed, kept[seed])
             same = now.get("figures") == entry.get("figures")
             lines.append(f"{name}, seed {seed}: {'the same' if same else 'NOT the same'}")
             if not same:

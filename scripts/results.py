@@ -27,13 +27,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 import gan_zoo
 from gan_zoo.callbacks.metrics import LEVELS
+from gan_zoo.claims.domains import pairs_agree
+from gan_zoo.claims.images import digit_categories
 from gan_zoo.comparison.leaderboard import Spread, over
 from gan_zoo.comparison.runs import Run
 from gan_zoo.evaluate import data_of
-from gan_zoo.files import atomic_write, cache_dir, read_json
-from gan_zoo.metrics.agreement import category_information, matched_classes
-from gan_zoo.metrics.reference import image_sets, reference_for
-from gan_zoo.models.infogan import InfoGAN
+from gan_zoo.files import atomic_write, read_json
 from gan_zoo.models.translation import Translator
 from gan_zoo.plotting import image_grid, interleaved, read_png, save_gif, widened
 from gan_zoo.run.report import METRICS_FILE
@@ -82,10 +81,10 @@ class Record(NamedTuple):
 
     Attributes:
         iteration_ms: the median time of an iteration, alone on the machine, with all cores.
-        provenance: command, versions, commit and evaluators of the first seed's run.
+        provenance: command, versions and evaluators of one of the runs.
         seeds: seed -> its ``figures`` on the test images, the ``images`` seen when it first
-            ``reached`` a level of the Frechet distance to validation images, and the ``curve`` of
-            that distance over the images seen.
+            ``reached`` a level of the Frechet distance to validation images, the ``curve`` of
+            that distance over the images seen, and the code's ``git_commit``.
     """
 
     model: str
@@ -144,33 +143,13 @@ def measured(run: Path) -> dict[str, Any]:
 def also_measured(model: str, run: Path) -> dict[str, float]:
     """Figures of what a paper claims, which evaluate.py does not measure; kept in the run's folder.
 
-    Of InfoGAN the share of test images outside their category's digit, where categories are matched
-    on training images, and the figure by which runs can be chosen without labels; of CoGAN the
-    share of pairs in which the two domains' evaluators see the same digit.
+    Of InfoGAN how well its categories know digits, of CoGAN how far its pairs correspond.
     """
+    protocol = {"infogan": digit_categories, "cogan": pairs_agree}.get(model)
     file = run / "also.json"
-    if model not in ("infogan", "cogan") or file.is_file():
+    if protocol is None or file.is_file():
         return read_json(file, dict)
-    trained = gan_zoo.load(run)
-    data = data_of(trained)
-    found: dict[str, float] = {}
-    if isinstance(trained, InfoGAN):
-        training = data.labelled("", "train").__getitems__(range(20_000))
-        test = data.labelled("", "test")
-        tested = test.__getitems__(range(len(test)))
-        known, logits = (
-            trained.categories_of(batch.image, training.image) for batch in (training, tested)
-        )
-        of_category = matched_classes(known.argmax(1), training.label, known.shape[1])
-        wrong = of_category[logits.argmax(1)] != tested.label
-        found["category_error"] = wrong.double().mean().item()
-        found["category_information"] = category_information(known)
-    else:
-        references = {d: reference_for(data, d, "test", cache_dir()) for d in data.domains}
-        random = torch.Generator().manual_seed(0)
-        drawn = trained.generated_images(data.measured_images, data.source(), random)
-        a, b = image_sets(drawn, references, data.measured_images).values()
-        found["same_class"] = a.judged.classes.eq(b.judged.classes).double().mean().item()
+    found = dict(protocol(run).figures)
     with atomic_write(file) as aside:
         aside.write_text(json.dumps(found))
     return found
@@ -193,12 +172,14 @@ def by_seed(folder: Path) -> dict[int, Path]:
 
 
 def record_of(model: str, runs: dict[int, Path], ms: float) -> Record:
+    """Of these runs, and of other seeds that were recorded after as many iterations."""
     results = {seed: measured(run) for seed, run in runs.items()}
     first = next(iter(results.values()))
     evaluation = first["evaluation"]["last.ckpt"]
-    begun = read_json(next(iter(runs.values())) / "provenance.json", list)[-1]
+    begun = {seed: read_json(run / "provenance.json", list)[-1] for seed, run in runs.items()}
     batch_size = round(first["images_seen"] / first["steps"])
-    seeds = {}
+    before = read_json(RECORDS / f"{model}.json", dict)
+    seeds = before["seeds"] if before.get("iterations") == first["steps"] else {}
     for seed, result in results.items():
         figures = result["evaluation"]["last.ckpt"]["figures"]
         reached = {str(level): result.get(f"reached/fid_{level}_images") for level in LEVELS}
@@ -209,11 +190,13 @@ def record_of(model: str, runs: dict[int, Path], ms: float) -> Record:
             | {key: round(v, 4) for key, v in also_measured(model, runs[seed]).items()},
             "reached": {level: images for level, images in reached.items() if images},
             "curve": {str(step * batch_size): round(fid, 4) for step, fid in curve.items()},
+            "git_commit": begun[seed]["git_commit"],
         }
+    seeds = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
     provenance = {
         "command": f"python scripts/train.py -m model={model} seed={','.join(seeds)}",
         "evaluators": {key: judge["hash"] for key, judge in evaluation["evaluators"].items()},
-        **{key: begun[key] for key in ("git_commit", "versions", "device")},
+        **{key: next(iter(begun.values()))[key] for key in ("versions", "device")},
     }
     return Record(model, first["steps"], batch_size, ms, provenance, seeds)
 
@@ -282,7 +265,7 @@ def section(r: Record) -> str:
             "the seed that is chosen without labels "
             f"{100 * chosen['figures']['category_error']:.1f} %"
         )
-    if same := r.figure("same_class"):
+    if same := r.figure("same_digit"):
         sentence += f", {100 * same.median:.1f} % of the pairs with one digit"
     name = r.model
     return (

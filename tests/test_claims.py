@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -84,16 +85,22 @@ def test_each_claim_is_complete(file: Path) -> None:
         for goal in claim.goals:
             later = {name for name in (goal.arm, goal.than) if name and name.endswith(" best")}
             assert {goal.arm, goal.than} - {None} - later <= set(arms)
-        # Some of very many.
-        for arm in list(arms.values())[:: max(1, len(arms) // 14)]:
-            assert composition(arm.options)
+        # Some of many.
+        for arm in list(arms.values())[:: max(1, len(arms) // 4)]:
+            assert composition(arm.options, arm.seeds[0])
+
+
+def test_the_help_names_all_claims(run: Callable[..., CompletedProcess[str]]) -> None:
+    told = run("reproduce.py", "--help").stdout.split("Claims, each")[1]
+    assert set(re.findall(r"\w+_\w+", told)) - {"conf"} >= {file.stem for file in FILES}
 
 
 def test_the_composition_is_what_is_trained() -> None:
-    same = composition(["model=gan"])
-    assert same == composition(["model=gan", "seed=3", "paths.data_dir=/elsewhere", "tags=[a]"])
-    assert same != composition(["model=gan", "model.optimizer_g.lr=0.01"])
-    assert same != composition(["model=gan", "dataset=fashion_mnist"])
+    same = composition(["model=gan"], 0)
+    assert same == composition(["model=gan", "paths.data_dir=/elsewhere", "tags=[a]"], 0)
+    assert same != composition(["model=gan"], 1)
+    assert same != composition(["model=gan", "model.optimizer_g.lr=0.01"], 0)
+    assert same != composition(["model=gan", "dataset=fashion_mnist"], 0)
 
 
 def test_summaries_over_arms() -> None:

@@ -29,7 +29,8 @@ QUICK = ("dataset=digits", "trainer=cpu", "trainer.max_steps=2", "callbacks.metr
 MEASURED = ("dataset=digits", "trainer=cpu", "trainer.max_steps=2", "logger=none",
             "callbacks.metrics.every_n_steps=1", "callbacks.metrics.num_samples=20",
             "callbacks.metrics.metrics=[fid]", "callbacks.metrics.max_share=null")  # fmt: skip
-COMMANDS = ("train", "sample", "evaluate", "export", "benchmark", "train_evaluator")
+COMMANDS = ("train", "sample", "evaluate", "export", "benchmark", "train_evaluator",
+            "reproduce")  # fmt: skip
 
 
 # Names.

@@ -107,6 +107,17 @@ def test_no_validation_images_can_be_asked_for() -> None:
         data.labelled("", "val")
 
 
+def test_fewer_training_images_leave_validation_and_evaluator_as_they_are() -> None:
+    data, few = ready(batch_size=64), ready(batch_size=64, train_size=100)
+    labels = data.labelled("", "train").labels
+    assert torch.equal(few.labelled("", "train").labels, labels[:100])
+    assert torch.equal(few.labelled("", "val").labels, data.labelled("", "val").labels)
+    assert len(few.evaluator_images("", train=True)) == 1500
+    for size in (63, 1400):
+        with pytest.raises(ValueError, match=rf"train_size is {size:,}; .* to the 1,375 training"):
+            ready(batch_size=64, train_size=size)
+
+
 def test_whole_batches_are_fetched_at_once() -> None:
     data = ready(batch_size=64)
     assert data.train is not None

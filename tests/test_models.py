@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 import gan_zoo
 from gan_zoo.data import ImageBatch, MNISTDataModule
-from gan_zoo.models import BEGAN, CGAN, HDCGAN, WGAN, WGANGP, InfoGAN
+from gan_zoo.models import BEGAN, CGAN, DCGAN, HDCGAN, WGAN, WGANGP, InfoGAN
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan_zoo.networks.infogan import InfoGANDiscriminator, InfoGANGenerator
@@ -226,6 +226,8 @@ def test_the_smoothed_estimate_is_the_median_of_the_last_101() -> None:
         (InfoGAN, {"categorical_codes": [], "continuous_codes": 0}, "is a GAN"),
         (InfoGAN, {"lambda_info": -1.0}, r"lambda_info is -1\.0.*from 0"),
         (HDCGAN, {"zeta": 0}, "zeta is 0"),
+        (DCGAN, {"packing": 0}, "packing is 0"),
+        (DCGAN, {"packing": 2, "penalty": "r1"}, "packing is 2; with a penalty"),
         (BEGAN, {"gamma": 0.0}, "gamma is 0"),
         (BEGAN, {"gamma": 1.5}, "gamma is 1.5"),
         (BEGAN, {"lambda_k": 0.0}, "lambda_k is 0"),
@@ -237,6 +239,22 @@ def test_what_would_make_another_model_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         small(kind, **options)
+
+
+def test_packed_images_are_judged_together_and_apart_from_the_other_kind() -> None:
+    # 1712.04086, section 3: m images are the channels of one.
+    judge = MLPDiscriminator(2, 8, hidden=[16], dropout=0.0)
+    model: DCGAN = small(DCGAN, discriminator=judge, packing=2)
+    (batch,) = random_batches(1, batch_size=4)
+    fake = torch.rand(4, 1, 8, 8)
+    real_logits, fake_logits = model.logits_of_both(batch, fake)
+    for images, logits in ((batch.image, real_logits), (fake, fake_logits)):
+        packed = torch.stack([torch.cat(list(pair)) for pair in images.split(2)])
+        torch.testing.assert_close(logits, model.discriminator(packed))
+    assert len(model.discriminate(fake[:3], batch.label[:3])) == 1
+    with pytest.raises(ValueError, match=r"packing=2 takes batches .* batch_size is 3"):
+        model.discriminator_loss(ImageBatch(batch.image[:3], batch.label[:3]), fake[:3])
+    fit(model, 2)
 
 
 def small_infogan(categorical: list[int], continuous: int, **options: Any) -> InfoGAN:

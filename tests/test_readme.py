@@ -28,7 +28,7 @@ COMMANDS = commands(ROOT / "README.md")
 # Those of the other pages, but what needs days, a GPU, a stranger's scripts or files of one's own,
 # which has tests of its own.
 ELSEWHERE = (
-    "results.py", "peers.py", "trainer=gpu", "model=all", "--config-dir", "trust=",
+    "results.py", "reproduce.py", "peers.py", "trainer=gpu", "model=all", "--config-dir", "trust=",
     "submitit_slurm",
 )  # fmt: skip
 OTHERS = [

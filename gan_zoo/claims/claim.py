@@ -1,5 +1,6 @@
 """A claim: which runs it takes, how they are measured, what has to come out, and what did."""
 
+import functools
 import hashlib
 import json
 import statistics
@@ -16,7 +17,7 @@ from gan_zoo.run.configuration import composed
 
 # Options that change nothing that is measured.
 _LEFT_OUT = ("callbacks", "debug", "health", "logger", "paths", "print_config", "recommended",
-             "resume", "search", "seed", "tags", "trust")  # fmt: skip
+             "resume", "search", "tags", "trust")  # fmt: skip
 _BEATS, _MEETS, _MISSES = "beats", "meets", "misses"
 _SHOWN, _PARTLY, _NOT_SHOWN = "shown", "partly", "not shown"
 
@@ -166,8 +167,13 @@ class Claim:
         return [(goal, goal.verdict(results, summary)) for goal in self.goals]
 
 
-def composition(options: Sequence[str]) -> str:
-    """Twelve hexadecimal digits of what a command line trains, but for the seed and places."""
+def composition(options: Sequence[str], seed: int) -> str:
+    """Twelve hexadecimal digits of what a command line trains, wherever its files are."""
+    return _composition((*options, f"seed={seed}"))
+
+
+@functools.cache
+def _composition(options: tuple[str, ...]) -> str:
     return digits_of(composed("train", options))
 
 
@@ -177,5 +183,12 @@ def digits_of(config: DictConfig) -> str:
     assert isinstance(plain, dict)
     kept = {key: value for key, value in plain.items() if key not in _LEFT_OUT}
     kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k != "root"}
-    text = json.dumps(kept, sort_keys=True)
+    text = json.dumps(_without_nulls(kept), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without_nulls(node: Any) -> Any:
+    """Without what is not used: options that newer versions have change nothing so."""
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_nulls(value) for key, value in node.items() if value is not None}

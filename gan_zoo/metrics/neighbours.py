@@ -126,12 +126,16 @@ def _parzen(
     parts: dict[float, list[Tensor]] = {sigma: [] for sigma in sigmas}
     done = 0
     for chunk in points.flatten(1).to(centres.device).split(_QUERIES // 4):
-        squares = torch.addmm(norms, chunk, centres.T, alpha=-2) + chunk.square().sum(1)[:, None]
-        squares = squares.double()
+        sums = {sigma: torch.tensor(-math.inf, dtype=torch.float64) for sigma in parts}
+        own = chunk.square().sum(1)[:, None]
+        for block, norm in zip(centres.split(_REFERENCES), norms.split(_REFERENCES), strict=True):
+            squares = (torch.addmm(norm, chunk, block.T, alpha=-2) + own).double()
+            for sigma, before in sums.items():
+                exponents = squares / (-2 * sigma**2)
+                sums[sigma] = torch.logaddexp(before, exponents.logsumexp(1))
         for sigma, values in parts.items():
-            exponents = squares / (-2 * sigma**2)
             scale = math.log(count) + dimensions * math.log(sigma * math.sqrt(2 * math.pi))
-            values.append(exponents.logsumexp(1) - scale)
+            values.append(sums[sigma] - scale)
         done += len(chunk)
         report(done / len(points))
     return {sigma: torch.cat(values) for sigma, values in parts.items()}

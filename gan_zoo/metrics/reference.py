@@ -66,8 +66,9 @@ class ImageSet:
         assert self._judged is not None
         return self._judged() if callable(self._judged) else self._judged
 
-    @functools.cached_property
+    @property
     def pixels(self) -> Tensor:
+        # Made anew each time: those of many real images would take as much memory as their copies.
         assert self._pixels is not None
         return self._pixels() if callable(self._pixels) else self._pixels
 
@@ -267,11 +268,11 @@ def image_sets(
     Args:
         chunks: domain -> (images (B, C, H, W), the classes (B,) that were asked for or None).
         references: of all domains; their evaluators are moved to the images' device.
-        count: how many images are expected, for the report.
+        count: how many images there are at most.
         pixels: keep the pixels too; like Inception's features, only in a single process.
     """
     collected: dict[str, Judgements] = {}
-    kept_pixels: dict[str, list[Tensor]] = {domain: [] for domain in references}
+    kept_pixels: dict[str, Tensor] = {}
     features: dict[str, list[Tensor]] = {domain: [] for domain in references}
     done = 0
     for chunk in chunks:
@@ -283,18 +284,22 @@ def image_sets(
             if reference.inception is not None:
                 features[domain].append(reference.inception.to(device)(images))
             if pixels:
-                kept_pixels[domain].append(as_seen(images.cpu(), reference.framed_from))
+                seen = as_seen(images.cpu(), reference.framed_from)
+                if domain not in kept_pixels:
+                    # One piece, in place of many that are joined: half of the memory.
+                    kept_pixels[domain] = seen.new_empty(count, *seen.shape[1:])
+                kept_pixels[domain][done : done + len(seen)] = seen
         done += len(images)
         report(done / max(count, done))
     sets = {}
-    for domain, parts in kept_pixels.items():
-        image = torch.cat(parts) if parts else None
-        seen = torch.cat(features[domain]) if features[domain] else None
+    for domain in references:
+        image = kept_pixels[domain][:done] if domain in kept_pixels else None
+        inception = torch.cat(features[domain]) if features[domain] else None
         if domain in collected:
             judged, labels = collected[domain].compute()
-            sets[domain] = ImageSet(labels, judged, image, seen)
+            sets[domain] = ImageSet(labels, judged, image, inception)
         elif done:
-            sets[domain] = ImageSet(torch.full((done,), -1), None, image, seen)
+            sets[domain] = ImageSet(torch.full((done,), -1), None, image, inception)
     return sets
 
 
