@@ -55,6 +55,23 @@ PAPERS = {
     "stackgan": ("Zhang et al. 2016", "1612.03242"),
     "stackgan_pp": ("Zhang et al. 2017", "1710.10916"),
 }
+# The claim whose first figure, or that of the named arm, stands beside the paper's.
+CLAIMS = {
+    "gan": "gan_parzen",
+    "cgan": "cgan_parzen",
+    "dcgan": "dcgan_nearest",
+    "infogan": "infogan_codes",
+    "wgan": "wgan_correlation",
+    "wgan_gp": "wgan_gp_robust",
+    "r3gan": "stacked_mnist/r3gan",
+    "began": "began_balance",
+    "hdcgan": "hdcgan_selu",
+    "cogan": "cogan_agreement",
+    "discogan": "discogan_modes",
+    "cyclegan": "cyclegan_ablation",
+    "stackgan": "stackgan_stages",
+    "stackgan_pp": "stackgan_pp_frechet",
+}
 MEASURED = "fid,score,prdc,modes"
 SHOWN = ("fid", "precision", "recall", "density", "coverage", "rarest", "commonest", "accuracy")
 # Of an iteration's time.
@@ -207,18 +224,31 @@ def records() -> dict[str, Record]:
     return {name: Record(**read_json(f, dict)) for name, f in files.items() if f.is_file()}
 
 
+def claimed(model: str) -> str:
+    """A figure of the model's claim, and the paper's in brackets; a dash before it is measured."""
+    claim, _, arm = CLAIMS[model].partition("/")
+    record = read_json(ROOT / "docs" / "reproduction" / f"{claim}.json", dict)
+    goals = [g for g in record.get("goals", []) if g["values"] and arm in ("", g["arm"])]
+    if not goals:
+        return "-"
+    figure, values, paper = (goals[0][key] for key in ("figure", "values", "paper"))
+    told = f"{figure} {_short(statistics.median(values))}{f' ({paper})' if paper else ''}"
+    return f"[{told}](docs/reproduction.md#{claim})"
+
+
 def table(found: dict[str, Record]) -> str:
     """The README's: a line a model."""
     lines = [
         "| | `model=` | paper | minutes | Frechet distance | coverage | own label "
-        f"| minutes to {', '.join(map(str, LEVELS))} | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| minutes to {', '.join(map(str, LEVELS))} | seeds | a claim: here (the paper) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (authors, number) in PAPERS.items():
         link = f"[{authors}](https://arxiv.org/abs/{number})"
         about = [f"[`{name}`](docs/gallery.md#{name})", link]
         if name not in found:
-            lines.append(f"| | {' | '.join(about)} | not measured yet | | | | | |")
+            blank = " | ".join((*about, "not measured yet", *[""] * 5, claimed(name)))
+            lines.append(f"| | {blank} |")
             continue
         r = found[name]
         coverage, accuracy = r.figure("coverage"), r.figure("accuracy")
@@ -227,7 +257,7 @@ def table(found: dict[str, Record]) -> str:
             f"{r.minutes(r.iterations):.0f}", _in_words(r.figure("fid")),
             _short(coverage.median) if coverage else "",
             f"{100 * accuracy.median:.1f} %" if accuracy else "",
-            ", ".join(map(r.minutes_to, LEVELS)), str(len(r.seeds)),
+            ", ".join(map(r.minutes_to, LEVELS)), str(len(r.seeds)), claimed(name),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
