@@ -1,9 +1,11 @@
 """Measures what a checkpoint generates, and trains evaluators."""
 
+import ctypes
 import json
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from errno import EISDIR
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -33,6 +35,8 @@ from gan_zoo.run.checks import refuse_unfit_options, refuse_unfit_values
 from gan_zoo.run.folder import opened, run_of
 from gan_zoo.run.report import METRICS_FILE
 
+# Of glibc's malloc.h, and bytes.
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 2**20
 # Columns of each half of the picture of nearest neighbours.
 _SHOWN = 10
 _KINDS: dict[str, Any] = {
@@ -73,6 +77,7 @@ def evaluate(config: DictConfig) -> None:
     """
     refuse_unfit_values(config, _KINDS)
     _known_names(config.metrics)
+    _give_memory_back()
     path, checkpoint, model = opened(config)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     pl.seed_everything(config.seed, verbose=False)
@@ -126,6 +131,15 @@ def evaluate(config: DictConfig) -> None:
     _write(folder / METRICS_FILE, key, about, rows)
     _print(f"{type(model).__name__} on {data.title}", about, rows)
     print(f"Written to {folder / METRICS_FILE}", *(f"and {folder / file}" for file in pictures))
+
+
+def _give_memory_back() -> None:
+    """Has freed tensors' memory returned to the system, which keeps 400 MB less of 50,000 images.
+
+    By default, glibc learns from what is freed to keep blocks of up to 32 MB for later.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def train_evaluator(config: DictConfig) -> None:

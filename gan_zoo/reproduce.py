@@ -259,7 +259,9 @@ def _verify(claim: Claim, runs: Path, file: Path) -> None:
 
 
 def _number(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
+    if value == round(value):
+        return f"{value:,.0f}"
+    if 1e-3 <= abs(value) < 1e4:
         digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
         return re.sub(r"^(-?)0(?=\.)", r"\1", f"{value:.{digits}f}")
     return f"{value:.2g}"
@@ -273,13 +275,20 @@ def _spread(values: Sequence[float]) -> str:
     return median if low == high else f"{median} ({low} to {high})"
 
 
+def _found(goal: Goal, results: Results, summary: Mapping[str, float]) -> str:
+    """The goal's figure, and that of the arm that it is held against."""
+    own = _spread(goal.values(results, summary))
+    other = figures_of(results, goal.than, goal.figure) if goal.than else []
+    return f"{own}, and {_spread(other)}" if own and other else own
+
+
 def _print(claim: Claim, results: Results) -> None:
     table = Table(title=f"{claim.name}: {claim.title}", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("arm", "figure", "asked", "the paper", "here", "verdict"):
         table.add_column(column)
     summary = claim.summary(results).figures
     for goal, verdict in claim.verdicts(results):
-        values = _spread(goal.values(results, summary))
+        values = _found(goal, results, summary)
         table.add_row(goal.arm or "all", goal.figure, goal.words, goal.paper, values, verdict)
     width = None if sys.stdout.isatty() else 160
     Console(width=width, markup=False, emoji=False).print(table)
@@ -328,7 +337,7 @@ not been run yet.
 def _rows(claim: Claim, results: Results) -> Iterator[str]:
     summary = claim.summary(results).figures if results else {}
     for goal, verdict in claim.verdicts(results) if results else [(g, None) for g in claim.goals]:
-        values = _spread(goal.values(results, summary)) or "-"
+        values = _found(goal, results, summary) or "-"
         who = f"{goal.figure}, {goal.arm}" if goal.arm else goal.figure
         told = f"**{verdict}**" if verdict else "-"
         yield f"| {who} | {goal.words} | {goal.paper} | {values} | {told} |"
@@ -439,7 +448,10 @@ def _dots(results: Results, figure: str, goals: Sequence[Goal]) -> Any:
         for goal in goals:
             if goal.number is not None:
                 axis.axhline(goal.number, color="C3", linewidth=1, linestyle="--")
-                axis.annotate(goal.paper or goal.words, (0, goal.number), fontsize=7, color="C3")
+                axis.annotate(
+                    goal.paper or goal.words, (1, goal.number), (-2, 2), ("axes fraction", "data"),
+                    "offset points", ha="right", fontsize=7, color="C3",
+                )  # fmt: skip
         floors = [
             floor
             for arm in arms
@@ -449,6 +461,7 @@ def _dots(results: Results, figure: str, goals: Sequence[Goal]) -> Any:
         if floors:
             axis.axhline(statistics.median(floors), color="grey", linewidth=1, linestyle=":")
         axis.set_xticks(range(len(arms)), arms, rotation=20, ha="right", fontsize=8)
+        axis.margins(y=0.1)
         axis.set(ylabel=figure, xlim=(-0.6, len(arms) - 0.4))
 
     return draw

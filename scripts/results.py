@@ -405,6 +405,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PAPERS, default=list(PAPERS), metavar="MODEL")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
+    parser.add_argument("--ms", type=float, help="of an iteration, where the others were timed")
     parser.add_argument("--finished", action="store_true", help="take runs as they are")
     parser.add_argument("--pages", action="store_true", help="take records as they are")
     asked = parser.parse_args()
@@ -418,7 +419,8 @@ def main() -> None:
         runs = by_seed(asked.runs / name)
         if not runs:
             raise SystemExit(f"There is no finished run in {asked.runs / name}.")
-        record = record_of(name, runs, iteration_ms(name, asked.runs / "speed"))
+        ms = asked.ms or iteration_ms(name, asked.runs / "speed")
+        record = record_of(name, runs, ms)
         draw(name, next(iter(runs.values())))
         with atomic_write(RECORDS / f"{name}.json") as aside:
             aside.write_text(json.dumps(record._asdict(), indent=1) + "\n")

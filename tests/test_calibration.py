@@ -48,15 +48,8 @@ def test_parzen_likelihood_of_real_images(mnist: Reference) -> None:
     assert figure.value == pytest.approx(243.1, abs=2.1)
     assert "0.1668" in figure.detail
     assert mnist.sigma_rows.tolist() == list(range(50_000, 51_000))
-    samples, test, validation = (
-        (images + 1) / 2
-        for images in (
-            mnist.training_images_beside_sigma(1000, 0).pixels,
-            mnist.real.pixels,
-            pixels(mnist, mnist.sigma_rows),
-        )
-    )
-    few = parzen_log_likelihood(samples, test, validation)
+    samples = mnist.training_images_beside_sigma(1000, 0).pixels
+    few = parzen_log_likelihood(samples, mnist.real.pixels, pixels(mnist, mnist.sigma_rows))
     print(f"Parzen, 1,000 real images: {few.log_likelihood}, sigma {few.sigma:.4f}")
     assert few.sigma == pytest.approx(0.2154, abs=1e-3)
 

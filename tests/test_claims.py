@@ -58,6 +58,9 @@ def of(**arms: list[float | None]) -> Results:
         ({"arm": "a", "below": "high"}, "shown"),
         ({"arm": "a", "below": "low"}, "not shown"),
         ({"arm": "a", "above": "missing"}, None),
+        ({"arm": "a", "above": "failing"}, "shown"),
+        ({"arm": "failing", "at_least": 0}, "misses"),
+        ({"arm": "failing", "above": "low"}, "not shown"),
         ({"arm": "missing", "at_least": 0}, None),
         ({"at_most": 7}, "meets"),
         ({"at_most": 8}, "beats"),
@@ -68,6 +71,7 @@ def test_a_goal_is_judged_by_medians_and_by_overlap(
     told: dict[str, Any], verdict: str | None
 ) -> None:
     results = of(a=[3, 1, 2], low=[0.5, 0, 0.9], near=[1.5, 0, 1.9], high=[4, 5, 6])
+    results |= of(failing=[None, -1, None])
     assert Goal.of({"figure": "x", **told}).verdict(results, {"x": 7}) == verdict
 
 

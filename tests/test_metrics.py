@@ -170,8 +170,9 @@ def test_the_nearest_neighbour_is_found_across_blocks() -> None:
 
 
 def test_parzen_by_hand() -> None:
-    samples = torch.tensor([[0.0], [1.0]])
-    test = torch.tensor([[0.0], [0.5]])
+    # 0 and 1, and 0 and .5, of [0, 1].
+    samples = torch.tensor([[-1.0], [1.0]])
+    test = torch.tensor([[-1.0], [0.0]])
     fit = parzen_log_likelihood(samples, test, validation=samples, sigmas=[0.2, 0.5])
     density = [
         sum(math.exp(-((x - s) ** 2) / (2 * 0.2**2)) for s in (0, 1))
@@ -183,6 +184,19 @@ def test_parzen_by_hand() -> None:
     assert fit.sigma == 0.2
     assert fit.log_likelihood.value == pytest.approx(logs.mean())
     assert fit.log_likelihood.spread == pytest.approx(logs.std() / math.sqrt(2))
+
+
+def test_parzen_of_many_samples_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, points = rows(50).view(50, 1, 4, 4), rows(20, seed=1).view(20, 1, 4, 4)
+    whole = parzen_log_likelihood(samples, points, points)
+    monkeypatch.setattr("gan_zoo.metrics.neighbours._REFERENCES", 7)
+    monkeypatch.setattr("gan_zoo.metrics.neighbours._QUERIES", 24)
+    told: list[float] = []
+    parts = parzen_log_likelihood(samples, points, points, report=told.append)
+    assert parts.sigma == whole.sigma
+    assert parts.log_likelihood == pytest.approx(whole.log_likelihood, rel=1e-6)
+    assert told == sorted(told)
+    assert told[-1] == 1
 
 
 def test_parzen_of_double_precision_is_that_of_single() -> None:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -68,10 +69,12 @@ class Goal(NamedTuple):
 
         Against a number: "beats" if the median is better, "meets" if it is equal or lies between
         the seeds' figures, else "misses". Against another arm: "shown" if each of its seeds is
-        worse than each seed of this arm, "partly" if the median is, else "not shown".
+        worse than each seed of this arm, "partly" if the median is, else "not shown". A run that
+        failed is worse than any other.
         """
         sign = 1 if self.higher else -1
         own = [sign * value for value in self.values(results, summary)]
+        own += _failures(results, self.arm)
         if not own:
             return None
         median = statistics.median(own)
@@ -82,6 +85,7 @@ class Goal(NamedTuple):
                 return _BEATS
             return _MEETS if median == bound or max(own) >= bound else _MISSES
         other = [sign * value for value in figures_of(results, self.than, self.figure)]
+        other += _failures(results, self.than)
         if not other:
             return None
         if min(own) > max(other):
@@ -92,6 +96,11 @@ class Goal(NamedTuple):
         if self.arm is None:
             return [summary[self.figure]] if self.figure in summary else []
         return figures_of(results, self.arm, self.figure)
+
+
+def _failures(results: Results, arm: str | None) -> list[float]:
+    failed = (entry for entry in results.get(arm or "", {}).values() if "failed" in entry)
+    return [-math.inf for _ in failed]
 
 
 def succeeded(verdict: str | None) -> bool:

@@ -125,9 +125,8 @@ def _ms_ssim(fake: ImageSet, reference: Reference, seed: int, report: Report) ->
 def _parzen(fake: ImageSet, reference: Reference, seed: int, report: Report) -> Figures:
     """Sigma is chosen on training images; the paper's authors held these out of the training."""
     validation = torch.cat(list(reference.training_pixels(reference.sigma_rows)))
-    pixels = (fake.pixels, reference.real.pixels, validation)
-    samples, real, validation = ((x + 1) / 2 for x in pixels)
-    fit = neighbours.parzen_log_likelihood(samples, real, validation, report=report)
+    real = reference.real.pixels
+    fit = neighbours.parzen_log_likelihood(fake.pixels, real, validation, report=report)
     detail = f"nats, sigma {fit.sigma:.4f}"
     return {"parzen": Figure(*fit.log_likelihood, len(fake), len(real), detail)}
 

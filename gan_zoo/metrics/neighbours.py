@@ -106,8 +106,11 @@ def parzen_log_likelihood(
 
     log p(x) = log mean_i exp(-|x - s_i|^2 / 2 sigma^2) - D log(sigma sqrt(2 pi)), with the sigma
     of ``sigmas`` that is best on the validation images. The paper takes 10,000 samples, the 10,000
-    test images and the first 1,000 of the validation set; all are in [0, 1]. Blurred samples score
-    higher than real images (243 nats with 10,000 of those), so never read this figure alone.
+    test images and the first 1,000 of the validation set. Blurred samples score higher than real
+    images (243 nats with 10,000 of those), so never read this figure alone.
+
+    Args:
+        samples, test, validation: images in [-1, 1], of which [0, 1] is made as in the paper.
     """
     by_sigma = _parzen(samples, validation, sigmas, silent)
     sigma = max(by_sigma, key=lambda s: by_sigma[s].mean().item())
@@ -120,25 +123,32 @@ def _parzen(
     samples: Tensor, points: Tensor, sigmas: Iterable[float], report: Report
 ) -> dict[float, Tensor]:
     """Log-likelihoods (M,) of the points under each sigma."""
-    centres = samples.flatten(1)
-    count, dimensions = centres.shape
-    norms = centres.square().sum(1)
-    parts: dict[float, list[Tensor]] = {sigma: [] for sigma in sigmas}
-    done = 0
-    for chunk in points.flatten(1).to(centres.device).split(_QUERIES // 4):
-        sums = {sigma: torch.tensor(-math.inf, dtype=torch.float64) for sigma in parts}
-        own = chunk.square().sum(1)[:, None]
-        for block, norm in zip(centres.split(_REFERENCES), norms.split(_REFERENCES), strict=True):
-            squares = (torch.addmm(norm, chunk, block.T, alpha=-2) + own).double()
-            for sigma, before in sums.items():
+    flat, queries = samples.flatten(1), _unit_range(points.flatten(1).to(samples.device))
+    count, dimensions = flat.shape
+    nothing = torch.full((len(queries),), -math.inf, dtype=torch.float64, device=flat.device)
+    sums = {sigma: nothing.clone() for sigma in sigmas}
+    done, all_pairs = 0, count * len(queries)
+    for part in flat.split(_REFERENCES):
+        centres = _unit_range(part)
+        norms = centres.square().sum(1)
+        for begin in range(0, len(queries), _QUERIES // 4):
+            rows = slice(begin, begin + _QUERIES // 4)
+            own = queries[rows].square().sum(1)[:, None]
+            squares = torch.addmm(norms, queries[rows], centres.T, alpha=-2) + own
+            squares = squares.double()
+            for sigma, total in sums.items():
                 exponents = squares / (-2 * sigma**2)
-                sums[sigma] = torch.logaddexp(before, exponents.logsumexp(1))
-        for sigma, values in parts.items():
-            scale = math.log(count) + dimensions * math.log(sigma * math.sqrt(2 * math.pi))
-            values.append(sums[sigma] - scale)
-        done += len(chunk)
-        report(done / len(points))
-    return {sigma: torch.cat(values) for sigma, values in parts.items()}
+                total[rows] = torch.logaddexp(total[rows], exponents.logsumexp(1))
+            done += squares.numel()
+            report(done / all_pairs)
+    return {
+        sigma: total - math.log(count) - dimensions * math.log(sigma * math.sqrt(2 * math.pi))
+        for sigma, total in sums.items()
+    }
+
+
+def _unit_range(images: Tensor) -> Tensor:
+    return (images + 1) / 2
 
 
 def memorisation(
