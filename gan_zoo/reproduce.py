@@ -143,11 +143,11 @@ def _runs_of(options: Sequence[str], folder: Path) -> dict[str, Path]:
     found = {}
     for file in sorted(folder.glob("*/.hydra/config.yaml")):
         run = file.parent.parent
-        saved = OmegaConf.load(file)
-        assert isinstance(saved, DictConfig)
+        # As it was saved, so that nothing in it is looked up.
+        saved: Any = OmegaConf.to_container(OmegaConf.load(file))
         ended = (run / METRICS_FILE).is_file() or (run / REASON_FILE).is_file()
-        if ended and digits_of(saved) == composition(options, saved.seed):
-            found[str(saved.seed)] = run
+        if ended and digits_of(saved) == composition(options, saved["seed"]):
+            found[str(saved["seed"])] = run
     return found
 
 

@@ -183,13 +183,11 @@ def composition(options: Sequence[str], seed: int) -> str:
 
 @functools.cache
 def _composition(options: tuple[str, ...]) -> str:
-    return digits_of(composed("train", options))
+    return digits_of(OmegaConf.to_container(composed("train", options), resolve=True))
 
 
-def digits_of(config: DictConfig) -> str:
-    """The same of a run's composed or saved configuration."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+def digits_of(plain: Any) -> str:
+    """The same of a run's configuration, resolved, as plain dicts."""
     kept = {key: value for key, value in plain.items() if key not in _LEFT_OUT}
     kept["dataset"] = {k: v for k, v in kept["dataset"].items() if k != "root"}
     text = json.dumps(_without_nulls(kept), sort_keys=True)
