@@ -232,7 +232,9 @@ def claimed(model: str) -> str:
     if not goals:
         return "-"
     figure, values, paper = (goals[0][key] for key in ("figure", "values", "paper"))
-    told = f"{figure} {_short(statistics.median(values))}{f' ({paper})' if paper else ''}"
+    median = statistics.median(values)
+    here = f"{median:.0f}" if median == round(median) else _short(median)
+    told = f"{figure} {here}{f' ({paper})' if paper else ''}"
     return f"[{told}](docs/reproduction.md#{claim})"
 
 
@@ -421,7 +423,9 @@ def main() -> None:
             raise SystemExit(f"There is no finished run in {asked.runs / name}.")
         ms = asked.ms or iteration_ms(name, asked.runs / "speed")
         record = record_of(name, runs, ms)
-        draw(name, next(iter(runs.values())))
+        # The first seed's pictures, which may be there from before.
+        if (first := min(map(int, record.seeds))) in runs:
+            draw(name, runs[first])
         with atomic_write(RECORDS / f"{name}.json") as aside:
             aside.write_text(json.dumps(record._asdict(), indent=1) + "\n")
     pages()
