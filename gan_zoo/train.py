@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gan_zoo.callbacks import TrainingProgress
+from gan_zoo.callbacks import Checkpoint, TrainingProgress
 from gan_zoo.console import say
 from gan_zoo.run import report
 from gan_zoo.run.build import begin_with, build
@@ -71,4 +72,14 @@ def train(config: DictConfig) -> float | None:
         )
         if run.trainer.is_global_zero:
             report.print_summary(folder.path)
-        return report.monitored(run.trainer)
+    ended_by = _ended_by(run.trainer)
+    if folder.swept and ended_by:
+        # The run is at its end all the same; its sweep is to begin no other.
+        raise SystemExit(128 + ended_by)
+    return report.monitored(run.trainer)
+
+
+def _ended_by(trainer: pl.Trainer) -> int | None:
+    """The signal that has interrupted the run, if only after its last iteration."""
+    found: list[Checkpoint] = [c for c in trainer.callbacks if isinstance(c, Checkpoint)]  # type: ignore[attr-defined]
+    return next((callback.ended_by for callback in found if callback.ended_by), None)

@@ -236,6 +236,21 @@ def test_a_signal_while_something_is_trained_first(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["signalled.py"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_a_jobs_last_iteration_ends_the_sweep(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    # What keeps the latest checkpoints is first called when training is over.
+    rare = "callbacks.checkpoint.every_n_train_steps=100"
+    sweep = ("-m", *SHORT, rare, "seed=0,1", "hydra.sweep.dir=here")
+    result = signalled(tmp_path, number, "gan_zoo.callbacks.checkpoint", "_keep_latest",
+                       "train.py", *sweep)  # fmt: skip
+    assert result.returncode == 128 + number, result.stderr
+    assert "The sweep is interrupted. Go on with:" in result.stdout + result.stderr
+    (job,) = (folder for folder in (tmp_path / "here").glob("[0-9]*"))
+    assert json.loads((job / "metrics.json").read_text())["steps"] == 6
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_loader_process_outlives_its_run(tmp_path: Path, number: signal.Signals) -> None:
     arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")
