@@ -217,7 +217,7 @@ CASES = [
     Case("train", "+model.latent_dimm=3", "model.latent_dimm", "did you mean model.latent_dim?"),
     Case("train", "model", "'model'", "such as model=cgan"),
     Case("train", "trainer=tpuu", "trainer 'tpuu'", "gpu"),
-    Case("train", "experiment=gan_2014", "experiment 'gan_2014'", "paper/gan"),
+    Case("train", "experiment=gan_2014", "experiment 'gan_2014'", "paper/NAME"),
     Case("train", "experiment=paper/gna", "experiment 'paper/gna'", "did you mean paper/gan"),
     Case("train", "model.generator=mlp", "model.generator is mlp", "model/generator=mlp"),
     Case("train", "dataset.name=mnits", "name is mnits", "mnist"),

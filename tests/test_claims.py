@@ -252,11 +252,10 @@ def written(folder: Path, hard: str = "false", options: tuple[str, ...] = TINY) 
 
 
 def test_a_claim_is_trained_once_recorded_and_verified(
-    spawn: Callable[..., CompletedProcess[str]], tmp_path: Path
+    run: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    script = str(ROOT / "scripts" / "reproduce.py")
     command = written(tmp_path)
-    first = spawn(script, *command)
+    first = run("reproduce.py", *command)
     assert first.stdout.count("Trained 2 steps") + first.stdout.count("Done ") >= 2
     file = tmp_path / "docs" / "reproduction" / "mine.json"
     record = json.loads(file.read_text())
@@ -268,13 +267,13 @@ def test_a_claim_is_trained_once_recorded_and_verified(
     assert "# What the papers claim" in (tmp_path / "docs" / "reproduction.md").read_text()
     assert (tmp_path / "docs" / "reproduction" / "mine.png").is_file()
 
-    again = spawn(script, *command)
+    again = run("reproduce.py", *command)
     assert not any(word in again.stdout for word in ("Launching", "is finished"))
     assert json.loads(file.read_text()) == record
 
     slow["1"]["figures"]["fid"] += 1e-6
     file.write_text(json.dumps(record))
-    changed = spawn(script, *command, "verify=true", check=False)
+    changed = run("reproduce.py", *command, "verify=true", check=False)
     assert changed.returncode == 1
     assert "slow, seed 0: the same" in changed.stdout
     assert "slow, seed 1: NOT the same" in changed.stdout
@@ -282,16 +281,16 @@ def test_a_claim_is_trained_once_recorded_and_verified(
     # A part of the record that is gone is measured again, of the run that is there.
     del slow["1"]
     file.write_text(json.dumps(record))
-    assert "is finished" in spawn(script, *command).stdout
+    assert "is finished" in run("reproduce.py", *command).stdout
     assert list(json.loads(file.read_text())["arms"]["slow"]["seeds"]) == ["0", "1"]
 
 
 @pytest.mark.parametrize("hard", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_the_short_version_shows_its_goals_or_fails(
-    spawn: Callable[..., CompletedProcess[str]], tmp_path: Path, hard: str
+    run: Callable[..., CompletedProcess[str]], tmp_path: Path, hard: str
 ) -> None:
     command = written(tmp_path, hard)
-    result = spawn(str(ROOT / "scripts" / "reproduce.py"), *command, "quick=true", check=False)
+    result = run("reproduce.py", *command, "quick=true", check=False)
     assert result.returncode == (hard == "true")
     if hard == "true":
         assert "slow's fid: 0 or less" in result.stderr

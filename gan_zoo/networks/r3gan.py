@@ -129,8 +129,9 @@ class _Block(nn.Module):
         super().__init__()
         wide = _EXPANSION * width
         if wide % group_size:
+            widths = f"{wide} channels, {_EXPANSION} times {width} (base_channels to most_channels)"
             raise UnfitArgument(
-                "group_size", f"is {group_size}, and {wide} channels can't be divided into such."
+                "group_size", f"is {group_size}, and {widths}, can't be divided into such."
             )
         gain = math.sqrt(2 / (1 + _SLOPE**2)) * total**-0.25
         self.layers = nn.Sequential(

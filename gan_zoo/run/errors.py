@@ -247,6 +247,9 @@ def nearest(unknown: str, known: Sequence[str]) -> str:
     near = [key for key in known if key.rpartition(".")[2] == last]
     near = near or get_close_matches(unknown, known, n=1)
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else "."
-    if len(known) <= 20:
-        hint += f" There are: {', '.join(sorted(known))}."
+    listed = set(known)
+    if len(listed) > 20:
+        listed = {f"{key.partition('/')[0]}/NAME" if "/" in key else key for key in known}
+    if len(listed) <= 20:
+        hint += f" There are: {', '.join(sorted(listed))}."
     return hint
