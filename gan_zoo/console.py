@@ -4,9 +4,11 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 # Hydra's flags of a command that does its work; all others print what may go into a file.
 _WORKING = re.compile(r"-m|--multirun|-r|--run|-c[pnd].*|--config-.*|--experimental-rerun.*")
@@ -57,6 +59,16 @@ def keep(text: str, level: int = logging.INFO) -> None:
                     handler.handle(logging.LogRecord(__name__, level, "", 0, line, None, None))
     finally:
         logging.raiseExceptions = raised
+
+
+def print_table(table: Any) -> None:
+    """Prints a table of rich."""
+    from rich.console import Console
+
+    # In a file or a pipe, lines are not to be cut to a terminal's width.
+    width = None if sys.stdout.isatty() else 160
+    # Names come from files, and may hold what would be markup.
+    Console(width=width, markup=False, emoji=False).print(table)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import ctypes
 import json
 import math
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from errno import EISDIR
@@ -15,11 +14,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gan_zoo.console import progress
+from gan_zoo.console import print_table, progress
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
 from gan_zoo.files import atomic_write, cache_dir, read_json
@@ -308,10 +306,7 @@ def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None
         numbers = _number(figure), _number(floor) if floor else "", *([paper] if papers else [])
         of = f"{figure.n_fake:,}" + (f"/{figure.n_real:,}" if figure.n_real else "")
         table.add_row(name, *numbers, of, figure.detail)
-    # In a file or a pipe, lines are not to be cut to a terminal's width.
-    width = None if sys.stdout.isatty() else 160
-    # Names come from files, and may hold what would be markup.
-    Console(width=width, markup=False, emoji=False).print(table)
+    print_table(table)
 
 
 def _number(figure: Figure) -> str:

@@ -13,13 +13,12 @@ import matplotlib.pyplot as plt
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from gan_zoo.claims import Arm, Results, figures_of
 from gan_zoo.claims.claim import Claim, Goal, composition, digits_of, succeeded
 from gan_zoo.comparison.runs import Run
-from gan_zoo.console import works
+from gan_zoo.console import print_table, works
 from gan_zoo.files import CONFIG_DIR, atomic_write, read_json
 from gan_zoo.plotting import read_png, widened
 from gan_zoo.ranges import Count, Seed
@@ -38,7 +37,6 @@ _KINDS: dict[str, Any] = {
 # Digits of a figure that a record keeps, and that are compared again.
 _PLACES = 6
 _PAGE = "reproduction.md"
-_CLAIMS = CONFIG_DIR / "claim"
 
 
 def reproduce(config: DictConfig) -> None:
@@ -55,7 +53,7 @@ def reproduce(config: DictConfig) -> None:
     refuse_unfit_values(config, _KINDS)
     name = str(HydraConfig.get().runtime.choices["claim"])
     if "claim" not in config:
-        names = ", ".join(sorted(file.stem for file in _CLAIMS.glob("*.yaml")))
+        names = ", ".join(file.stem for file in _claim_files())
         raise ValueError(f"Which one? claim=NAME, or claim=all. There are: {names}.")
     claim = Claim(name, config.claim, config.quick)
     if config.seeds is not None:
@@ -66,19 +64,21 @@ def reproduce(config: DictConfig) -> None:
         return
     results = {} if config.quick else _recorded(claim, output / f"{name}.json")
     while missing := _missing(claim, results):
-        for arm, seeds in missing.items():
-            about = claim.arms(results)[arm]
+        for arm, about in missing.items():
             folder = runs / _place(claim, arm, about)
-            _train(about.options, seeds, folder, config.jobs)
+            code = sweep(_train_program(), *about, folder, config.jobs)
+            # A failed job is told of in its folder.
+            if code not in (0, 1):
+                raise SystemExit(code)
             entries = results.setdefault(arm, {})
-            for seed, entry in _measured(claim, about, seeds, folder):
+            for seed, entry in _measured(claim, about, folder):
                 entries[seed] = entry
                 if not config.quick:
                     _write_record(claim, results, output)
             entries.update(sorted(entries.items(), key=lambda item: int(item[0])))
     _print(claim, results)
     if config.quick:
-        failed = [goal for goal, verdict in claim.verdicts(results) if not succeeded(verdict)]
+        failed = [goal for goal, _, verdict in claim.verdicts(results) if not succeeded(verdict)]
         if failed:
             told = "; ".join(f"{goal.arm}'s {goal.figure}: {goal.words}" for goal in failed)
             raise ValueError(f"The short version of {name} does not show this: {told}.")
@@ -92,28 +92,31 @@ def reproduce(config: DictConfig) -> None:
 def reproduce_all(arguments: Sequence[str]) -> int:
     """Each claim in a process of its own, as benchmark_all does; 1 if one of them failed."""
     rest = [argument for argument in arguments if argument != "claim=all"]
-    names = sorted(file.stem for file in _CLAIMS.glob("*.yaml"))
+    files = _claim_files()
     if not works(rest):
-        names = names[:1]
+        files = files[:1]
     elif "quick=true" in rest:
-        names = [name for name in names if OmegaConf.load(_CLAIMS / f"{name}.yaml").quick]
+        files = [file for file in files if OmegaConf.load(file).quick]
     codes = []
-    for name in names:
-        codes.append(
-            subprocess.run([sys.executable, sys.argv[0], f"claim={name}", *rest]).returncode
-        )
+    for file in files:
+        command = [sys.executable, sys.argv[0], f"claim={file.stem}", *rest]
+        codes.append(subprocess.run(command).returncode)
         if codes[-1] > 128:
             return codes[-1]
     return int(any(codes))
 
 
-def _missing(claim: Claim, results: Results) -> dict[str, list[int]]:
-    """Arm -> seeds that there is nothing of."""
+def _claim_files() -> list[Path]:
+    return sorted((CONFIG_DIR / "claim").glob("*.yaml"))
+
+
+def _missing(claim: Claim, results: Results) -> dict[str, Arm]:
+    """The arms with the seeds that there is nothing of."""
     found = {}
     for name, arm in claim.arms(results).items():
         seeds = [seed for seed in arm.seeds if str(seed) not in results.get(name, {})]
         if seeds:
-            found[name] = seeds
+            found[name] = arm._replace(seeds=seeds)
     return found
 
 
@@ -124,18 +127,27 @@ def _place(claim: Claim, name: str, arm: Arm) -> Path:
     return Path("quick" if claim.quick else "reproduce", claim.name, re.sub(r"[^\w.-]+", "_", name))
 
 
-def _train(options: Sequence[str], seeds: Sequence[int], folder: Path, jobs: int) -> None:
-    """The sweep over these seeds; what is there already is not trained again."""
+def _train_program() -> Path:
     program = Path(sys.argv[0])
-    program = program.with_name(program.name.replace("reproduce", "train"))
+    return program.with_name(program.name.replace("reproduce", "train"))
+
+
+def sweep(
+    program: Path, options: Sequence[str], seeds: Sequence[int], folder: Path, jobs: int
+) -> int:
+    """Trains over these seeds, but not what is there already; gives train.py's exit code.
+
+    Args:
+        program: train.py.
+        options: of all runs.
+        folder: the sweep's.
+        jobs: runs side by side.
+    """
     side_by_side = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
     command = [sys.executable, str(program), "-m", *options,
                f"seed={','.join(map(str, seeds))}", f"hydra.sweep.dir={folder}",
                *(side_by_side if len(seeds) > 1 else [])]  # fmt: skip
-    code = subprocess.run(command).returncode
-    # A failed job is told of in its folder.
-    if code not in (0, 1):
-        raise SystemExit(code)
+    return subprocess.run(command).returncode
 
 
 def _runs_of(options: Sequence[str], folder: Path) -> dict[str, Path]:
@@ -151,12 +163,10 @@ def _runs_of(options: Sequence[str], folder: Path) -> dict[str, Path]:
     return found
 
 
-def _measured(
-    claim: Claim, arm: Arm, seeds: Sequence[int], folder: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _measured(claim: Claim, arm: Arm, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Seed -> its part of the record, one after the other."""
     runs = _runs_of(arm.options, folder)
-    for seed in map(str, seeds):
+    for seed in map(str, arm.seeds):
         if seed not in runs:
             problem = f"The run with seed {seed} in {folder} did not begin"
             raise ValueError(f"{problem}: what train.py printed says why.")
@@ -227,10 +237,10 @@ def _write_record(claim: Claim, results: Results, output: Path) -> None:
                 "arm": goal.arm,
                 "asked": goal.words,
                 "paper": goal.paper,
-                "values": goal.values(results, claim.summary(results).figures),
+                "values": values,
                 "verdict": verdict,
             }
-            for goal, verdict in claim.verdicts(results)
+            for goal, values, verdict in claim.verdicts(results)
         ],
     }
     with atomic_write(output / f"{claim.name}.json") as aside:
@@ -275,9 +285,9 @@ def _spread(values: Sequence[float]) -> str:
     return median if low == high else f"{median} ({low} to {high})"
 
 
-def _found(goal: Goal, results: Results, summary: Mapping[str, float]) -> str:
+def _found(goal: Goal, values: Sequence[float], results: Results) -> str:
     """The goal's figure, and that of the arm that it is held against."""
-    own = _spread(goal.values(results, summary))
+    own = _spread(values)
     other = figures_of(results, goal.than, goal.figure) if goal.than else []
     return f"{own}, and {_spread(other)}" if own and other else own
 
@@ -286,19 +296,17 @@ def _print(claim: Claim, results: Results) -> None:
     table = Table(title=f"{claim.name}: {claim.title}", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("arm", "figure", "asked", "the paper", "here", "verdict"):
         table.add_column(column)
-    summary = claim.summary(results).figures
-    for goal, verdict in claim.verdicts(results):
-        values = _found(goal, results, summary)
-        table.add_row(goal.arm or "all", goal.figure, goal.words, goal.paper, values, verdict)
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, markup=False, emoji=False).print(table)
+    for goal, values, verdict in claim.verdicts(results):
+        here = _found(goal, values, results)
+        table.add_row(goal.arm or "all", goal.figure, goal.words, goal.paper, here, verdict)
+    print_table(table)
 
 
 def write_page(output: Path) -> None:
     """docs/reproduction.md, of the claims and their records."""
     claims = {
         file.stem: Claim(file.stem, OmegaConf.load(file))  # type: ignore[arg-type]
-        for file in sorted(_CLAIMS.glob("*.yaml"))
+        for file in _claim_files()
     }
     found = {name: _recorded(claim, output / f"{name}.json") for name, claim in claims.items()}
     lines = [
@@ -335,12 +343,11 @@ not been run yet.
 
 
 def _rows(claim: Claim, results: Results) -> Iterator[str]:
-    summary = claim.summary(results).figures if results else {}
-    for goal, verdict in claim.verdicts(results) if results else [(g, None) for g in claim.goals]:
-        values = _found(goal, results, summary) or "-"
+    for goal, values, verdict in claim.verdicts(results):
+        here = _found(goal, values, results) or "-"
         who = f"{goal.figure}, {goal.arm}" if goal.arm else goal.figure
         told = f"**{verdict}**" if verdict else "-"
-        yield f"| {who} | {goal.words} | {goal.paper} | {values} | {told} |"
+        yield f"| {who} | {goal.words} | {goal.paper} | {here} | {told} |"
 
 
 def _section(claim: Claim, results: Results, output: Path) -> str:

@@ -35,6 +35,7 @@ from gan_zoo.evaluate import data_of
 from gan_zoo.files import atomic_write, read_json
 from gan_zoo.models.translation import Translator
 from gan_zoo.plotting import image_grid, interleaved, read_png, save_gif, widened
+from gan_zoo.reproduce import sweep
 from gan_zoo.run.report import METRICS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,9 +135,8 @@ def command(script: str, *arguments: str) -> None:
 
 
 def train(model: str, seeds: Sequence[int], folder: Path, jobs: int) -> None:
-    side_by_side = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
-    command("train.py", "-m", f"model={model}", f"seed={','.join(map(str, seeds))}",
-            f"hydra.sweep.dir={folder}", *side_by_side)  # fmt: skip
+    if code := sweep(ROOT / "scripts" / "train.py", [f"model={model}"], seeds, folder, jobs):
+        raise SystemExit(code)
 
 
 def result_of(run: Path) -> dict[str, Any]:

@@ -171,9 +171,15 @@ class Claim:
         found: Measured = instantiate(self.config.summary)(results)
         return found
 
-    def verdicts(self, results: Results) -> list[tuple[Goal, str | None]]:
+    def verdicts(self, results: Results) -> list[tuple[Goal, list[float], str | None]]:
+        """Each goal with its figures and its verdict; nothing of both before there are results."""
+        if not results:
+            return [(goal, [], None) for goal in self.goals]
         summary = self.summary(results).figures
-        return [(goal, goal.verdict(results, summary)) for goal in self.goals]
+        return [
+            (goal, goal.values(results, summary), goal.verdict(results, summary))
+            for goal in self.goals
+        ]
 
 
 def composition(options: Sequence[str], seed: int) -> str:

@@ -17,9 +17,11 @@ from gan_zoo.data.pairs import Domain
 from gan_zoo.evaluate import data_of
 from gan_zoo.files import cache_dir
 from gan_zoo.metrics.agreement import covered_modes, pixel_agreement
-from gan_zoo.metrics.evaluator import Evaluator
+from gan_zoo.metrics.evaluator import Evaluator, judged
 from gan_zoo.metrics.reference import reference_for
 from gan_zoo.models.cogan import CoGAN
+from gan_zoo.models.protocols import CHUNK
+from gan_zoo.models.translation import Translator
 from gan_zoo.networks.classifier import EvaluatorNetwork
 from gan_zoo.networks.cogan import CoupledDiscriminator
 from gan_zoo.plotting import to_uint8
@@ -37,7 +39,8 @@ def opened(run: Path, kind: type, data_kind: type) -> tuple[Any, Any]:
     data = data_of(model)
     if not isinstance(model, kind) or not isinstance(data, data_kind):
         what = f"{type(model).__name__} on {data.title}"
-        raise ValueError(f"{run} is {what}; this is measured of {kind.__name__}.")
+        wanted = f"{kind.__name__} on {data_kind.__name__}"
+        raise ValueError(f"{run} is {what}; this is measured of {wanted}.")
     return model, data
 
 
@@ -50,10 +53,6 @@ def judges_of(data: Any) -> dict[str, Evaluator]:
 
 def hashes(judges: dict[str, Evaluator]) -> dict[str, str]:
     return {judge.name: judge.hash for judge in judges.values()}
-
-
-def classes(judge: Evaluator, images: Tensor) -> Tensor:
-    return torch.cat([judge(part).classes for part in images.split(500)])
 
 
 def pairs_agree(run: Path) -> Measured:
@@ -78,7 +77,10 @@ def pairs_agree(run: Path) -> Measured:
         figures[f"blank_{rule}"] = pixel_agreement(blank, b, rule)
         floors[rule] = pixel_agreement(target.roll(1, 0), b, rule)
     judges = judges_of(data)
-    seen = [classes(judges[domain], images) for domain, images in (("a", a), ("b", b))]
+    seen = [
+        judged(judges[domain], images.split(CHUNK)).classes
+        for domain, images in (("a", a), ("b", b))
+    ]
     figures["same_digit"] = seen[0].eq(seen[1]).double().mean().item()
     return Measured(figures, floors, evaluators=hashes(judges))
 
@@ -147,10 +149,7 @@ def angles_kept(run: Path) -> Measured:
     network that measures angles; its floor is that network's own error on real images. A mirrored
     mapping is taken for as good, as in the paper. ``correlation`` is that of the two angles.
     """
-    model = gan_zoo.load(run)
-    data = data_of(model)
-    if not isinstance(data, RotatedDigitsDataModule):
-        raise ValueError(f"{run} is on {data.title}; angles are measured of mnist_rotated.")
+    model, data = opened(run, Translator, RotatedDigitsDataModule)
     judge = _judge_of_angles(data.classes[1], data.max_angle, data.name, data.root)
     a, b = data._domains["test"]
     with torch.no_grad():
@@ -196,10 +195,7 @@ def known_map(run: Path) -> Measured:
     in [-1, 1] pixels, whose floor is that of an image that is not translated; and ``label_kept``,
     the share of translations in which the target's evaluator sees the source's digit.
     """
-    model = gan_zoo.load(run)
-    data = data_of(model)
-    if not isinstance(data, MappedDigitsDataModule):
-        raise ValueError(f"{run} is on {data.title}, whose map is not known.")
+    model, data = opened(run, Translator, MappedDigitsDataModule)
     judges = judges_of(data)
     test = cast(Any, data.test).__getitems__(range(_TRANSLATED))
     errors, kept, before = [], [], []
@@ -207,7 +203,7 @@ def known_map(run: Path) -> Measured:
         images = model.sample(len(source), source=source, direction=direction)
         errors.append((images - target).abs().mean().item())
         before.append((source - target).abs().mean().item())
-        judged = classes(judges[direction[2]], images)
-        kept.append(judged.eq(test.label_a).double().mean().item())
+        seen = judged(judges[direction[2]], images.split(CHUNK)).classes
+        kept.append(seen.eq(test.label_a).double().mean().item())
     figures = {"error": max(errors), "label_kept": min(kept)}
     return Measured(figures, {"error": max(before)}, evaluators=hashes(judges))
