@@ -149,6 +149,10 @@ def _main(task: Task, config_name: str, sweeps: list[Jobs]) -> int:
         with _environment(_FULL_ERROR, "1"):
             try:
                 run(job)()
+            except (Exception, _Ended) as raised:
+                if interruption := _interruption(raised):
+                    raise interruption from raised
+                raise
             finally:
                 # Not at the end of the process, where a closed pipe could not be handled.
                 sys.stdout.flush()
@@ -184,6 +188,16 @@ def _main(task: Task, config_name: str, sweeps: list[Jobs]) -> int:
         if error and sweep.asked and not sweep.is_over:
             print(f"Go on with: {sweep.command(arguments)}")
     return int(bool(error or failed_jobs))
+
+
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """What ended a command, where a library that was amid its work has made it an error of its own.
+
+    A file that could not be saved on the way out is still told of.
+    """
+    while error and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        error = None if isinstance(error, OSError) else error.__context__
+    return error
 
 
 def _print_leaderboard(sweep: Jobs) -> None:

@@ -39,6 +39,27 @@ def heard_signals() -> list[int]:
     return [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM wait until its end.
+
+    An exception amid the work of a library, such as Hydra's composing, can come out as an error of
+    that library.
+    """
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in heard_signals()
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def say(text: str) -> None:
     """Prints lines as they are, and keeps them in the run's log."""
     print(text, flush=True)

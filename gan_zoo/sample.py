@@ -298,8 +298,8 @@ def _translate(model: Translator, config: DictConfig) -> str:
     if "channels" not in dataset:
         raise ValueError("This checkpoint's model translates points, not pictures.")
     output = Path(config.output or "translated")
-    if output.is_file() or output.suffix in (".png", ".npz"):
-        raise ValueError(f"output={output} has to be a folder.")
+    if output.is_file() or (output.suffix and not output.is_dir()):
+        raise ValueError(f"output={output} has to be a folder, without a dot in its name.")
     source = Path(config.input)
     files = [source] if source.is_file() else files_in(source, "input")
     shape = dataset["image_size"], dataset["channels"]

@@ -1,7 +1,9 @@
 """Ends sweeps at random moments until they are over, and compares their end.
 
-``python tests/kill_a_sweep.py FOLDER KILLS SEED OPTION ...`` prints what it came to as JSON. Sweeps
-begin as copies of this process, so that most kills meet them at work, not while they load torch.
+``python tests/kill_a_sweep.py FOLDER KILLS SHARE OPTION ...`` prints what it came to as JSON. A
+kill comes within this share of the time that an undisturbed sweep takes: 1, or less where many
+kills are to meet the same sweep. Sweeps begin as copies of this process, so that most kills meet
+them at work, not while they load torch.
 """
 
 from __future__ import annotations
@@ -92,13 +94,13 @@ def assert_same_sweep(sweep: Path, straight: Path) -> None:
     assert leaderboards(sweep) == leaderboards(straight)
 
 
-def main(folder: Path, kills: int, seed: int, options: list[str]) -> dict[str, int]:
+def main(folder: Path, kills: int, share: float, options: list[str]) -> dict[str, int]:
     """How many ends of which kind there were; the last sweep was not disturbed."""
     assert gan_zoo.cli.main
     assert gan_zoo.train.train
     assert gan_zoo.compare.write_leaderboard
     torch.set_num_threads(1)
-    draw = random.Random(seed)
+    draw = random.Random(1)
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.time()
     command = [*OPTIONS, *options]
@@ -114,10 +116,10 @@ def main(folder: Path, kills: int, seed: int, options: list[str]) -> dict[str, i
         while True:
             kind = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             number = kind if found["kills"] < kills else 0
-            moment = draw.uniform(0, longest)
+            moment = draw.uniform(0, share * longest)
             begun = time.time()
             code = attempt(folder, [*command, f"hydra.sweep.dir={sweep.name}"], number, moment)
-            if code == 1:
+            if code == 1 and not before:
                 # The first one had an evaluator to train.
                 longest = min(longest, time.time() - begun)
             now = finished(sweep)
@@ -135,4 +137,5 @@ def main(folder: Path, kills: int, seed: int, options: list[str]) -> dict[str, i
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), *map(int, sys.argv[2:4]), sys.argv[4:])))
+    place, number_of_kills, share_of_time, *given = sys.argv[1:]
+    print(json.dumps(main(Path(place), int(number_of_kills), float(share_of_time), given)))

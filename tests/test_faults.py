@@ -24,6 +24,8 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from gan_zoo.cli import main
+from gan_zoo.console import signals_held
 from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset
 from gan_zoo.models import GAN
 from gan_zoo.run.events import truncate_logs
@@ -249,6 +251,40 @@ def test_a_signal_after_a_jobs_last_iteration_ends_the_sweep(
     assert "The sweep is interrupted. Go on with:" in result.stdout + result.stderr
     (job,) = (folder for folder in (tmp_path / "here").glob("[0-9]*"))
     assert json.loads((job / "metrics.json").read_text())["steps"] == 6
+
+
+def test_an_interruption_that_a_library_has_made_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_the_way_out: list[type[Exception]] = [NameError, OSError]
+
+    def task(config: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise on_the_way_out.pop(0)("on the way out")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "checkpoint=x"])
+    assert main(task, "evaluate") == 128 + signal.SIGINT
+    assert capsys.readouterr().err == ""
+    # What could not be saved is told of.
+    assert main(task, "evaluate") == 1
+    assert "on the way out" in capsys.readouterr().err
+
+
+def test_signals_wait_for_the_end_of_what_holds_them() -> None:
+    done = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with signals_held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+    except KeyboardInterrupt:
+        done.append("the end")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["the rest", "the end"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -458,10 +458,12 @@ def test_the_whole_sweep_ends_with_its_process(
     assert len(jobs) <= at_once + (launcher == "submitit_local")
 
 
-def kill_a_sweep(spawn: Run, tmp_path: Path, kills: int, *options: str) -> dict[str, int]:
+def kill_a_sweep(
+    spawn: Run, tmp_path: Path, kills: int, *options: str, share: float = 1
+) -> dict[str, int]:
     script = str(ROOT / "tests" / "kill_a_sweep.py")
     folder = str(tmp_path / "kills")
-    result = spawn(script, folder, str(kills), "1", *options, timeout=60 + 80 * kills)
+    result = spawn(script, folder, str(kills), str(share), *options, timeout=600 + 80 * kills)
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -474,6 +476,17 @@ def test_kills_at_random_moments(spawn: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: str) -> None:
     assert kill_a_sweep(spawn, tmp_path, 20, "seed=0,1", *LAUNCHERS[launcher])["kills"] == 20
+
+
+@pytest.mark.slow
+def test_fifty_kills_of_a_sweep_of_two_hundred_jobs(spawn: Run, tmp_path: Path) -> None:
+    seeds = f"seed={','.join(map(str, range(67)))}"
+    small = (
+        "dataset.batch_size=16",
+        "model.generator.hidden=[32]",
+        "model.discriminator.hidden=[32]",
+    )
+    assert kill_a_sweep(spawn, tmp_path, 50, seeds, *small, share=0.05)["kills"] == 50
 
 
 WITHOUT_JOBLIB = """

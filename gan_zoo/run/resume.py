@@ -97,6 +97,9 @@ def resumed(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
     if {"-m", "--multirun"} & set(rest):
         raise ValueError("resume takes one run: leave -m out.")
     for argument in rest:
+        elsewhere = argument.startswith("hydra.run.dir=") and text_of(argument)
+        if elsewhere and Path(elsewhere).resolve() != folder:
+            raise ValueError(f"{argument}: a run is resumed in its own folder; leave it out.")
         if (CONFIG_DIR / argument.partition("=")[0].partition("@")[0]).is_dir():
             raise ValueError(
                 f"A run is resumed with its own configuration, which {argument} would replace; "

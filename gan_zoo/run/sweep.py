@@ -27,7 +27,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_zoo.callbacks import Metrics
-from gan_zoo.console import heard_signals
+from gan_zoo.console import heard_signals, signals_held
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import read_json
 from gan_zoo.metrics.measures import floor_of
@@ -204,6 +204,7 @@ class Jobs(Launcher):
         ]
         return f"{' and '.join(map(str, empty))} has no values" if empty else "No job is asked for"
 
+    @signals_held()
     def _composed(self, overrides: Sequence[str], number: int) -> DictConfig:
         """A job's configuration, Hydra's node included, as the launcher will compose it."""
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -220,6 +221,7 @@ class Jobs(Launcher):
         name = in_quotes(str(folder.relative_to(self.folder)))
         return [f"hydra.sweep.subdir={name}"] if self.trains else []
 
+    @signals_held()
     def _folders(self, jobs: Sequence[DictConfig]) -> list[Path]:
         """Each job's folder: one with the same run, another of the same name, or a new one.
 
@@ -439,6 +441,7 @@ def _resolved(job: DictConfig) -> DictConfig | None:
         return None
 
 
+@signals_held()
 def _finished(job: DictConfig, folder: Path) -> JobReturn | None:
     """What the run in a job's folder came to; None if there is something left to do."""
     result, kept = read_json(folder / METRICS_FILE, dict), kept_configuration(folder)
