@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 import gan_zoo
@@ -363,6 +364,9 @@ def draw_curve(record: Record, file: Path) -> None:
     for level in LEVELS:
         axis.axhline(level, color="grey", linewidth=0.5)
     axis.set(yscale="log", xlabel="million images seen", ylabel="Frechet distance", xlim=0)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.legend()
     with atomic_write(file) as aside:
         figure.savefig(aside, format="png", dpi=100)

@@ -1,9 +1,9 @@
 """Ends sweeps at random moments until they are over, and compares their end.
 
-``python tests/kill_a_sweep.py FOLDER KILLS SHARE OPTION ...`` prints what it came to as JSON. A
-kill comes within this share of the time that an undisturbed sweep takes: 1, or less where many
-kills are to meet the same sweep. Sweeps begin as copies of this process, so that most kills meet
-them at work, not while they load torch.
+``python tests/kill_a_sweep.py FOLDER KILLS SHARE OPTION ...`` prints what it came to as JSON. Four
+of five kills come after the jobs have begun, the others from the start of the command, within this
+share of the time that an undisturbed sweep takes: 1, or less where many kills are to meet the same
+sweep. Sweeps begin as copies of this process, which has loaded torch.
 """
 
 from __future__ import annotations
@@ -40,15 +40,28 @@ OPTIONS = (
 ENDED = {-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT}
 
 
-def attempt(folder: Path, arguments: list[str], number: int = 0, seconds: float = 0) -> int:
-    """The exit code of train.py, or minus the signal that ended it, so many seconds after."""
-    begun = time.time()
+def attempt(
+    folder: Path,
+    arguments: list[str],
+    number: int = 0,
+    seconds: float = 0,
+    at_work: bool = False,
+) -> int:
+    """The exit code of train.py, or minus the signal that ended it, so many seconds after.
+
+    They count from its start, or from that of its jobs.
+    """
+    log = folder / "log"
+    log.write_text("")
+    begun = None if at_work else time.time()
     child = copy_that_trains(folder, arguments, os.setsid)
-    while not number or time.time() < begun + seconds:
+    while not number or begun is None or time.time() < begun + seconds:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
+        if begun is None and "aunching" in log.read_text():
+            begun = time.time()
+        time.sleep(0.002 if begun else 0.05)
     # As a terminal's Ctrl-C it reaches all processes; other signals are for the sweep's.
     with suppress(ProcessLookupError):
         (os.killpg if number == signal.SIGINT else os.kill)(child, number)
@@ -117,8 +130,11 @@ def main(folder: Path, kills: int, share: float, options: list[str]) -> dict[str
             kind = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             number = kind if found["kills"] < kills else 0
             moment = draw.uniform(0, share * longest)
+            at_work = draw.random() < 0.8
             begun = time.time()
-            code = attempt(folder, [*command, f"hydra.sweep.dir={sweep.name}"], number, moment)
+            code = attempt(
+                folder, [*command, f"hydra.sweep.dir={sweep.name}"], number, moment, at_work
+            )
             if code == 1 and not before:
                 # The first one had an evaluator to train.
                 longest = min(longest, time.time() - begun)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from os import environ
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -27,7 +27,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_zoo.callbacks import Metrics
-from gan_zoo.console import heard_signals, signals_held
+from gan_zoo.console import heard_signals, progress, signals_held
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import read_json
 from gan_zoo.metrics.measures import floor_of
@@ -76,6 +76,23 @@ class Sweep(Callback):
             overrides.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
 
 
+class _Composed(NamedTuple):
+    """A job: its configuration, Hydra's node included, and as its folder would have it.
+
+    ``resolved`` is None where the job will fail at it.
+    """
+
+    config: DictConfig
+    resolved: DictConfig | None
+
+
+class _FilesReadOnce(CachingConfigRepository):
+    """The files that each job is composed of; Hydra's own cache is copied for each, and lost."""
+
+    def __deepcopy__(self, memo: object) -> "_FilesReadOnce":
+        return self
+
+
 class Jobs(Launcher):
     """Hydra's launcher, with what comes before the jobs; Hydra has no callback that knows them.
 
@@ -107,9 +124,8 @@ class Jobs(Launcher):
         self._ended_by: int | None = None
         self._lock: FileLock | None = None
         self._prepared: set[tuple[str, str]] = set()
-        # Each job is composed of the same files, which are read once.
         loader: Any = context.config_loader
-        loader.repository = CachingConfigRepository(loader.repository)
+        loader.repository = _FilesReadOnce(loader.repository)
         if self.trains:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = None if self.shared else _locked(self.folder, "sweep")
@@ -136,11 +152,13 @@ class Jobs(Launcher):
             raise ValueError(f"{self._without_values()}: there is nothing to run.")
         before = HydraConfig.instance().cfg
         try:
-            jobs = [
-                self._composed(overrides, initial_job_idx + place)
-                for place, overrides in enumerate(job_overrides)
-            ]
-            folders = [self.folder / job.hydra.sweep.subdir for job in jobs]
+            jobs = []
+            with progress() as stage:
+                report = stage("composing jobs")
+                for place, asked in enumerate(job_overrides):
+                    jobs.append(self._composed(asked, initial_job_idx + place))
+                    report((place + 1) / len(job_overrides))
+            folders = [self.folder / job.config.hydra.sweep.subdir for job in jobs]
             returns: list[JobReturn | None] = [None] * len(jobs)
             if self.trains:
                 folders = folders if self.shared else self._folders(jobs)
@@ -205,8 +223,8 @@ class Jobs(Launcher):
         return f"{' and '.join(map(str, empty))} has no values" if empty else "No job is asked for"
 
     @signals_held()
-    def _composed(self, overrides: Sequence[str], number: int) -> DictConfig:
-        """A job's configuration, Hydra's node included, as the launcher will compose it."""
+    def _composed(self, overrides: Sequence[str], number: int) -> _Composed:
+        """A job as the launcher will compose it."""
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -214,7 +232,7 @@ class Jobs(Launcher):
         HydraConfig.instance().set_config(config)
         with read_write(config.hydra):
             config.hydra.sweep.subdir = str(config.hydra.sweep.subdir)
-        return config
+        return _Composed(config, _resolved(config) if self.trains else None)
 
     def _placed(self, folder: Path) -> list[str]:
         """What gives a job its folder."""
@@ -222,7 +240,7 @@ class Jobs(Launcher):
         return [f"hydra.sweep.subdir={name}"] if self.trains else []
 
     @signals_held()
-    def _folders(self, jobs: Sequence[DictConfig]) -> list[Path]:
+    def _folders(self, jobs: Sequence[_Composed]) -> list[Path]:
         """Each job's folder: one with the same run, another of the same name, or a new one.
 
         In a larger sweep jobs have other numbers, and with more options other names.
@@ -237,7 +255,8 @@ class Jobs(Launcher):
             if (folder / LOCK_FILE).exists():
                 _locked(folder, "run").release()
         kept = {folder: run for folder in free if (run := kept_configuration(folder))}
-        asked, names = [_resolved(job) for job in jobs], [job.hydra.sweep.subdir for job in jobs]
+        asked = [job.resolved for job in jobs]
+        names = [job.config.hydra.sweep.subdir for job in jobs]
         found: dict[int, Path] = {}
 
         def take(place: int, folder: Path) -> None:
@@ -274,7 +293,7 @@ class Jobs(Launcher):
             found[place] = self.folder / name
         return [found[place] for place in range(len(jobs))]
 
-    def _prepare(self, jobs: Sequence[DictConfig]) -> None:
+    def _prepare(self, jobs: Sequence[_Composed]) -> None:
         """Data, evaluators and floors of jobs; if it fails, so will the job, and tell the reason.
 
         Raises:
@@ -282,11 +301,11 @@ class Jobs(Launcher):
         """
         datasets: dict[str, tuple[InMemoryDataModule, dict[str, Reference]]] = {}
         for job in jobs:
-            HydraConfig.instance().set_config(job)
+            config = job.resolved
+            if config is None:
+                continue
+            HydraConfig.instance().set_config(job.config)
             try:
-                config = _resolved(job)
-                if config is None:
-                    continue
                 nodes, key = _metrics_of(config), _plain(config.dataset, _OF_BATCHES)
                 if (key, str(nodes)) in self._prepared:
                     continue
@@ -434,7 +453,6 @@ def _locked(folder: Path, what: str) -> FileLock:
 
 
 def _resolved(job: DictConfig) -> DictConfig | None:
-    """A job's configuration as its folder would have it; None where the job will fail at it."""
     try:
         return resolved(OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]))
     except Exception:
@@ -442,20 +460,20 @@ def _resolved(job: DictConfig) -> DictConfig | None:
 
 
 @signals_held()
-def _finished(job: DictConfig, folder: Path) -> JobReturn | None:
+def _finished(job: _Composed, folder: Path) -> JobReturn | None:
     """What the run in a job's folder came to; None if there is something left to do."""
     result, kept = read_json(folder / METRICS_FILE, dict), kept_configuration(folder)
     if not result or not kept or (folder / REASON_FILE).exists():
         return None
     # It is written after the last iteration, and before the last checkpoint.
     steps = find_checkpoint(folder)[1]["global_step"] if saved_in(folder) else result["steps"]
-    if result["steps"] != steps or kept["trainer"]["max_steps"] != job.trainer.max_steps:
+    if result["steps"] != steps or kept["trainer"]["max_steps"] != job.config.trainer.max_steps:
         return None
     print(f"{shown(folder.absolute())} is finished.")
     monitors = [
         c["monitor"] for c in (kept.get("callbacks") or {}).values() if "monitor" in (c or ())
     ]
-    done = JobReturn(overrides=list(job.hydra.overrides.task), status=JobStatus.COMPLETED)
+    done = JobReturn(overrides=list(job.config.hydra.overrides.task), status=JobStatus.COMPLETED)
     done.return_value = next((result.get(f"best/{monitor}") for monitor in monitors), None)
     return done
 
