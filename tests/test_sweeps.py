@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 from joblib.externals.loky import get_reusable_executor
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_zoo.cli import main
 from gan_zoo.run.configuration import CONFIG_DIR, composed
+from gan_zoo.train import train
 from tests.conftest import ROOT
 from tests.same_end import assert_same_end, read_checkpoint
 from tests.test_resume import killed_in
@@ -506,6 +509,27 @@ def test_a_launcher_that_is_not_installed_names_its_extra(spawn: Run) -> None:
 
 
 # What is composed.
+
+
+def test_the_files_of_jobs_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def files_read(seeds: str) -> list[str]:
+        read: list[str] = []
+        load = OmegaConf.load
+
+        def loading(file: Any) -> DictConfig | ListConfig:
+            read.append(file.name)
+            return load(file)
+
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(OmegaConf, "load", loading)
+            patch.setattr(sys, "argv", ["train.py", "-m", *QUICK, f"seed={seeds}"])
+            assert main(train, "train") == 0
+        return read
+
+    read = files_read("0,1")
+    assert str(CONFIG_DIR / "model" / "gan.yaml") in read
+    assert files_read("0,1,2") == read
 
 
 def test_a_chosen_group_wins() -> None:

@@ -364,6 +364,16 @@ def test_what_is_drawn_depends_on_noise_caption_and_stage() -> None:
         model.sample(4, captions=given.caption[:3])
 
 
+def test_between_two_uniform_noises_augmentation_stays_normal() -> None:
+    model = stackgan(noise=functools.partial(nn.init.uniform_, a=-1.0, b=1.0))
+    ends = [{"noise": model.draw_noise(2000)} for _ in range(2)]
+    first, met = (model.between(*ends, share)["noise"] for share in (0.0, 0.5))
+    torch.testing.assert_close(first, ends[0]["noise"], atol=1e-4, rtol=0)
+    latent, augmentation = met.tensor_split([Z], 1)
+    assert latent.abs().max() <= 1
+    assert augmentation.abs().max() > 1
+
+
 @pytest.mark.parametrize("interrupted", [2, 5])
 def test_a_run_resumes_in_either_stage(tmp_path: Path, interrupted: int) -> None:
     data = Digits()

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from gan_zoo.data.base import BatchSource, ImageBatch
 from gan_zoo.data.captions import CaptionBatch, CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
-from gan_zoo.models.noise_to_image import Noise, NoiseToImage, normal
+from gan_zoo.models.noise_to_image import (
+    Noise,
+    NoiseToImage,
+    normal,
+    spherical,
+    uniform_bounds,
+)
 from gan_zoo.models.passes import in_chunks
 from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.networks.text import text_encoder_from, words_of
@@ -267,6 +273,16 @@ class TextToImage(NoiseToImage):
             first, last = (self._embedded(x["captions"]) for x in (start, end))
             inputs["captions"] = torch.lerp(first, last, share)
         return inputs
+
+    def _noise_between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        if uniform_bounds(self.noise) is None:
+            return super()._noise_between(start, end, share)
+        # Conditioning augmentation's values are normal, whatever the noise is.
+        (z_start, eps_start), (z_end, eps_end) = (
+            x.tensor_split([self.latent_dim], 1) for x in (start, end)
+        )
+        z = super()._noise_between(z_start, z_end, share)
+        return torch.cat((z, spherical(eps_start, eps_end, share)), 1)
 
     def _embedded(self, captions: Sequence[str] | Tensor) -> Tensor:
         return captions if isinstance(captions, Tensor) else self.encode(captions)
