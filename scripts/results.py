@@ -289,7 +289,9 @@ def section(r: Record) -> str:
         f"Frechet distance {_in_words(distance)}, coverage {_in_words(coverage)}"
     )
     if accuracy:
-        sentence += f", the class that was asked for in {100 * accuracy.median:.1f} % of the images"
+        two_domains = "accuracy_a" in next(iter(r.seeds.values()))["figures"]
+        what = "the source's digit" if two_domains else "the class that was asked for"
+        sentence += f", {what} in {100 * accuracy.median:.1f} % of the images"
     if error := r.figure("category_error"):
         chosen = max(r.seeds.values(), key=lambda seed: seed["figures"]["category_information"])
         median, low, high = (f"{100 * share:.1f}" for share in error)

@@ -29,13 +29,11 @@ from tests.kill_and_resume import copy_that_trains
 from tests.same_end import assert_same_end
 
 STEPS = 40
-# One of the rates diverges.
 OPTIONS = (
     "-m", "model=gan", "dataset=digits", "trainer=cpu", f"trainer.max_steps={STEPS}",
     "trainer.log_every_n_steps=5", "callbacks.checkpoint.every_n_train_steps=4",
     "callbacks.sample_grid.every_n_steps=20", "callbacks.metrics.metrics=[fid]",
     "callbacks.metrics.every_n_steps=20", "callbacks.metrics.num_samples=20",
-    "model.optimizer_d.lr=0.01,1e30,0.1",
 )  # fmt: skip
 ENDED = {-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT}
 
@@ -108,7 +106,10 @@ def assert_same_sweep(sweep: Path, straight: Path) -> None:
 
 
 def main(folder: Path, kills: int, share: float, options: list[str]) -> dict[str, int]:
-    """How many ends of which kind there were; the last sweep was not disturbed."""
+    """How many ends of which kind there were, of a sweep of which a job fails.
+
+    The last sweep was not disturbed.
+    """
     assert gan_zoo.cli.main
     assert gan_zoo.train.train
     assert gan_zoo.compare.write_leaderboard
@@ -117,7 +118,6 @@ def main(folder: Path, kills: int, share: float, options: list[str]) -> dict[str
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.time()
     command = [*OPTIONS, *options]
-    # One of the rates fails.
     assert attempt(folder, [*command, "hydra.sweep.dir=straight"]) == 1, (
         folder / "log"
     ).read_text()

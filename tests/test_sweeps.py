@@ -470,20 +470,26 @@ def kill_a_sweep(
     return json.loads(result.stdout.splitlines()[-1])
 
 
+# One of the rates diverges.
+RATES = "model.optimizer_d.lr=0.01,1e30,0.1"
+
+
 @pytest.mark.slow
 def test_kills_at_random_moments(spawn: Run, tmp_path: Path) -> None:
-    assert kill_a_sweep(spawn, tmp_path, 2, "seed=0")["kills"] == 2
+    assert kill_a_sweep(spawn, tmp_path, 2, RATES)["kills"] == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_twenty_kills_at_random_moments(spawn: Run, tmp_path: Path, launcher: str) -> None:
-    assert kill_a_sweep(spawn, tmp_path, 20, "seed=0,1", *LAUNCHERS[launcher])["kills"] == 20
+    options = (RATES, "seed=0,1", *LAUNCHERS[launcher])
+    assert kill_a_sweep(spawn, tmp_path, 20, *options)["kills"] == 20
 
 
 @pytest.mark.slow
 def test_fifty_kills_of_a_sweep_of_two_hundred_jobs(spawn: Run, tmp_path: Path) -> None:
-    seeds = f"seed={','.join(map(str, range(67)))}"
+    # A job that failed is tried again whenever the sweep goes on, so that only the last one does.
+    seeds = f"seed={','.join(map(str, range(200)))},-1"
     small = (
         "dataset.batch_size=16",
         "model.generator.hidden=[32]",
