@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 # Hydra's flags of a command that does its work; all others print what may go into a file.
@@ -40,6 +41,17 @@ def heard_signals() -> list[int]:
 
 
 @contextmanager
+def signals_answered(answer: Callable[[int, FrameType | None], object]) -> Iterator[list[int]]:
+    """Has this function answer the signals that are heard, until its end; gives their numbers."""
+    before = {number: signal.signal(number, answer) for number in heard_signals()}
+    try:
+        yield list(before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def signals_held() -> Iterator[None]:
     """Has Ctrl-C and SIGTERM wait until its end.
 
@@ -47,15 +59,10 @@ def signals_held() -> Iterator[None]:
     that library.
     """
     came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in heard_signals()
-    }
     try:
-        yield
+        with signals_answered(lambda number, frame: came.append(number)):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
 

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from gan_zoo.data.base import BatchSource, ImageBatch
 from gan_zoo.data.captions import CaptionBatch, CaptionDataModule
 from gan_zoo.losses import AdversarialLoss, adversarial_loss, kl_from_standard_normal
-from gan_zoo.models.noise_to_image import (
-    Noise,
-    NoiseToImage,
-    normal,
-    spherical,
-    uniform_bounds,
-)
+from gan_zoo.models.noise_to_image import Noise, NoiseToImage, normal, spherical, uniform_bounds
 from gan_zoo.models.passes import in_chunks
 from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.networks.text import text_encoder_from, words_of

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from os import environ
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from filelock import FileLock, Timeout
@@ -27,7 +27,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_zoo.callbacks import Metrics
-from gan_zoo.console import heard_signals, progress, signals_held
+from gan_zoo.console import progress, signals_answered, signals_held
 from gan_zoo.data import InMemoryDataModule
 from gan_zoo.files import read_json
 from gan_zoo.metrics.measures import floor_of
@@ -89,7 +89,7 @@ class _Composed(NamedTuple):
 class _FilesReadOnce(CachingConfigRepository):
     """The files that each job is composed of; Hydra's own cache is copied for each, and lost."""
 
-    def __deepcopy__(self, memo: object) -> "_FilesReadOnce":
+    def __deepcopy__(self, memo: object) -> Self:
         return self
 
 
@@ -355,28 +355,25 @@ class Jobs(Launcher):
             yield
             return
         self.job.folder = self.folder.absolute()
-        heard = heard_signals()
-        handlers = {number: signal.signal(number, self._interrupt) for number in heard}
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
-        over = threading.Event()
+        with signals_answered(self._interrupt) as heard:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+            over = threading.Event()
 
-        def listen() -> None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
-            over.wait()
+            def listen() -> None:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+                over.wait()
 
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            yield
-        except Exception:
-            if self._ended_by is None:
-                raise
-        finally:
-            over.set()
-            listener.join()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            listener = threading.Thread(target=listen, daemon=True)
+            listener.start()
+            try:
+                yield
+            except Exception:
+                if self._ended_by is None:
+                    raise
+            finally:
+                over.set()
+                listener.join()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if self._ended_by is not None:
             raise SystemExit(128 + self._ended_by)
 
