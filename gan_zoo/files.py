@@ -5,9 +5,11 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,29 @@ def cache_dir() -> Path:
     ~/.cache/gan_zoo, or what the environment variable GAN_ZOO_CACHE_DIR names.
     """
     return Path(os.environ.get("GAN_ZOO_CACHE_DIR") or "~/.cache/gan_zoo").expanduser()
+
+
+@contextmanager
+def made_by_one(file: Path) -> Iterator[None]:
+    """Has one process make what is to be kept in a file; others wait for it here.
+
+    So that a sweep's jobs do not all do the same work, each looks for the file within. Where files
+    can't be locked, nobody waits.
+    """
+    place = file.with_name(f".{file.name}.lock")
+    lock = FileLock(place)
+    with ExitStack() as held:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(lock.acquire(blocking=False))
+            except Timeout:
+                log.info("Another process makes '%s': this one waits for it.", file)
+                held.enter_context(lock)
+            held.callback(place.unlink, missing_ok=True)
+        except (OSError, NotImplementedError):
+            log.debug("'%s' can't be locked.", file, exc_info=True)
+        yield
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan_zoo.data.base import ImageBatch, InMemoryDataModule, InMemoryDataset, LabelledDataset, Part
-from gan_zoo.files import cache_dir
+from gan_zoo.files import cache_dir, made_by_one
 from gan_zoo.losses import joint_embedding
 from gan_zoo.networks.text import ImageEncoder, TextEncoder, text_encoder_from
 from gan_zoo.ranges import Count, Range, Seed, checked
@@ -241,18 +241,19 @@ class CaptionDataModule(InMemoryDataModule):
         about = (self.checksum(), kind, shapes, self.encoder_steps, self.seed, _TRAINING)
         digest = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
         file = cache_dir() / f"text-encoder-{digest}.pt"
-        try:
-            with torch.random.fork_rng(devices=[]):
-                return text_encoder_from(CheckpointFiles().load_checkpoint(file))
-        except (FileNotFoundError, NotADirectoryError):
-            log.info("Training the text encoder on the captions (kept in '%s').", file)
-        except (RuntimeError, OSError, ValueError):
-            log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
-        train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
-        try:
-            CheckpointFiles().save_checkpoint(encoder.artifact(), file)
-        except OSError as error:
-            log.warning("The text encoder could not be kept for the next run: %s", error)
+        with made_by_one(file):
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    return text_encoder_from(CheckpointFiles().load_checkpoint(file))
+            except (FileNotFoundError, NotADirectoryError):
+                log.info("Training the text encoder on the captions (kept in '%s').", file)
+            except (RuntimeError, OSError, ValueError):
+                log.warning("The text encoder in '%s' is damaged: it is trained again.", file)
+            train_text_encoder(encoder, self.train, self.encoder_steps, self.seed)
+            try:
+                CheckpointFiles().save_checkpoint(encoder.artifact(), file)
+            except OSError as error:
+                log.warning("The text encoder could not be kept for the next run: %s", error)
         return encoder
 
 

@@ -25,7 +25,7 @@ from gan_zoo.data.pictures import (
     suffixes,
     visible,
 )
-from gan_zoo.files import atomic_write, cache_dir
+from gan_zoo.files import atomic_write, cache_dir, made_by_one
 from gan_zoo.ranges import Count, Natural, Seed, UnfitArgument, checked
 
 log = logging.getLogger(__name__)
@@ -149,16 +149,17 @@ def decode_once(
     place = folder / listing.hexdigest()[:16]
     about, data = place.with_suffix(".json"), place.with_suffix(".pixels")
     shape = channels, size, size
-    known = _read(about, data, shape, len(files))
-    if known is None:
-        log.info("Decoding %s pictures of '%s' once, into '%s'.", f"{len(files):,}", root, data)
-        known = _decode(files, size, channels, when_broken, data)
-        with atomic_write(about) as aside:
-            aside.write_text(json.dumps(known))
-    else:
-        for row in known["broken"]:
-            problem = f"'{files[row]}' is not a picture that can be read."
-            refuse_broken(problem, when_broken, WHEN_BROKEN)
+    with made_by_one(data):
+        known = _read(about, data, shape, len(files))
+        if known is None:
+            log.info("Decoding %s pictures of '%s' once, into '%s'.", f"{len(files):,}", root, data)
+            known = _decode(files, size, channels, when_broken, data)
+            with atomic_write(about) as aside:
+                aside.write_text(json.dumps(known))
+        else:
+            for row in known["broken"]:
+                problem = f"'{files[row]}' is not a picture that can be read."
+                refuse_broken(problem, when_broken, WHEN_BROKEN)
     left_out = set(known["broken"])
     names = [name for row, name in enumerate(names) if row not in left_out]
     count = len(names) * channels * size**2

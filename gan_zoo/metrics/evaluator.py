@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from gan_zoo.files import atomic_write
+from gan_zoo.files import atomic_write, made_by_one
 from gan_zoo.metrics import Report, silent
 from gan_zoo.networks.classifier import SIDE, EvaluatorNetwork
 from gan_zoo.ranges import Count, Seed, Share, checked
@@ -313,21 +313,22 @@ def evaluator_for(
     about = f"{hash_of(train.stored())} {shape} {resize_rule(shape[-1], framed_from)} {_TRAINING}"
     digest = hashlib.sha256(about.encode()).hexdigest()[:12]
     file = cache_dir / "evaluators" / f"{name}-{digest}.safetensors"
-    if file.is_file():
+    with made_by_one(file):
+        if file.is_file():
+            try:
+                return load_evaluator(file)
+            except (ValueError, OSError) as error:
+                log.warning("%s It is trained again.", error)
+        log.info("Training the evaluator of %s (cached in '%s').", name, file)
+        evaluator = train_evaluator(
+            train, images(False), name, _EPOCHS_ON_FIRST_USE, framed_from=framed_from, report=report
+        )
+        log.info("The evaluator is right on %.2f %% of the test images.", 100 * evaluator.accuracy)
         try:
-            return load_evaluator(file)
-        except (ValueError, OSError) as error:
-            log.warning("%s It is trained again.", error)
-    log.info("Training the evaluator of %s (cached in '%s').", name, file)
-    evaluator = train_evaluator(
-        train, images(False), name, _EPOCHS_ON_FIRST_USE, framed_from=framed_from, report=report
-    )
-    log.info("The evaluator is right on %.2f %% of the test images.", 100 * evaluator.accuracy)
-    try:
-        save_evaluator(evaluator, file)
-    except OSError as error:
-        log.warning("The evaluator could not be cached: %s", error)
-    return evaluator
+            save_evaluator(evaluator, file)
+        except OSError as error:
+            log.warning("The evaluator could not be cached: %s", error)
+        return evaluator
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:
