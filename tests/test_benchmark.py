@@ -128,6 +128,7 @@ def test_the_benchmark_tells_rates_efficiency_and_parts(run: Run, tmp_path: Path
     result = run(
         "benchmark.py", "model=gan", "dataset=digits", "trainer=cpu", "block=2", "rounds=3",
         "output=speed.json", "plot=cost.png", "dataset.batch_size=16",
+        "model.generator.hidden=[32]", "model.discriminator.hidden=[32]",
     )  # fmt: skip
     assert "efficiency" in result.stdout
     measured = json.loads((tmp_path / "speed.json").read_text())

@@ -157,8 +157,23 @@ def test_adaptation_learns_from_the_labels_of_a_alone() -> None:
     assert not torch.equal(weights(model.classifier), before)
     assert {"classification_loss", "match", "source_accuracy"} <= model.latest["d"].keys()
     assert torch.isfinite(model.latest["d"]["loss_d"])
-    with pytest.raises(ValueError, match=r"penalty is r1"):
-        cogan(penalty="r1")
+
+
+def test_a_pairs_penalty_is_the_sum_of_both_discriminators() -> None:
+    with pytest.raises(ValueError, match=r"penalty is wgan_gp"):
+        cogan(penalty="wgan_gp")
+    model = cogan(penalty="r1", lambda_gp=3, penalty_interval=2)
+    images = torch.rand(3, 2, 1, 16, 16)
+    loss, _ = model.penalty_loss(ImageBatch(images, torch.arange(3)), torch.rand(3, 2, 1, 16, 16))
+    squares = 0.0
+    for domain in range(2):
+        image = images.clone().requires_grad_()
+        model.discriminator(image)[:, domain].sum().backward()
+        assert image.grad is not None
+        assert not image.grad[:, 1 - domain].any()
+        squares += float(image.grad.square().sum())
+    # R1 is half of the mean square.
+    assert loss.item() == pytest.approx(2 * 3 * 0.5 * squares / 3, rel=1e-4)
 
 
 def test_adaptation_by_hand() -> None:

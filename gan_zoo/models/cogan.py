@@ -18,7 +18,7 @@ What differs from the paper by default: a quarter of the generator's channels, f
 moving average of the generator. ``experiment=paper/cogan`` is the authors' PyTorch code.
 """
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,8 @@ class CoGAN(ImageGAN):
         num_source_classes: how many classes domain a has; None where it has no labels.
         lambda_classification: weight of the classifier's cross-entropy.
         lambda_match: weight of the squared distance of a generated pair's features.
-        penalty: None: a gradient penalty on pairs would tie the two discriminators.
+        penalty: r1, r1_r2 or None. Of a pair these are the sum of both discriminators', as each
+            logit depends on one image alone; those that have a norm at 1 would tie them.
     """
 
     graphable = True
@@ -66,7 +67,7 @@ class CoGAN(ImageGAN):
         num_source_classes: Count | None = None,
         lambda_classification: NonNegative = 10.0,
         lambda_match: NonNegative = 0.01,
-        penalty: None = None,
+        penalty: Literal["r1", "r1_r2"] | None = None,
         **options: Any,
     ) -> None:
         if adapt and num_source_classes is None:
@@ -75,7 +76,7 @@ class CoGAN(ImageGAN):
                 "is true; it learns from the labels of domain a, and this dataset has none "
                 "(dataset=mnist_usps has).",
             )
-        super().__init__(*args, noise=noise, **options)
+        super().__init__(*args, noise=noise, penalty=penalty, **options)
         self.adapt = adapt
         self.lambda_classification = lambda_classification
         self.lambda_match = lambda_match
