@@ -54,6 +54,8 @@ SHORT = (
     "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_train_steps=2",
     "callbacks.metrics=null",
 )  # fmt: skip
+# They are answered by the same handler: one of them where that matters alone.
+EITHER = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 # What people name the copies of a step-000002.ckpt that they want to keep.
 COPIES = ("000002-good", "000002 (copy)", "", "000002.bak", "-2", "1_0")
 
@@ -127,8 +129,15 @@ def wait_for_the_end_of_all(process: subprocess.Popen[str]) -> None:
     pytest.fail("processes were left behind")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGINT, 0),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_a_run_in_order(
     run: Run, table: Table, straight: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
@@ -206,7 +215,7 @@ def signalled(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", EITHER)
 @pytest.mark.parametrize("script", ["train", "sample", "evaluate", "train_evaluator", "benchmark"])
 def test_a_signal_while_torch_is_loaded(
     tmp_path: Path, script: str, number: signal.Signals
@@ -215,7 +224,7 @@ def test_a_signal_while_torch_is_loaded(
     assert (result.returncode, result.stderr) == (128 + number, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", EITHER)
 @pytest.mark.parametrize(
     ("module", "function", "script", "arguments"),
     [
@@ -238,7 +247,7 @@ def test_a_signal_while_something_is_trained_first(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["signalled.py"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", EITHER)
 def test_a_signal_after_a_jobs_last_iteration_ends_the_sweep(
     tmp_path: Path, number: signal.Signals
 ) -> None:
