@@ -100,7 +100,7 @@ def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, m
     assert metrics["dataset"] == dataset
     assert metrics["steps"] == 6
     # StackGAN's stages have half of them each; a penalty in every fourth iteration is one more.
-    lazy = model in ("gan", "r3gan")
+    lazy = model in ("gan", "r3gan", "cogan")
     assert metrics["d_steps"] == 6 + lazy - metrics.get("d_2_steps", 0)
     assert metrics["g_steps"] == generator_steps
     assert metrics.get("g_2_steps", 3) == 3
