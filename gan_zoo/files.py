@@ -31,13 +31,18 @@ def cache_dir() -> Path:
 
 @contextmanager
 def made_by_one(file: Path) -> Iterator[None]:
-    """Has one process make what is to be kept in a file; others wait for it here.
+    """Has one process make a file that is to be kept; others wait for it here.
 
-    So that a sweep's jobs do not all do the same work, each looks for the file within. Where files
-    can't be locked, nobody waits.
+    So that a sweep's jobs do not all do the same work, each looks for the file within. Nobody waits
+    where it is there at the start, nor where files can't be locked.
+
+    Args:
+        file: of several, the one that is written last.
     """
-    place = file.with_name(f".{file.name}.lock")
-    lock = FileLock(place)
+    if file.is_file():
+        yield
+        return
+    lock = FileLock(file.with_name(f".{file.name}.lock"))
     with ExitStack() as held:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +51,7 @@ def made_by_one(file: Path) -> Iterator[None]:
             except Timeout:
                 log.info("Another process makes '%s': this one waits for it.", file)
                 held.enter_context(lock)
-            held.callback(place.unlink, missing_ok=True)
+            held.callback(_remove, Path(lock.lock_file))
         except (OSError, NotImplementedError):
             log.debug("'%s' can't be locked.", file, exc_info=True)
         yield
@@ -75,8 +80,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror, str(file)) from error
         raise
     finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        _remove(aside)
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -111,6 +115,11 @@ def read_json(file: Path, kind: type) -> Any:
     file.replace(damaged)
     log.warning("'%s' is damaged: it is kept as '%s' and begun anew.", file, damaged.name)
     return kind()
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -27,6 +27,18 @@ def test_one_makes_a_file_and_the_others_find_it(tmp_path: Path) -> None:
     assert [place.name for place in file.parent.iterdir()] == ["kept"]
 
 
+def test_nobody_waits_for_a_file_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    file.touch()
+    with made_by_one(file):
+        assert [place.name for place in tmp_path.iterdir()] == ["kept"]
+
+
+def test_an_error_within_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), made_by_one(tmp_path / "kept"):
+        raise PermissionError
+
+
 def test_where_there_can_be_no_lock_each_makes_its_own(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     with made_by_one(tmp_path / "cache" / "kept"):

@@ -56,7 +56,7 @@ def test_an_iteration_does_not_wait_for_the_gpu(model: str, speed: str, tmp_path
 def test_graphs_do_what_plain_iterations_do(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Convolutions in TF32, or by atomic additions, differ from run to run without graphs too.
+    # Convolutions in TF32, or by atomic additions, may differ from run to run without graphs too.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     logged = {}
     for graphs in (False, True):

@@ -149,7 +149,7 @@ def decode_once(
     place = folder / listing.hexdigest()[:16]
     about, data = place.with_suffix(".json"), place.with_suffix(".pixels")
     shape = channels, size, size
-    with made_by_one(data):
+    with made_by_one(about):
         known = _read(about, data, shape, len(files))
         if known is None:
             log.info("Decoding %s pictures of '%s' once, into '%s'.", f"{len(files):,}", root, data)
