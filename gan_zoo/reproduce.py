@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.table import Table
 
-from gan_zoo.claims import Arm, Results, figures_of
+from gan_zoo.claims import AGAINST, Arm, Results, figures_of
 from gan_zoo.claims.claim import Claim, Goal, composition, digits_of, succeeded
 from gan_zoo.comparison.runs import Run
 from gan_zoo.console import print_table, works
@@ -37,6 +37,9 @@ _KINDS: dict[str, Any] = {
 # Digits of a figure that a record keeps, and that are compared again.
 _PLACES = 6
 _PAGE = "reproduction.md"
+# Curves whose highest value is so many times their lowest are drawn on a logarithmic axis.
+_WIDE = 30
+_Points = Sequence[tuple[float, float]]
 
 
 def reproduce(config: DictConfig) -> None:
@@ -339,6 +342,10 @@ Against a number, the median over seeds *beats* it, *meets* it (the number lies 
 figures), or *misses* it. Against other runs, the direction is *shown* if the worst seed is better
 than the others' best, *partly* shown if only the medians are in order. A dash stands for what has
 not been run yet.
+
+Each seed's device is in the record. Runs on an NVIDIA H100 computed in float32, and where the model
+allows it their iterations were recorded as CUDA graphs, which gives the same up to rounding
+([performance](performance.md)).
 """
 
 
@@ -419,14 +426,16 @@ def _panels(claim: Claim, results: Results) -> list[Any]:
     """Functions that draw on an axis: a panel a figure of the goals, or one a series."""
     summary = claim.summary(results)
     if summary.series:
-        return [_lines(summary.series, "settings tried", "expected best")]
-    curves: dict[str, dict[str, Sequence[tuple[float, float]]]] = {}
+        lines = {name: [points] for name, points in summary.series.items()}
+        return [_lines(lines, "settings tried", "expected best")]
+    curves: dict[str, dict[str, list[_Points]]] = {}
     for arm, entries in results.items():
-        for seed, entry in entries.items():
+        for entry in entries.values():
             for name, points in entry.get("series", {}).items():
-                curves.setdefault(name, {})[f"{arm}, {seed}"] = points
+                curves.setdefault(name, {}).setdefault(arm, []).append(points)
     if curves:
-        return [_lines(lines, "", name) for name, lines in curves.items()]
+        names = [(lines, *name.partition(AGAINST)) for name, lines in curves.items()]
+        return [_lines(lines, x or "iteration", y) for lines, y, _, x in names]
     by_figure: dict[str, list[Goal]] = {}
     for goal in claim.goals:
         if goal.arm:
@@ -434,12 +443,22 @@ def _panels(claim: Claim, results: Results) -> list[Any]:
     return [_dots(results, figure, goals) for figure, goals in by_figure.items()]
 
 
-def _lines(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Any:
+def _lines(lines: Mapping[str, Sequence[_Points]], x: str, y: str) -> Any:
+    """The curves of all seeds of an arm in one colour, against a logarithm where they need it."""
+    values = [value for seeds in lines.values() for points in seeds for _, value in points]
+
     def draw(axis: Any) -> None:
-        for name, points in lines.items():
-            if points:
-                axis.plot(*zip(*points, strict=True), ".-", label=name, linewidth=1, markersize=3)
+        for number, (name, seeds) in enumerate(lines.items()):
+            for points in filter(None, seeds):
+                first = points is next(filter(None, seeds))
+                axis.plot(
+                    *zip(*points, strict=True), ".-", color=f"C{number}", linewidth=1, markersize=3,
+                    label=name if first else None,
+                )  # fmt: skip
+        if min(values) > 0 and max(values) > _WIDE * min(values):
+            axis.set_yscale("log")
         axis.set(xlabel=x, ylabel=y)
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(fontsize=7)
 
     return draw

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+# Between what a series shows and what it is drawn over, in its name.
+AGAINST = " against "
 
 
 class Measured(NamedTuple):
@@ -18,7 +20,7 @@ class Measured(NamedTuple):
     Attributes:
         figures: name -> value.
         floors: name -> the same figure of real images, or of chance, where there is one.
-        series: name -> points (x, y) of a curve.
+        series: name -> points (x, y) of a curve over iterations; "Y against X" says over what else.
         evaluators: name -> hash of the judges' weights.
     """
 

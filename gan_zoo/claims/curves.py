@@ -8,11 +8,13 @@ from typing import Any
 from scipy.stats import spearmanr
 
 import gan_zoo
-from gan_zoo.claims import Measured
+from gan_zoo.claims import AGAINST, Measured
 from gan_zoo.comparison.runs import Run
 from gan_zoo.files import read_json
 from gan_zoo.run.report import METRICS_FILE
 
+# Of a curve that a record keeps.
+_POINTS = 100
 _Curve = dict[int, float]
 
 
@@ -23,7 +25,9 @@ def _curve(logged: dict[str, _Curve], tag: str, run: Path) -> _Curve:
 
 
 def _points(curve: _Curve) -> list[tuple[float, float]]:
-    return [(step, round(value, 6)) for step, value in sorted(curve.items())]
+    """At most a hundred of them, evenly chosen."""
+    points = [(float(step), round(value, 6)) for step, value in sorted(curve.items())]
+    return points[:: -(-len(points) // _POINTS)]
 
 
 def correlated(
@@ -53,7 +57,8 @@ def correlated(
             pairs.append((statistics.median(since), value))
             begin = step
     rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    return Measured({"correlation": rho, "points": len(pairs)}, series={"estimate": pairs})
+    series = {f"Frechet distance{AGAINST}{estimate}": pairs}
+    return Measured({"correlation": rho, "points": len(pairs)}, series=series)
 
 
 def overfitted(run: Path, validation: str, training: str, share: float = 0.2) -> Measured:
