@@ -71,7 +71,7 @@ def data_of(command: str) -> list[str]:
     """The small data that takes the place of a training command's."""
     if "unpaired_folder" in command:
         return ["dataset=unpaired_folder", "model.generator.base_channels=4"]
-    if "image_folder" in command:
+    if "image_folder" in command or "own_pictures" in command:
         small = ("image_size=32", "batch_size=2", "val_size=0")
         return ["dataset=image_folder", *(f"dataset.{option}" for option in small)]
     if "caption_folder" in command:
