@@ -42,6 +42,7 @@ _KINDS = {
     "plot": str | None,
     "speed": Speed,
     "channels_last": bool,
+    "cuda_graphs": bool,
 }
 # Batches that the bare loop has in memory.
 _BATCHES = 16

@@ -38,7 +38,7 @@ _KINDS: dict[str, Any] = {
 }
 _SUFFIX = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 # Of a run's configuration, what its networks and their training follow from.
-_SHARED = ("seed", "model", "dataset", "trainer", "speed", "channels_last")
+_SHARED = ("seed", "model", "dataset", "trainer", "speed", "channels_last", "cuda_graphs")
 # Between the written network's images and the checkpoint's, in [-1, 1]: sums in another order.
 _TOLERANCE = 1e-3
 # Of the picture of samples, in pixels.

@@ -344,7 +344,7 @@ than the others' best, *partly* shown if only the medians are in order. A dash s
 not been run yet.
 
 Each seed's device is in the record. Runs on an NVIDIA H100 computed in float32, and where the model
-allows it their iterations were recorded as CUDA graphs, which gives the same up to rounding
+allows it their iterations were recorded (`cuda_graphs=true`), which gives the same up to rounding
 ([performance](performance.md)).
 """
 

@@ -24,7 +24,8 @@ Run = Callable[..., CompletedProcess[str]]
 
 def configured(chosen: str, **trainer: object) -> DictConfig:
     options = {"precision": "32-true", "deterministic": None, **trainer}
-    return OmegaConf.create({"speed": chosen, "channels_last": False, "trainer": options})
+    own = {"speed": chosen, "channels_last": False, "cuda_graphs": False}
+    return OmegaConf.create({**own, "trainer": options})
 
 
 def cpu() -> torch.device:
@@ -59,6 +60,17 @@ def test_the_layout_is_an_option_of_its_own(chosen: str) -> None:
     assert mathematics(config, cpu).channels_last
     assert composed("train", ["model=cogan"]).channels_last
     assert not composed("train", ["model=dcgan"]).channels_last
+
+
+def test_graphs_may_be_had_in_float32() -> None:
+    config = configured("default")
+    config.cuda_graphs = True
+    trainer, _, graphs, words = mathematics(config, cpu)
+    assert (trainer, graphs) == ({}, True)
+    assert "CUDA graphs" in words
+    config.speed = "exact"
+    with pytest.raises(UnfitArgument, match="cuda_graphs"):
+        mathematics(config, cpu)
 
 
 def test_exact_is_deterministic_float32() -> None:

@@ -17,8 +17,8 @@ from gan_zoo.claims import Arm, Measured, Results, figures_of
 from gan_zoo.run.configuration import composed
 
 # Options that change nothing that is measured, but for rounding.
-_LEFT_OUT = ("callbacks", "channels_last", "debug", "health", "logger", "paths", "print_config",
-             "recommended", "resume", "search", "tags", "trust")  # fmt: skip
+_LEFT_OUT = ("callbacks", "channels_last", "cuda_graphs", "debug", "health", "logger", "paths",
+             "print_config", "recommended", "resume", "search", "tags", "trust")  # fmt: skip
 _BEATS, _MEETS, _MISSES = "beats", "meets", "misses"
 _SHOWN, _PARTLY, _NOT_SHOWN = "shown", "partly", "not shown"
 

@@ -93,6 +93,7 @@ _OF_A_RUN: dict[str, Any] = {
     "print_config": Literal["short", "full"],
     "speed": Speed,
     "channels_last": bool,
+    "cuda_graphs": bool,
 }
 
 

@@ -19,8 +19,8 @@ class Mathematics(NamedTuple):
     Attributes:
         trainer: Lightning's options for it, in place of the configuration's.
         channels_last: whether the weights of convolutions have their channels last.
-        graphs: whether iterations are recorded as CUDA graphs, where the model's can be.
-        words: it in words; empty for ``speed=default``.
+        graphs: whether iterations are recorded as CUDA graphs, on one GPU where the model's can be.
+        words: it in words; empty for ``speed=default`` alone.
     """
 
     trainer: dict[str, Any]
@@ -38,7 +38,8 @@ class Mathematics(NamedTuple):
 def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathematics:
     """What the configuration's ``speed`` chooses.
 
-    - ``default`` computes as the trainer's options say, in float32 unless they say otherwise.
+    - ``default`` computes as the trainer's options say, in float32 unless they say otherwise, and
+      records CUDA graphs if ``cuda_graphs`` is true.
     - ``fast`` computes in bfloat16 where the device has instructions for it, with float32 weights
       (``bf16-mixed``), and has the channels of convolutions last in memory. On one GPU it records
       whole iterations as CUDA graphs, where the model's can be.
@@ -59,11 +60,14 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
         if config.trainer.deterministic not in (None, True):
             problem = f"is {config.trainer.deterministic}, and speed=exact needs true or null."
             raise UnfitArgument("trainer.deterministic", problem)
+        if config.cuda_graphs:
+            raise UnfitArgument("cuda_graphs", "is true, and speed=exact records none.")
         options = {"deterministic": True, "benchmark": False}
         words = "exact: float32 and deterministic algorithms"
         return Mathematics(options, config.channels_last, False, words)
     if config.speed == "default":
-        return Mathematics({}, config.channels_last, False, "")
+        words = "CUDA graphs where the model allows them" * config.cuda_graphs
+        return Mathematics({}, config.channels_last, config.cuda_graphs, words)
     used = device()
     graphs = used.type == "cuda"
     also = "channels last" + ", CUDA graphs where the model allows them" * graphs
