@@ -57,22 +57,22 @@ PAPERS = {
     "stackgan": ("Zhang et al. 2016", "1612.03242"),
     "stackgan_pp": ("Zhang et al. 2017", "1710.10916"),
 }
-# The claim whose first figure, or that of the named arm, stands beside the paper's.
-CLAIMS = {
-    "gan": "gan_parzen",
-    "cgan": "cgan_parzen",
-    "dcgan": "dcgan_nearest",
-    "infogan": "infogan_codes",
-    "wgan": "wgan_correlation",
-    "wgan_gp": "wgan_gp_robust",
-    "r3gan": "stacked_mnist/r3gan",
-    "began": "began_balance",
-    "hdcgan": "hdcgan_selu",
-    "cogan": "cogan_agreement",
-    "discogan": "discogan_modes",
-    "cyclegan": "cyclegan_ablation",
-    "stackgan": "stackgan_stages",
-    "stackgan_pp": "stackgan_pp_frechet",
+# The claim, its arm and its figure that stand beside the paper's, and what the figure is.
+CLAIMS: dict[str, tuple[str, str | None, str, str]] = {
+    "gan": ("gan_parzen", "gan", "parzen", "Parzen likelihood"),
+    "cgan": ("cgan_parzen", "cgan", "parzen", "Parzen likelihood"),
+    "dcgan": ("dcgan_nearest", "dcgan", "one_nn", "nearest neighbour's error"),
+    "infogan": ("infogan_codes", "infogan", "category_error", "outside the category's digit"),
+    "wgan": ("wgan_correlation", "convolutional", "correlation", "loss and distance correlate"),
+    "wgan_gp": ("stacked_mnist", "wgan_gp", "modes", "stacked modes"),
+    "r3gan": ("stacked_mnist", "r3gan", "modes", "stacked modes"),
+    "began": ("began_balance", "gamma .75", "off_balance", "balance off gamma"),
+    "hdcgan": ("hdcgan_selu", None, "fid_ratio", "distance over DCGAN's"),
+    "cogan": ("cogan_agreement", "edges", "binary", "pixels that agree"),
+    "discogan": ("discogan_modes", "discogan", "modes", "modes of the toy"),
+    "cyclegan": ("cyclegan_ablation", "coloured", "label_kept", "digits kept"),
+    "stackgan": ("stackgan_stages", "stackgan", "stages", "score over Stage I's"),
+    "stackgan_pp": ("stackgan_pp_frechet", "stackgan_pp", "digit", "digit as asked for"),
 }
 MEASURED = "fid,score,prdc,modes"
 SHOWN = ("fid", "precision", "recall", "density", "coverage", "rarest", "commonest", "accuracy")
@@ -227,15 +227,17 @@ def records() -> dict[str, Record]:
 
 def claimed(model: str) -> str:
     """A figure of the model's claim, and the paper's in brackets; a dash before it is measured."""
-    claim, _, arm = CLAIMS[model].partition("/")
+    claim, arm, figure, words = CLAIMS[model]
     record = read_json(ROOT / "docs" / "reproduction" / f"{claim}.json", dict)
-    goals = [g for g in record.get("goals", []) if g["values"] and arm in ("", g["arm"])]
-    if not goals:
+    goals = [g for g in record.get("goals", []) if (g["arm"], g["figure"]) == (arm, figure)]
+    if not goals or not goals[0]["values"]:
         return "-"
-    figure, values, paper = (goals[0][key] for key in ("figure", "values", "paper"))
-    median = statistics.median(values)
-    here = f"{median:.0f}" if median == round(median) else _short(median)
-    told = f"{figure} {here}{f' ({paper})' if paper else ''}"
+    median, paper = statistics.median(goals[0]["values"]), goals[0]["paper"]
+    if paper.endswith("%"):
+        here = f"{100 * median:.1f} %"
+    else:
+        here = f"{median:,.0f}" if median > 100 or median == round(median) else _short(median)
+    told = f"{words} {here}{f' ({paper})' if paper else ''}"
     return f"[{told}](docs/reproduction.md#{claim})"
 
 

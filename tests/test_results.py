@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -125,8 +126,14 @@ def test_a_claims_figure_stands_beside_the_papers(
         {"figure": "modes", "arm": "r3gan", "values": [1000.0, 998.0, 1000.0], "paper": "1,000"},
     ]
     (folder / "stacked_mnist.json").write_text(json.dumps({"goals": goals}))
-    linked = "[modes 1000 (1,000)](docs/reproduction.md#stacked_mnist)"
+    linked = "[stacked modes 1,000 (1,000)](docs/reproduction.md#stacked_mnist)"
     assert RESULTS["claimed"]("r3gan") == linked
-    assert {claim.partition("/")[0] for claim in RESULTS["CLAIMS"].values()} <= {
-        file.stem for file in (ROOT / "conf" / "claim").glob("*.yaml")
-    }
+    error = {"figure": "one_nn", "arm": "dcgan", "values": [0.05, 0.0312], "paper": "2.98 %"}
+    (folder / "dcgan_nearest.json").write_text(json.dumps({"goals": [error]}))
+    assert RESULTS["claimed"]("dcgan").startswith("[nearest neighbour's error 4.1 % (2.98 %)]")
+
+
+def test_the_claims_beside_the_papers_are_goals() -> None:
+    for name, arm, figure, _ in RESULTS["CLAIMS"].values():
+        goals = OmegaConf.load(ROOT / "conf" / "claim" / f"{name}.yaml").goals
+        assert (arm, figure) in {(goal.get("arm"), goal.figure) for goal in goals}
