@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,10 +51,19 @@ SMALLER = {
     "stackgan_pp": ("dataset.batch_size=8", "dataset.encoder_steps=2"),
 }
 
+# Of each kind of game one; tests that take long have the others with -m slow.
+FEW = ("gan", "cgan", "wgan_gp", "cogan", "cyclegan", "stackgan")
+
 pytest.register_assert_rewrite("tests.same_end")
 
 # The suite measures properties, not speed; one thread makes small steps fast and repeatable.
 torch.set_num_threads(1)
+
+
+def slow_but(few: Iterable[str], models: Iterable[str]) -> list[Any]:
+    """Parameters of a test: the models, of which all but the few are slow."""
+    few = set(few)
+    return [m if m in few else pytest.param(m, marks=pytest.mark.slow) for m in models]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

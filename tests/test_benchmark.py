@@ -21,7 +21,7 @@ from gan_zoo.ranges import UnfitArgument
 from gan_zoo.run.configuration import composed
 from gan_zoo.timing import PARTS, BareLoop, Turns
 from gan_zoo.training.module import AdversarialModule
-from tests.conftest import DIGITS, ROOT, SMALLER, fit, random_batches, small_gan
+from tests.conftest import DIGITS, FEW, ROOT, SMALLER, fit, random_batches, slow_but, small_gan
 from tests.same_end import differing
 from tests.test_resume import MODELS, OWN
 
@@ -45,7 +45,7 @@ def seeded(loop: BareLoop) -> None:
     loop.iterate()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but(FEW, MODELS))
 def test_the_bare_loop_trains_as_the_framework_does(model: str, tmp_path: Path) -> None:
     own = [o for o in (*SMALLER.get(model, ()), *OWN.get(model, ())) if "accumulate" not in o]
     typed = [

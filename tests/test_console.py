@@ -294,6 +294,7 @@ def test_other_processes_of_a_run_do_not_say_it_again(run: Run, rank: str) -> No
     assert _FIRST in run("train.py", "seed=-1", check=False).stdout
 
 
+@pytest.mark.slow
 def test_two_processes_say_everything_once(spawn: Run) -> None:
     told = spawn(TRAIN, *QUICK, "trainer=ddp_cpu").stdout
     assert told.count(_FIRST) == 1

@@ -21,7 +21,7 @@ from gan_zoo.callbacks import Metrics
 from gan_zoo.console import progress
 from gan_zoo.evaluate import data_of
 from gan_zoo.metrics import evaluator as evaluators
-from tests.conftest import ROOT
+from tests.conftest import FEW, ROOT, slow_but
 from tests.same_end import read_checkpoint
 from tests.test_train import DIGITS, SHORT, SMALLER
 
@@ -47,7 +47,7 @@ def evaluation(folder: Path, key: str = "last.ckpt") -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())["evaluation"][key]
 
 
-@pytest.mark.parametrize("model", [*ONE_DOMAIN, *DIGITS])
+@pytest.mark.parametrize("model", slow_but(FEW, [*ONE_DOMAIN, *DIGITS]))
 def test_every_model_is_measured(run: Run, tmp_path: Path, model: str) -> None:
     train(run, model)
     result = run("evaluate.py", "checkpoint=here", "num_samples=30")
@@ -407,6 +407,7 @@ def test_options_out_of_range_are_named(option: str, value: Any) -> None:
         Metrics(**{option: value})
 
 
+@pytest.mark.slow
 def test_two_processes_measure_together(spawn: Run, tmp_path: Path) -> None:
     (tmp_path / "rank_figures.py").write_text(
         "import json, pathlib, pytorch_lightning as pl\n"

@@ -296,7 +296,7 @@ def test_signals_wait_for_the_end_of_what_holds_them() -> None:
     assert done == ["the rest", "the end"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *EITHER[1:]])
 def test_no_loader_process_outlives_its_run(tmp_path: Path, number: signal.Signals) -> None:
     arguments = (*OPTIONS, "dataset.num_workers=2", "hydra.run.dir=here")
     with started(tmp_path, *arguments, at=checkpoint_at(tmp_path / "here", EVERY)) as process:

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import FEW, ROOT, slow_but
 
 RESULTS = runpy.run_path(str(ROOT / "scripts" / "results.py"))
 
@@ -57,7 +57,7 @@ def test_text_goes_between_its_marks(tmp_path: Path) -> None:
         RESULTS["replace"](page, "other", "new")
 
 
-@pytest.mark.parametrize("model", ["gan", "cogan", "discogan", "stackgan"])
+@pytest.mark.parametrize("model", slow_but(FEW[:4], ["gan", "cogan", "discogan", "stackgan"]))
 def test_a_run_becomes_a_record_and_pictures(
     run: Callable[..., CompletedProcess[str]],
     tmp_path: Path,

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from gan_zoo.training.checkpoints import CheckpointFiles
 from gan_zoo.training.module import AdversarialModule
-from tests.conftest import DIGITS, ROOT, SMALLER
+from tests.conftest import DIGITS, ROOT, SMALLER, slow_but
 from tests.same_end import assert_same_end, differing, logged, read_checkpoint, state
 
 Run = Callable[..., CompletedProcess[str]]
@@ -91,9 +91,7 @@ def killed_in(iteration: int) -> Iterator[None]:
 QUICK_ONES = ("gan", "wgan_gp", "began", "cyclegan", "stackgan")
 
 
-@pytest.mark.parametrize(
-    "model", [m if m in QUICK_ONES else pytest.param(m, marks=pytest.mark.slow) for m in MODELS]
-)
+@pytest.mark.parametrize("model", slow_but(QUICK_ONES, MODELS))
 def test_every_model_goes_on_as_if_nothing_had_happened(
     run: Run, table: Callable[..., None], tmp_path: Path, model: str
 ) -> None:

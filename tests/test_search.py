@@ -209,6 +209,7 @@ LONGER = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_resumed(run: Run, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -228,6 +229,7 @@ def test_a_killed_trial_is_resumed(run: Run, tmp_path: Path) -> None:
     assert found.intermediate_values == expected.intermediate_values
 
 
+@pytest.mark.slow
 def test_trials_of_machines_out_of_sight(run: Run, tmp_path: Path) -> None:
     run("search.py", *SMALL, RATES, "n_trials=1")
     study = study_in(tmp_path)

@@ -329,6 +329,7 @@ def test_a_sweep_that_is_started_again_does_what_is_missing(run: Run, tmp_path: 
     assert [(job / "metrics.json").stat().st_mtime_ns for job in sweep_jobs(here)] == results
 
 
+@pytest.mark.slow
 def test_a_larger_sweep_finds_its_jobs_by_what_they_train(run: Run, tmp_path: Path) -> None:
     command = ("train.py", "-m", *QUICK, "hydra.sweep.dir=here")
     run(*command, "seed=0,1")
@@ -343,6 +344,7 @@ def test_a_larger_sweep_finds_its_jobs_by_what_they_train(run: Run, tmp_path: Pa
     assert run(*command, "model=gan,cgan", "seed=0,1,2").stdout.count("is finished.") == 6
 
 
+@pytest.mark.slow
 def test_jobs_are_trained_for_longer_if_they_are_asked_to(run: Run, tmp_path: Path) -> None:
     # Rates that fall over the run would fall over another length.
     again = (*AGAIN, "model.scheduler=null")

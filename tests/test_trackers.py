@@ -197,6 +197,7 @@ def test_each_job_has_a_database_of_its_own(run: Run, home: Path, tmp_path: Path
     assert [mlflow_run(job)[0].data.params["seed"] for job in jobs] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_mlflow_goes_on_with_a_killed_run_and_logs_nothing_twice(
     run: Run, spawn: Run, home: Path, tmp_path: Path
 ) -> None:

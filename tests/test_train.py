@@ -252,6 +252,7 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "here")["global_step"] >= 10
 
 
+@pytest.mark.slow
 def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
     (tmp_path / "rank_weights.py").write_text(
         "import pathlib, torch, pytorch_lightning as pl\n"
