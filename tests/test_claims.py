@@ -11,11 +11,14 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import nn
 
 from gan_zoo.claims import Measured, Results
 from gan_zoo.claims.claim import Claim, Goal, composition
+from gan_zoo.claims.judges import kept_judge
 from gan_zoo.claims.settings import (
     architectures,
     chosen,
@@ -24,7 +27,7 @@ from gan_zoo.claims.settings import (
     only_one_succeeds,
     ratio,
 )
-from gan_zoo.files import CONFIG_DIR
+from gan_zoo.files import CONFIG_DIR, cache_dir
 from tests.conftest import ROOT
 
 FILES = sorted((CONFIG_DIR / "claim").glob("*.yaml"))
@@ -283,6 +286,27 @@ def test_a_claim_is_trained_once_recorded_and_verified(
     file.write_text(json.dumps(record))
     assert "is finished" in run("reproduce.py", *command).stdout
     assert list(json.loads(file.read_text())["arms"]["slow"]["seeds"]) == ["0", "1"]
+
+
+def test_a_judge_is_trained_once_for_its_data() -> None:
+    trained = []
+
+    def train() -> nn.Linear:
+        trained.append(nn.Linear(2, 1))
+        return trained[-1]
+
+    def weight(*data: float) -> torch.Tensor:
+        judge = kept_judge("here", [torch.tensor(data)], nn.Linear(2, 1), train)
+        assert not judge.training
+        return judge.weight
+
+    assert torch.equal(weight(1.0), weight(1.0))
+    assert len(trained) == 1
+    assert not torch.equal(weight(1.0), weight(2.0))
+    for file in (cache_dir() / "judges").glob("here-*"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert torch.equal(weight(1.0), trained[-1].weight)
+    assert len(trained) == 3
 
 
 @pytest.mark.parametrize("hard", [pytest.param("false", marks=pytest.mark.slow), "true"])

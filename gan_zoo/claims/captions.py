@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import gan_zoo
 from gan_zoo.claims import Measured
+from gan_zoo.claims.judges import kept_judge
 from gan_zoo.data import MNISTCaptionsDataModule
 from gan_zoo.data.captions import InMemoryCaptions
 from gan_zoo.data.mnist_captions import ATTRIBUTES, COLOUR_SPREAD, INKS, PARAPHRASES
@@ -139,7 +140,11 @@ def _judge(name: Any, root: Path) -> tuple[AttributeClassifier, MNISTCaptionsDat
         text_encoder=TextEncoder(), name=name, root=root, image_size=_SIDE, channels=3
     )
     data.setup()
-    return train_attribute_classifier(data), data
+    train = data.train
+    assert isinstance(train, InMemoryCaptions)
+    about = (train.images[0], train.attributes)
+    network = AttributeClassifier()
+    return kept_judge("attributes", about, network, lambda: train_attribute_classifier(data)), data
 
 
 def drawn(model: TextToImage, attributes: Tensor, per_caption: int = 1) -> list[Tensor]:

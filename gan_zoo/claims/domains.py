@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import gan_zoo
 from gan_zoo.claims import Measured
+from gan_zoo.claims.judges import kept_judge
 from gan_zoo.data.base import normalised
 from gan_zoo.data.digit_pairs import MappedDigitsDataModule, RotatedDigitsDataModule, rotated
 from gan_zoo.data.mnist_usps import MNISTUSPSDataModule
@@ -93,7 +94,9 @@ def adapted(run: Path) -> Measured:
     source domain alone.
     """
     model, data = opened(run, CoGAN, MNISTUSPSDataModule)
-    alone = _trained_on(data.train.a)
+    a = data.train.a
+    empty = _source_classifier(a.data.shape[-1])
+    alone = kept_judge("source", (a.data, a.label), empty, lambda: _trained_on(a))
     figures, floors = {}, {}
     for part, domain in (("test", data.test.b), ("training", data.train.b)):
         labels = domain.label
@@ -113,16 +116,21 @@ def adapted(run: Path) -> Measured:
     return Measured(figures, floors)
 
 
+def _source_classifier(side: int) -> CoupledDiscriminator:
+    network = CoupledDiscriminator(1, side)
+    network.classifier = nn.Linear(network.fc_units, 10)
+    return network
+
+
 def _trained_on(source: Domain) -> CoupledDiscriminator:
     """CoGAN's discriminator with a classifier in the logit's place, trained as its default."""
     torch.manual_seed(0)
-    network = CoupledDiscriminator(1, source.data.shape[-1])
-    network.classifier = nn.Linear(network.fc_units, 10)
+    network = _source_classifier(source.data.shape[-1])
     optimizer = torch.optim.Adam(network.parameters(), 5e-4, weight_decay=5e-4)
     for _ in range(_SOURCE_STEPS):
         rows = torch.randint(len(source.data), (64,))
         images = normalised(source.data[rows])
-        scores = network.classifier(network.features(torch.stack((images, images), 1))[:, 0])
+        scores = network.classifier(network.features(torch.stack((images, images), 1))[:, 0])  # type: ignore[operator]
         optimizer.zero_grad()
         F.cross_entropy(scores, source.label[rows]).backward()
         optimizer.step()
@@ -150,11 +158,11 @@ def angles_kept(run: Path) -> Measured:
     mapping is taken for as good, as in the paper. ``correlation`` is that of the two angles.
     """
     model, data = opened(run, Translator, RotatedDigitsDataModule)
-    judge = _judge_of_angles(data.classes[1], data.max_angle, data.name, data.root)
+    measuring = _judge_of_angles(data.classes[1], data.max_angle, data.name, data.root)
     a, b = data._domains["test"]
     with torch.no_grad():
         translated = model.sample(len(a.data), source=normalised(a.data))
-        given, real = (judge(images)[1][:, 0] for images in (translated, normalised(b.data)))
+        given, real = (measuring(images)[1][:, 0] for images in (translated, normalised(b.data)))
     whole = 2 * data.max_angle
     errors = [
         (data.max_angle * given - sign * a.label).square().mean().sqrt().item() for sign in (1, -1)
@@ -171,10 +179,16 @@ def angles_kept(run: Path) -> Measured:
 @functools.cache
 def _judge_of_angles(digit: int, max_angle: float, name: str, root: Path) -> EvaluatorNetwork:
     """Images of that digit (N, 1, 28, 28) -> its angle over max_angle, as the only logit."""
-    torch.manual_seed(0)
     data = RotatedDigitsDataModule(name=name, root=root)
     images, labels = data.originals(train=True)
     images = images[labels == digit]
+    network = EvaluatorNetwork(num_classes=1)
+    kind = f"angles-{max_angle:g}"
+    return kept_judge(kind, (images,), network, lambda: _trained_on_angles(images, max_angle))
+
+
+def _trained_on_angles(images: Tensor, max_angle: float) -> EvaluatorNetwork:
+    torch.manual_seed(0)
     network = EvaluatorNetwork(num_classes=1)
     optimizer = torch.optim.Adam(network.parameters())
     for _ in range(_EPOCHS_OF_ANGLES):
@@ -185,7 +199,7 @@ def _judge_of_angles(digit: int, max_angle: float, name: str, root: Path) -> Eva
             optimizer.zero_grad()
             F.mse_loss(guess, angles[rows] / max_angle).backward()
             optimizer.step()
-    return network.eval()
+    return network
 
 
 def known_map(run: Path) -> Measured:
