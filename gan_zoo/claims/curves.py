@@ -65,8 +65,7 @@ def overfitted(run: Path, validation: str, training: str, share: float = 0.2) ->
     """Whether the critic knows its training images by heart (1704.00028, section 5.3, figure 5b).
 
     ``gap`` is its estimate on training images less that on images held out, over the former; each
-    is the median over the last part of training. ``fall`` is how far the estimate on images held
-    out has fallen from its highest, over the same.
+    is the median over the last part of training, and ``held_out`` the latter.
 
     Args:
         validation, training: tags of both estimates.
@@ -82,10 +81,9 @@ def overfitted(run: Path, validation: str, training: str, share: float = 0.2) ->
         name: statistics.median(v for step, v in curve.items() if step >= (1 - share) * last)
         for name, curve in curves.items()
     }
-    highest = max(curves["held out"].values())
     figures = {
         "gap": (ends["training"] - ends["held out"]) / ends["training"],
-        "fall": (highest - ends["held out"]) / ends["training"],
+        "held_out": ends["held out"],
     }
     return Measured(figures, series={name: _points(curve) for name, curve in curves.items()})
 
