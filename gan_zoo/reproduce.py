@@ -449,13 +449,12 @@ def _lines(lines: Mapping[str, Sequence[_Points]], x: str, y: str) -> Any:
 
     def draw(axis: Any) -> None:
         for number, (name, seeds) in enumerate(lines.items()):
-            for points in filter(None, seeds):
-                first = points is next(filter(None, seeds))
+            for place, points in enumerate(filter(None, seeds)):
                 axis.plot(
                     *zip(*points, strict=True), ".-", color=f"C{number}", linewidth=1, markersize=3,
-                    label=name if first else None,
+                    label=None if place else name,
                 )  # fmt: skip
-        if min(values) > 0 and max(values) > _WIDE * min(values):
+        if values and min(values) > 0 and max(values) > _WIDE * min(values):
             axis.set_yscale("log")
         axis.set(xlabel=x, ylabel=y)
         axis.locator_params(axis="x", nbins=5)

@@ -60,10 +60,10 @@ pytest.register_assert_rewrite("tests.same_end")
 torch.set_num_threads(1)
 
 
-def slow_but(few: Iterable[str], models: Iterable[str]) -> list[Any]:
-    """Parameters of a test: the models, of which all but the few are slow."""
+def slow_but(few: Iterable[Any], values: Iterable[Any]) -> list[Any]:
+    """A test's parameter: the values, of which all but the few are slow."""
     few = set(few)
-    return [m if m in few else pytest.param(m, marks=pytest.mark.slow) for m in models]
+    return [v if v in few else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

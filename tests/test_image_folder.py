@@ -23,10 +23,11 @@ from gan_zoo.data import ImageFolderDataModule, PhotosDataModule, image_folder
 from gan_zoo.data.pictures import cropped_and_mirrored
 from gan_zoo.metrics.inception import Inception
 from gan_zoo.ranges import UnfitArgument
+from tests.conftest import slow_but
 
 Run = Callable[..., CompletedProcess[str]]
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
-SIZES = (32, *(pytest.param(size, marks=pytest.mark.slow) for size in (64, 128)))
+SIZES = slow_but((32,), (32, 64, 128))
 NOISE_AND_LABELS = (
     "gan",
     "cgan",
@@ -205,9 +206,7 @@ def test_crops_are_squares_of_the_picture_and_half_are_mirrored() -> None:
 
 
 @pytest.mark.parametrize("model", NOISE_AND_LABELS)
-@pytest.mark.parametrize(
-    "size", [32, *(pytest.param(s, marks=pytest.mark.slow) for s in (64, 128))]
-)
+@pytest.mark.parametrize("size", SIZES)
 def test_models_of_noise_and_labels_train_on_them(folder: Path, model: str, size: int) -> None:
     options = [
         f"dataset.root={folder}", f"dataset.image_size={size}", "dataset.batch_size=4",

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow_but
 
 
 def blocks(page: Path) -> list[str]:
@@ -96,9 +96,7 @@ def test_the_first_two_lines_set_up_train_and_test() -> None:
     assert all(block.startswith("python3 -m venv .venv && ") for block in BLOCKS[:2])
 
 
-@pytest.mark.parametrize(
-    "command", [*COMMANDS, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)]
-)
+@pytest.mark.parametrize("command", slow_but(COMMANDS, [*COMMANDS, *OTHERS]))
 def test_commands_run(
     run: Callable[..., CompletedProcess[str]], tmp_path: Path, command: str
 ) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_zoo.training.checkpoints import CheckpointFiles
-from tests.conftest import DIGITS, ROOT, SHORT, SMALLER
+from tests.conftest import DIGITS, ROOT, SHORT, SMALLER, slow_but
 from tests.same_end import read_checkpoint
 
 Run = Callable[..., CompletedProcess[str]]
@@ -355,10 +355,7 @@ ALIKE = {
 }
 
 
-@pytest.mark.parametrize(
-    "model", ["gan", "wgan_gp", *(pytest.param(m, marks=pytest.mark.slow) for m in [*ALIKE][1:]
-                                  if m != "wgan_gp")]
-)  # fmt: skip
+@pytest.mark.parametrize("model", slow_but(("gan", "wgan_gp"), ALIKE))
 def test_two_processes_train_as_one_does_on_the_joint_batch(
     run: Run, spawn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:

@@ -11,6 +11,7 @@ from gan_zoo.training.module import AdversarialModule
 
 Speed = Literal["default", "fast", "exact"]
 _FLOAT32 = ("32-true", "32", 32)
+_GRAPHS = "CUDA graphs where the model allows them"
 
 
 class Mathematics(NamedTuple):
@@ -66,11 +67,11 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
         words = "exact: float32 and deterministic algorithms"
         return Mathematics(options, config.channels_last, False, words)
     if config.speed == "default":
-        words = "CUDA graphs where the model allows them" * config.cuda_graphs
+        words = _GRAPHS * config.cuda_graphs
         return Mathematics({}, config.channels_last, config.cuda_graphs, words)
     used = device()
     graphs = used.type == "cuda"
-    also = "channels last" + ", CUDA graphs where the model allows them" * graphs
+    also = "channels last" + f", {_GRAPHS}" * graphs
     if precision in _FLOAT32 and _has_bfloat16(used):
         words = f"fast: bfloat16 with float32 weights, {also}"
         return Mathematics({"precision": "bf16-mixed"}, True, graphs, words)
