@@ -51,6 +51,46 @@ class Captions(NamedTuple):
     of_image: Tensor
 
 
+class _Rows(NamedTuple):
+    """Rows so ordered that those of a family are consecutive, and in it those of a label.
+
+    ``start`` and ``count`` are of each label's rows, ``family_start`` and ``family_count`` of its
+    family's, all (L,).
+    """
+
+    order: Tensor
+    start: Tensor
+    count: Tensor
+    family_start: Tensor
+    family_count: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, families: Tensor) -> "_Rows":
+        count = labels.bincount(minlength=len(families))
+        ranked = families.argsort(stable=True)
+        rank = ranked.argsort()
+        order = rank[labels].argsort(stable=True)
+        start = (count[ranked].cumsum(0) - count[ranked])[rank]
+        sizes = families[labels].bincount(minlength=int(families.max()) + 1)
+        starts = sizes.cumsum(0) - sizes
+        return cls(order, start, count, starts[families], sizes[families])
+
+    def others(self, label: Tensor) -> Tensor:
+        """How many rows of a label's family are of other labels."""
+        return self.family_count[label] - self.count[label]
+
+    def of_other(self, label: Tensor, place: Tensor) -> Tensor:
+        """The rows at these places among those; any row of the family where there is none."""
+        before = self.start[label] - self.family_start[label]
+        place = place + self.count[label] * (place >= before)
+        return self.order[self.family_start[label] + place % self.family_count[label]]
+
+
+def _uniform(bounds: Tensor) -> Tensor:
+    """Integers from 0 to below each bound."""
+    return (torch.rand(len(bounds), dtype=torch.float64) * bounds).long()
+
+
 @dataclass(eq=False, repr=False)
 class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
@@ -67,6 +107,8 @@ class InMemoryCaptions(InMemoryDataset):
         captions: of the images.
         averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
+        families: (L,) int64, the family of each label; None if labels have none.
+        hard_negatives: in training, the share of wrong captions whose label is of the same family.
         embeddings: (M, E) of the captions, as ``embed`` sets them.
     """
 
@@ -77,6 +119,8 @@ class InMemoryCaptions(InMemoryDataset):
     captions: Captions
     averaged: int = 1
     training: bool = False
+    families: Tensor | None = None
+    hard_negatives: float = 0.0
     embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -85,11 +129,12 @@ class InMemoryCaptions(InMemoryDataset):
             raise ValueError(
                 f"dataset.captions_averaged is {self.averaged}; each image has {count} captions."
             )
-        # In this order the images of one label are consecutive.
-        self._by_label = self.labels.argsort(stable=True)
-        self._count = self.labels.bincount()
-        self._start = self._count.cumsum(0) - self._count
-        if self.training and int(self._count.max()) == len(self.labels):
+        one_family = torch.zeros(int(self.labels.max()) + 1, dtype=torch.int64)
+        self._all = _Rows.of(self.labels, one_family)
+        self._near = None
+        if self.hard_negatives and self.families is not None:
+            self._near = _Rows.of(self.labels, self.families)
+        if self.training and int(self._all.others(self.labels).max()) == 0:
             problem = "All images are of one class, so that no caption is wrong for any: "
             raise ValueError(problem + "text-to-image models need captions of two or more classes.")
 
@@ -114,14 +159,20 @@ class InMemoryCaptions(InMemoryDataset):
         return [self.captions.texts[row] for row in self.captions.of_image[index]]
 
     def of_other_label(self, label: Tensor) -> Tensor:
-        """For each label (B,) the index of an image of another label, uniformly drawn."""
-        start, count = self._start[label], self._count[label]
-        others = (len(self.labels) - count).clamp(min=1)
-        if self.training:
-            place = (torch.rand(len(label), dtype=torch.float64) * others).long()
-        else:
-            place = start % others
-        return self._by_label[(place + count * (place >= start)) % len(self.labels)]
+        """For each label (B,) the index of an image of another label.
+
+        In training it is drawn uniformly of all, or for the share of ``hard_negatives`` of those of
+        the label's family, if there are such.
+        """
+        others = self._all.others(label).clamp(min=1)
+        if not self.training:
+            return self._all.of_other(label, self._all.start[label] % others)
+        drawn = self._all.of_other(label, _uniform(others))
+        if self._near is None:
+            return drawn
+        others = self._near.others(label)
+        hard = (torch.rand(len(label)) < self.hard_negatives) & (others > 0)
+        return torch.where(hard, self._near.of_other(label, _uniform(others)), drawn)
 
     def embed(self, encoder: Any) -> None:
         """Encodes all captions; batches hold these embeddings from now on."""
