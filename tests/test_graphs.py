@@ -28,6 +28,8 @@ GRAPHABLE = {
     "r3gan": (),
     "cogan": (),
     "began": ("model/generator=began", "model.generator.vanishing_steps=50"),
+    "stackgan": ("dataset.batch_size=16",),
+    "stackgan_pp": ("dataset.batch_size=16",),
 }
 ITERATIONS = 24
 LOGGED = 11

@@ -54,6 +54,8 @@ class StackGAN(TwoStages):
         embedding_dim: length of the captions' embeddings.
     """
 
+    graphable = True
+
     @checked
     def __init__(
         self,

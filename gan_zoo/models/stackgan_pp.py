@@ -63,6 +63,7 @@ class StackGANPP(TextToImage):
         lambda_colour: alpha above; None for the paper's 50 without text and 0 with it.
     """
 
+    graphable = True
     batch_types: ClassVar[tuple[type, ...]] = (CaptionBatch, ImageBatch)
 
     @checked

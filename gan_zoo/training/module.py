@@ -184,7 +184,8 @@ class AdversarialModule(SavedModule):
             play(batch)
         else:
             statistics = [a.takes_statistics(self.age(a.player)) for a in self.network_averages]
-            graphs.play(batch, (*(phase.name for phase in due), *statistics), play)
+            played = [(phase.name, phase.player) for phase in due]
+            graphs.play(batch, (*played, *statistics), play)
         for phase in due:
             name, terms = f"loss_{phase.name}", self.latest[phase.name]
             # A recording writes its other terms anew in the next iteration.
