@@ -54,36 +54,35 @@ class Captions(NamedTuple):
 class _Rows(NamedTuple):
     """Rows so ordered that those of a family are consecutive, and in it those of a label.
 
-    ``start`` and ``count`` are of each label's rows, ``family_start`` and ``family_count`` of its
-    family's, all (L,).
+    Of each label (L,): where its rows begin and how many there are, and the same of its family's.
     """
 
     order: Tensor
-    start: Tensor
-    count: Tensor
-    family_start: Tensor
-    family_count: Tensor
+    begins: Tensor
+    counts: Tensor
+    family_begins: Tensor
+    family_counts: Tensor
 
     @classmethod
     def of(cls, labels: Tensor, families: Tensor) -> "_Rows":
-        count = labels.bincount(minlength=len(families))
+        counts = labels.bincount(minlength=len(families))
         ranked = families.argsort(stable=True)
         rank = ranked.argsort()
-        order = rank[labels].argsort(stable=True)
-        start = (count[ranked].cumsum(0) - count[ranked])[rank]
+        begins = (counts[ranked].cumsum(0) - counts[ranked])[rank]
         sizes = families[labels].bincount(minlength=int(families.max()) + 1)
-        starts = sizes.cumsum(0) - sizes
-        return cls(order, start, count, starts[families], sizes[families])
+        family_begins = (sizes.cumsum(0) - sizes)[families]
+        order = rank[labels].argsort(stable=True)
+        return cls(order, begins, counts, family_begins, sizes[families])
 
     def others(self, label: Tensor) -> Tensor:
         """How many rows of a label's family are of other labels."""
-        return self.family_count[label] - self.count[label]
+        return self.family_counts[label] - self.counts[label]
 
     def of_other(self, label: Tensor, place: Tensor) -> Tensor:
         """The rows at these places among those; any row of the family where there is none."""
-        before = self.start[label] - self.family_start[label]
-        place = place + self.count[label] * (place >= before)
-        return self.order[self.family_start[label] + place % self.family_count[label]]
+        before = self.begins[label] - self.family_begins[label]
+        place = place + self.counts[label] * (place >= before)
+        return self.order[self.family_begins[label] + place % self.family_counts[label]]
 
 
 def _uniform(bounds: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ class InMemoryCaptions(InMemoryDataset):
         """
         others = self._all.others(label).clamp(min=1)
         if not self.training:
-            return self._all.of_other(label, self._all.start[label] % others)
+            return self._all.of_other(label, self._all.begins[label] % others)
         drawn = self._all.of_other(label, _uniform(others))
         if self._near is None:
             return drawn
