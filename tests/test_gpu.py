@@ -19,10 +19,13 @@ LOGGED = 20
 
 
 class NoWaiting(pl.Callback):
-    """Lets no iteration wait for the device, from the tenth on, unless it is a logging step."""
+    """Lets no iteration wait for the device, from the thirtieth on, unless it is a logging step.
+
+    Before, what an iteration does is recorded, of StackGAN once in each stage.
+    """
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step > 10 and (trainer.global_step + 1) % LOGGED:
+        if trainer.global_step > 30 and (trainer.global_step + 1) % LOGGED:
             torch.cuda.set_sync_debug_mode("error")
 
     def on_train_batch_end(self, *_: Any) -> None:
