@@ -205,15 +205,13 @@ def test_training_shows_all_captions_of_an_image_and_evaluation_the_first(tmp_pa
     torch.testing.assert_close(averaged, own.mean(0))
 
 
-def of_labels(
-    labels: list[int], training: bool = True, families: list[int] | None = None, hard: float = 0.0
-) -> InMemoryCaptions:
+def of_labels(labels: list[int], training: bool = True) -> InMemoryCaptions:
     n = len(labels)
     captions = Captions(["a", "b"], torch.ones(2, 1, dtype=torch.bool), torch.zeros(n, 1).long())
     numbers = torch.tensor(labels)
-    source = ((torch.zeros(n, 1, 4, 4),), lambda x: x, numbers, numbers[:, None], captions)
-    near = None if families is None else torch.tensor(families)
-    return InMemoryCaptions(*source, 1, training, near, hard)
+    return InMemoryCaptions(
+        (torch.zeros(n, 1, 4, 4),), lambda x: x, numbers, numbers[:, None], captions, 1, training
+    )
 
 
 def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
@@ -230,33 +228,6 @@ def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
         assert counts[allowed].max() < 1.2 * expected
         fixed = of_labels(labels, training=False).of_other_label(torch.full((3,), label))
         assert all(labels[i] != label for i in fixed)
-
-
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_hard_negatives_are_of_another_label_of_the_same_family(share: float) -> None:
-    labels = [4, 0, 2, 5, 0, 2, 3, 5, 2]
-    # Of labels 0 to 5; that of label 3 has no other.
-    families = [7, 0, 7, 1, 0, 0]
-    dataset = of_labels(labels, families=families, hard=share)
-    torch.manual_seed(0)
-    for label, near in {0: [2, 5, 8], 4: [3, 7], 2: [1, 4]}.items():
-        counts = dataset.of_other_label(torch.full((8000,), label)).bincount(minlength=9)
-        others = torch.tensor([other != label for other in labels])
-        expected = (1 - share) * 8000 * others / others.sum()
-        expected[near] += share * 8000 / len(near)
-        torch.testing.assert_close(counts.float(), expected, rtol=0.1, atol=0)
-    lonely = dataset.of_other_label(torch.full((8000,), 3)).bincount(minlength=9)
-    assert lonely[6] == 0
-    assert lonely[torch.arange(9) != 6].min() > 800
-
-
-def test_hard_negatives_of_digits_are_other_digits_in_the_same_ink() -> None:
-    train = part(captioned(hard_negatives=1.0).train)
-    digit, ink = train.attributes[:, 0], train.attributes[:, 1]
-    for _ in range(5):
-        other = train.of_other_label(train.labels)
-        assert (digit[other] != digit).all()
-        assert (ink[other] == ink).all()
 
 
 def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:

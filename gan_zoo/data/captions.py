@@ -51,45 +51,6 @@ class Captions(NamedTuple):
     of_image: Tensor
 
 
-class _Rows(NamedTuple):
-    """Rows so ordered that those of a family are consecutive, and in it those of a label.
-
-    Of each label (L,): where its rows begin and how many there are, and the same of its family's.
-    """
-
-    order: Tensor
-    begins: Tensor
-    counts: Tensor
-    family_begins: Tensor
-    family_counts: Tensor
-
-    @classmethod
-    def of(cls, labels: Tensor, families: Tensor) -> "_Rows":
-        counts = labels.bincount(minlength=len(families))
-        ranked = families.argsort(stable=True)
-        rank = ranked.argsort()
-        begins = (counts[ranked].cumsum(0) - counts[ranked])[rank]
-        sizes = families[labels].bincount(minlength=int(families.max()) + 1)
-        family_begins = (sizes.cumsum(0) - sizes)[families]
-        order = rank[labels].argsort(stable=True)
-        return cls(order, begins, counts, family_begins, sizes[families])
-
-    def others(self, label: Tensor) -> Tensor:
-        """How many rows of a label's family are of other labels."""
-        return self.family_counts[label] - self.counts[label]
-
-    def of_other(self, label: Tensor, place: Tensor) -> Tensor:
-        """The rows at these places among those; any row of the family where there is none."""
-        before = self.begins[label] - self.family_begins[label]
-        place = place + self.counts[label] * (place >= before)
-        return self.order[self.family_begins[label] + place % self.family_counts[label]]
-
-
-def _uniform(bounds: Tensor) -> Tensor:
-    """Integers from 0 to below each bound."""
-    return (torch.rand(len(bounds), dtype=torch.float64) * bounds).long()
-
-
 @dataclass(eq=False, repr=False)
 class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
@@ -106,8 +67,6 @@ class InMemoryCaptions(InMemoryDataset):
         captions: of the images.
         averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
-        families: (L,) int64, the family of each label; None if labels have none.
-        hard_negatives: in training, the share of wrong captions whose label is of the same family.
         embeddings: (M, E) of the captions, as ``embed`` sets them.
     """
 
@@ -118,8 +77,6 @@ class InMemoryCaptions(InMemoryDataset):
     captions: Captions
     averaged: int = 1
     training: bool = False
-    families: Tensor | None = None
-    hard_negatives: float = 0.0
     embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -128,12 +85,11 @@ class InMemoryCaptions(InMemoryDataset):
             raise ValueError(
                 f"dataset.captions_averaged is {self.averaged}; each image has {count} captions."
             )
-        one_family = torch.zeros(int(self.labels.max()) + 1, dtype=torch.int64)
-        self._all = _Rows.of(self.labels, one_family)
-        self._near = None
-        if self.hard_negatives and self.families is not None:
-            self._near = _Rows.of(self.labels, self.families)
-        if self.training and int(self._all.others(self.labels).max()) == 0:
+        # In this order the images of one label are consecutive.
+        self._by_label = self.labels.argsort(stable=True)
+        self._count = self.labels.bincount()
+        self._start = self._count.cumsum(0) - self._count
+        if self.training and int(self._count.max()) == len(self.labels):
             problem = "All images are of one class, so that no caption is wrong for any: "
             raise ValueError(problem + "text-to-image models need captions of two or more classes.")
 
@@ -158,20 +114,14 @@ class InMemoryCaptions(InMemoryDataset):
         return [self.captions.texts[row] for row in self.captions.of_image[index]]
 
     def of_other_label(self, label: Tensor) -> Tensor:
-        """For each label (B,) the index of an image of another label.
-
-        In training it is drawn uniformly of all, or for the share of ``hard_negatives`` of those of
-        the label's family, if there are such.
-        """
-        others = self._all.others(label).clamp(min=1)
-        if not self.training:
-            return self._all.of_other(label, self._all.begins[label] % others)
-        drawn = self._all.of_other(label, _uniform(others))
-        if self._near is None:
-            return drawn
-        others = self._near.others(label)
-        hard = (torch.rand(len(label)) < self.hard_negatives) & (others > 0)
-        return torch.where(hard, self._near.of_other(label, _uniform(others)), drawn)
+        """For each label (B,) the index of an image of another label, uniformly drawn."""
+        start, count = self._start[label], self._count[label]
+        others = (len(self.labels) - count).clamp(min=1)
+        if self.training:
+            place = (torch.rand(len(label), dtype=torch.float64) * others).long()
+        else:
+            place = start % others
+        return self._by_label[(place + count * (place >= start)) % len(self.labels)]
 
     def embed(self, encoder: Any) -> None:
         """Encodes all captions; batches hold these embeddings from now on."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from gan_zoo.data.base import normalised, resized
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
 from gan_zoo.data.mnist import DigitsDataModule
-from gan_zoo.ranges import Range, Share, checked
+from gan_zoo.ranges import Range, checked
 
 INKS = {
     "red": (225, 40, 40),
@@ -127,8 +127,6 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
     Args:
         train_size: number of training digits to use, drawn by the seed; None for all.
-        hard_negatives: in training, the share of wrong captions that are of another digit in the
-            same ink; the others are of another digit or another ink, uniformly drawn.
 
     Attributes:
         held_out_inks: (10,) the ink that each digit lacks.
@@ -143,13 +141,11 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         *,
         name: Literal["mnist", "digits"] = "mnist",
         train_size: Annotated[int, Range(1, 60000)] | None = None,
-        hard_negatives: Share = 0.0,
         channels: Literal[3] = 3,
         **options: Any,
     ) -> None:
         super().__init__(name=name, channels=channels, **options)
         self.train_size = train_size
-        self.hard_negatives = hard_negatives
         self.held_out: InMemoryCaptions | None = None
         random = torch.Generator().manual_seed(self.seed)
         # Two permutations, so that at most two digits lack the same ink.
@@ -214,9 +210,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             colours.append((named + COLOUR_SPREAD * spread).clamp(0, 255))
         captions = written(attributes, ways.topk(_CAPTIONS_PER_IMAGE, 1).indices)
         source = ((images, *colours), self._coloured, digits * len(INKS) + ink, attributes)
-        same_ink = torch.arange(10 * len(INKS)) % len(INKS)
-        wrong = same_ink, self.hard_negatives
-        return InMemoryCaptions(*source, captions, self.captions_averaged, training, *wrong)
+        return InMemoryCaptions(*source, captions, self.captions_averaged, training)
 
     def _coloured(self, images: Tensor, ink: Tensor, ground: Tensor) -> Tensor:
         share = resized(images, self.image_size) / 255
