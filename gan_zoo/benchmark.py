@@ -140,6 +140,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
         framework.callbacks.append(watched)  # type: ignore[attr-defined]
 
         def barebones() -> None:
+            turns.begin("barebones")
             kept = ("accelerator", "devices", "precision", "deterministic", "benchmark")
             trainer = pl.Trainer(
                 **{name: config.trainer.get(name) for name in kept} | chosen.trainer,
@@ -166,6 +167,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
                   for s in (barebones, bare)]  # fmt: skip
         for thread in others:
             thread.start()
+        turns.begin("framework")
         _or_fail(turns, lambda: framework.fit(copies["framework"], data))
         for thread in others:
             thread.join()

@@ -122,8 +122,8 @@ class BareLoop:
 class Turns:
     """Has several sides work one after the other, a block at a time, each in its own thread.
 
-    What else the machine does then meets all of them. A side calls ``begin`` once, and ``stop`` and
-    ``pass_on`` after each of its blocks.
+    What else the machine does then meets all of them. A side calls ``begin`` before anything else,
+    and ``stop`` and ``pass_on`` after each of its blocks, so that no two work at the same time.
 
     Args:
         sides: their names, in the order of a round.
@@ -153,18 +153,26 @@ class Turns:
         self.seconds[side].append(self.now() - self._begun)
 
     def pass_on(self, side: str) -> None:
-        """Lets the next side work; returns when it is this one's turn again, or has no more."""
+        """Lets the next side work; returns when it is this one's turn again, or all are done."""
         with self._changed:
             self._turn = (self._turn + 1) % len(self.sides)
             self._changed.notify_all()
         if len(self.seconds[side]) < self.rounds:
             self.begin(side)
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or self._done())
+        self.raise_error()
 
     def now(self) -> float:
         """The clock, once the device has done its work."""
-        if self.device.type == "cuda":
+        # Nothing may wait for a device while its work is recorded.
+        if self.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+    def _done(self) -> bool:
+        return all(len(blocks) == self.rounds for blocks in self.seconds.values())
 
     def fail(self, error: BaseException) -> None:
         """Ends all sides by this error."""
@@ -183,9 +191,6 @@ class Blocks(pl.Callback):
 
     def __init__(self, turns: Turns, side: str, block: int) -> None:
         self.turns, self.side, self.block = turns, side, block
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.turns.begin(self.side)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
         if trainer.global_step % self.block == 0:

@@ -334,7 +334,7 @@ def draw(model: str, run: Path) -> None:
     save(grids[-1], f"{model}.png")
     last = len(grids) - 1
     # Most happens early.
-    some = sorted({0, *(round(last ** (n / (FRAMES - 2))) for n in range(FRAMES - 1))})
+    some = sorted({0, *(min(last, round(last ** (n / (FRAMES - 2)))) for n in range(FRAMES - 1))})
     is_grey = grids[-1].convert("HSV").getchannel("S").getextrema() == (0, 0)
     frames = [grids[n].quantize(6 if is_grey else 48) for n in some]
     save_gif(frames, PICTURES / f"{model}.gif")
