@@ -30,7 +30,7 @@ from gan_zoo.data.base import InMemoryDataModule, InMemoryDataset
 from gan_zoo.models import GAN
 from gan_zoo.run.events import truncate_logs
 from gan_zoo.run.folder import find_checkpoint
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow_but
 from tests.kill_and_resume import changed
 from tests.same_end import assert_same_end, differing, read_checkpoint, state
 
@@ -233,7 +233,8 @@ def test_a_signal_while_torch_is_loaded(
           "callbacks.metrics.every_n_steps=2", *SHORT[3:-1], "trainer=cpu")),
         ("gan_zoo.losses", "joint_embedding", "train.py",
          ("model=stackgan", "dataset.name=digits", *SHORT[3:], "trainer=cpu")),
-        ("gan_zoo.metrics.evaluator", "_augmented", "train_evaluator.py", ("dataset=digits",)),
+        pytest.param("gan_zoo.metrics.evaluator", "_augmented", "train_evaluator.py",
+                     ("dataset=digits",), marks=pytest.mark.slow),
     ],
     ids=["evaluator", "text encoder", "train_evaluator"],
 )  # fmt: skip
@@ -406,7 +407,13 @@ def emptied(content: bytes) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("damage", [halved, cut_by_a_byte, with_a_bit_flipped, all_zeros, emptied])
+@pytest.mark.parametrize(
+    "damage",
+    slow_but(
+        (cut_by_a_byte, with_a_bit_flipped),
+        (halved, cut_by_a_byte, with_a_bit_flipped, all_zeros, emptied),
+    ),
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     run: Run, table: Table, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:

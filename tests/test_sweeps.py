@@ -420,7 +420,7 @@ def processes_of(session: int) -> str:
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ("basic", signal.SIGTERM),
+        pytest.param("basic", signal.SIGTERM, marks=pytest.mark.slow),
         ("joblib", signal.SIGINT),
         pytest.param("joblib", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("submitit_local", signal.SIGINT, marks=pytest.mark.slow),

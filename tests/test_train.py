@@ -355,7 +355,7 @@ ALIKE = {
 }
 
 
-@pytest.mark.parametrize("model", slow_but(("gan", "wgan_gp"), ALIKE))
+@pytest.mark.parametrize("model", slow_but(["wgan_gp"], ALIKE))
 def test_two_processes_train_as_one_does_on_the_joint_batch(
     run: Run, spawn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
@@ -406,7 +406,9 @@ def test_missing_mnist_is_stood_in_for_and_named_so(run: Run, tmp_path: Path) ->
     assert "GAN_ZOO_DATA_DIR" in result.stderr
 
 
-@pytest.mark.parametrize("dataset", ["mnist_negatives", "mnist_usps", "mnist_edges"])
+@pytest.mark.parametrize(
+    "dataset", slow_but(["mnist_usps"], ["mnist_negatives", "mnist_usps", "mnist_edges"])
+)
 def test_a_stand_in_for_two_domains_is_named_so(run: Run, tmp_path: Path, dataset: str) -> None:
     (tmp_path / "data").write_text("")
     small = ("model=cogan", *SMALLER["cogan"], "trainer.max_steps=1", "trainer=cpu")
@@ -467,7 +469,6 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
 
 def test_a_traceback_can_be_asked_for(spawn: Run) -> None:
     arguments = (TRAIN, "model.loss=hing", *SHORT)
-    assert "Traceback" not in spawn(*arguments, check=False).stderr
     result = spawn(*arguments, check=False, HYDRA_FULL_ERROR="1")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
