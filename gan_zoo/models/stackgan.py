@@ -43,7 +43,7 @@ class StackGAN(TwoStages):
 
         model = StackGAN()
         pl.Trainer(max_steps=1000).fit(model, MNISTCaptionsDataModule(...))
-        images = model.sample(4, captions=["a thin green three"] * 4)
+        images = model.sample(4, captions=["a thin green seven"] * 4)
 
     Each stage has its own generator and discriminator, optimizers and schedules. ``sample`` gives
     the images of the last stage that has been trained.

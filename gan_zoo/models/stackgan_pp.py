@@ -50,7 +50,7 @@ class StackGANPP(TextToImage):
 
         model = StackGANPP()
         pl.Trainer(max_steps=1000).fit(model, MNISTCaptionsDataModule(...))
-        images = model.sample(4, captions=["a thin green three"] * 4)
+        images = model.sample(4, captions=["a thin green seven"] * 4)
 
     Also logged, each averaged over the scales: ``d_real_alone`` and
     ``d_fake_alone``, what D says of images by themselves, and ``colour_gap``, the unweighted colour

@@ -307,7 +307,7 @@ class TextToImage(NoiseToImage):
         if not captions or not all(isinstance(caption, str) for caption in captions):
             raise UnfitArgument(
                 "captions",
-                f'is {captions}: give sentences, such as captions=["a thin green three"].',
+                f'is {captions}: give sentences, such as captions=["a thin green seven"].',
             )
         vocabulary = getattr(self.text_encoder, "vocabulary", None)
         if not vocabulary:
