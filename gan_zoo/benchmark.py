@@ -140,7 +140,6 @@ def measure(config: DictConfig) -> dict[str, Any]:
         framework.callbacks.append(watched)  # type: ignore[attr-defined]
 
         def barebones() -> None:
-            turns.begin("barebones")
             kept = ("accelerator", "devices", "precision", "deterministic", "benchmark")
             trainer = pl.Trainer(
                 **{name: config.trainer.get(name) for name in kept} | chosen.trainer,
@@ -153,7 +152,6 @@ def measure(config: DictConfig) -> dict[str, Any]:
             trainer.fit(copies["barebones"], copy.copy(data))
 
         def bare() -> None:
-            turns.begin("bare")
             batches = _batches(copy.copy(data), copies["bare"], device)
             precision = framework.precision_plugin
             loop = BareLoop(copies["bare"], batches, block * rounds, precision, data)
@@ -163,21 +161,22 @@ def measure(config: DictConfig) -> dict[str, Any]:
                 turns.stop("bare")
                 turns.pass_on("bare")
 
-        others = [threading.Thread(target=_or_fail, args=(turns, s), daemon=True)
-                  for s in (barebones, bare)]  # fmt: skip
+        others = [threading.Thread(target=_take_part, args=(turns, *side), daemon=True)
+                  for side in (("barebones", barebones), ("bare", bare))]  # fmt: skip
         for thread in others:
             thread.start()
-        turns.begin("framework")
-        _or_fail(turns, lambda: framework.fit(copies["framework"], data))
+        _take_part(turns, "framework", lambda: framework.fit(copies["framework"], data))
         for thread in others:
             thread.join()
         turns.raise_error()
     return _figures(config, model, turns, watched) | {"precision": str(framework.precision)}
 
 
-def _or_fail(turns: Turns, side: Callable[[], None]) -> None:
+def _take_part(turns: Turns, side: str, work: Callable[[], None]) -> None:
+    """Does a side's work from its first turn on; an error ends all sides."""
     try:
-        side()
+        turns.begin(side)
+        work()
     except BaseException as error:
         turns.fail(error)
         if threading.current_thread() is threading.main_thread():

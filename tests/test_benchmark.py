@@ -90,6 +90,7 @@ def test_the_bare_loop_accumulates_nothing() -> None:
 def test_sides_work_in_turn() -> None:
     turns = Turns(("a", "b", "c"), 3, torch.device("cpu"))
     order: list[str] = []
+    blocks_at_end: list[int] = []
 
     def work(side: str) -> None:
         turns.begin(side)
@@ -97,6 +98,7 @@ def test_sides_work_in_turn() -> None:
             order.append(side)
             turns.stop(side)
             turns.pass_on(side)
+        blocks_at_end.append(len(order))
 
     threads = [threading.Thread(target=work, args=(side,)) for side in "cab"]
     for thread in threads:
@@ -105,6 +107,8 @@ def test_sides_work_in_turn() -> None:
         thread.join(10)
     assert "".join(order) == 3 * "abc"
     assert [len(turns.seconds[side]) for side in "abc"] == [3, 3, 3]
+    # What a side does after its turns would disturb the others' last ones.
+    assert blocks_at_end == [9, 9, 9]
 
 
 def test_a_side_that_fails_ends_the_others() -> None:

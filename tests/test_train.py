@@ -467,8 +467,9 @@ def test_losses_and_penalties_are_options(run: Run, tmp_path: Path, loss: str) -
     assert "train/penalty" in (only_run(tmp_path) / "csv" / "version_0" / "metrics.csv").read_text()
 
 
-def test_a_traceback_can_be_asked_for(spawn: Run) -> None:
-    arguments = (TRAIN, "model.loss=hing", *SHORT)
-    result = spawn(*arguments, check=False, HYDRA_FULL_ERROR="1")
+def test_a_traceback_can_be_asked_for(run: Run, spawn: Run) -> None:
+    arguments = ("model.loss=hing", *SHORT)
+    assert "Traceback" not in run("train.py", *arguments, check=False).stderr
+    result = spawn(TRAIN, *arguments, check=False, HYDRA_FULL_ERROR="1")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
