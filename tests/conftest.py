@@ -61,9 +61,14 @@ torch.set_num_threads(1)
 
 
 def slow_but(few: Iterable[Any], values: Iterable[Any]) -> list[Any]:
-    """A test's parameter: the values, of which all but the few are slow."""
+    """A test's parameter: the values, of which all but the few are slow; tuples for several."""
     few = set(few)
-    return [v if v in few else pytest.param(v, marks=pytest.mark.slow) for v in values]
+    return [
+        value
+        if value in few
+        else pytest.param(*(value if isinstance(value, tuple) else [value]), marks=pytest.mark.slow)
+        for value in values
+    ]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -133,7 +133,7 @@ def wait_for_the_end_of_all(process: subprocess.Popen[str]) -> None:
     ("number", "workers"),
     [
         (signal.SIGINT, 0),
-        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
     ],
@@ -216,7 +216,10 @@ def signalled(
 
 
 @pytest.mark.parametrize("number", EITHER)
-@pytest.mark.parametrize("script", ["train", "sample", "evaluate", "train_evaluator", "benchmark"])
+@pytest.mark.parametrize(
+    "script",
+    slow_but(("train", "sample"), ["train", "sample", "evaluate", "train_evaluator", "benchmark"]),
+)
 def test_a_signal_while_torch_is_loaded(
     tmp_path: Path, script: str, number: signal.Signals
 ) -> None:
@@ -231,8 +234,9 @@ def test_a_signal_while_torch_is_loaded(
         ("gan_zoo.metrics.evaluator", "_augmented", "train.py",
          ("model=discogan", "dataset=mnist_rotated", "dataset.name=digits",
           "callbacks.metrics.every_n_steps=2", *SHORT[3:-1], "trainer=cpu")),
-        ("gan_zoo.losses", "joint_embedding", "train.py",
-         ("model=stackgan", "dataset.name=digits", *SHORT[3:], "trainer=cpu")),
+        pytest.param("gan_zoo.losses", "joint_embedding", "train.py",
+                     ("model=stackgan", "dataset.name=digits", *SHORT[3:], "trainer=cpu"),
+                     marks=pytest.mark.slow),
         pytest.param("gan_zoo.metrics.evaluator", "_augmented", "train_evaluator.py",
                      ("dataset=digits",), marks=pytest.mark.slow),
     ],
@@ -595,19 +599,33 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "number", "after"),
-    [
-        *((name, errno.ENOSPC, 0) for name in (
-            "provenance.json", ".hydra", "hydra.yaml", "config.yaml", "real.png", "events.out",
-            "metrics.csv", "checkpoints", "last.ckpt",
-        )),
-        *((name, errno.ENOSPC, 3) for name in ("step-000006.png", "step-000006.ckpt", "events.out",
-                                               "last.ckpt", "metrics.csv", "metrics.json")),
-        ("step-000006.ckpt", errno.EDQUOT, 3),
-        ("events.out", errno.EDQUOT, 3),
-        ("samples", errno.EACCES, 0),
-        ("csv", errno.EACCES, 0),
-        ("checkpoints", errno.EACCES, 3),
-    ],
+    slow_but(
+        [
+            ("provenance.json", errno.ENOSPC, 0),
+            ("events.out", errno.ENOSPC, 0),
+            ("last.ckpt", errno.ENOSPC, 0),
+            ("step-000006.ckpt", errno.ENOSPC, 3),
+            ("metrics.csv", errno.ENOSPC, 3),
+            ("metrics.json", errno.ENOSPC, 3),
+            ("events.out", errno.EDQUOT, 3),
+            ("samples", errno.EACCES, 0),
+        ],
+        [
+            *((name, errno.ENOSPC, 0) for name in (
+                "provenance.json", ".hydra", "hydra.yaml", "config.yaml", "real.png", "events.out",
+                "metrics.csv", "checkpoints", "last.ckpt",
+            )),
+            *((name, errno.ENOSPC, 3) for name in (
+                "step-000006.png", "step-000006.ckpt", "events.out", "last.ckpt", "metrics.csv",
+                "metrics.json",
+            )),
+            ("step-000006.ckpt", errno.EDQUOT, 3),
+            ("events.out", errno.EDQUOT, 3),
+            ("samples", errno.EACCES, 0),
+            ("csv", errno.EACCES, 0),
+            ("checkpoints", errno.EACCES, 3),
+        ],
+    ),
 )  # fmt: skip
 def test_what_cannot_be_written_is_named(
     run: Run, written: Path, tmp_path: Path, unwritable: list[tuple[str, int, Path]],

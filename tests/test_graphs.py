@@ -14,7 +14,7 @@ from torch import Tensor
 import gan_zoo
 from gan_zoo.training.graphs import IterationGraphs, recordable
 from gan_zoo.training.module import AdversarialModule
-from tests.conftest import DIGITS, SMALLER
+from tests.conftest import DIGITS, FEW, SMALLER, slow_but
 
 # The zoo's models that can be recorded, each with options that make more kinds of iterations.
 GRAPHABLE = {
@@ -107,7 +107,7 @@ def trained(model: str, folder: Path, *typed: str) -> Any:
     return run
 
 
-@pytest.mark.parametrize("model", GRAPHABLE)
+@pytest.mark.parametrize("model", slow_but({*FEW, "infogan"}, GRAPHABLE))
 def test_recorded_iterations_do_what_plain_ones_do(
     monkeypatch: pytest.MonkeyPatch, model: str, tmp_path: Path
 ) -> None:

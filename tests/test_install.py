@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -222,7 +223,10 @@ def test_the_next_hydra_composes_the_same(spawn: Run, tmp_path: Path) -> None:
     spawn("-m", "pip", "-q", "install", "--pre", "--no-deps", "--target", target, *NEXT_HYDRA)
     code = "import hydra, json; from tests.test_install import everything_composed as e\n"
     code += "print(json.dumps([hydra.__version__, e()]))"
-    found = spawn("-W", "ignore", "-c", code, PYTHONPATH=f"{target}{os.pathsep}{ROOT}").stdout
-    version, configurations = json.loads(found.splitlines()[-1])
+    path = f"{target}{os.pathsep}{ROOT}"
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(spawn, "-W", "ignore", "-c", code, PYTHONPATH=path)
+        now = everything_composed()
+    version, configurations = json.loads(following.result().stdout.splitlines()[-1])
     assert NEXT_HYDRA[0].endswith(version)
-    assert configurations == json.loads(json.dumps(everything_composed()))
+    assert configurations == json.loads(json.dumps(now))

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gan_zoo
 from gan_zoo.run.configuration import composed
-from tests.conftest import DIGITS, SMALLER, fit, small_gan
+from tests.conftest import DIGITS, FEW, SMALLER, fit, slow_but, small_gan
 from tests.test_resume import MODELS, OWN
 
 # Reading a number of a tensor, or its size where that depends on numbers: a GPU is waited for.
@@ -69,7 +69,7 @@ def hooks_of(module: torch.nn.Module) -> int:
     return sum(len(getattr(module, kind)) for kind in kinds)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but(FEW, MODELS))
 def test_an_iteration_waits_for_nothing_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, model: str, tmp_path: Path
 ) -> None:

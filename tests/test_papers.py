@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from gan_zoo.data import available_dataset
 from gan_zoo.files import CONFIG_DIR
 from gan_zoo.run.configuration import composed, dotted
-from tests.conftest import SHORT
+from tests.conftest import SHORT, slow_but
 from tests.test_networks import parameters
 
 Run = Callable[..., CompletedProcess[str]]
@@ -374,7 +374,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but(("dcgan", "wgan_gp"), SMALL))
 def test_recipes_begin(run: Run, tmp_path: Path, name: str) -> None:
     run("train.py", f"experiment=paper/{name}", *SMALL[name], *SHORT[1:2], "trainer.max_steps=3",
         "trainer.log_every_n_steps=1", "hydra.run.dir=here")  # fmt: skip

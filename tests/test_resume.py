@@ -88,7 +88,7 @@ def killed_in(iteration: int) -> Iterator[None]:
 
 
 # Those whose state is more than weights, optimizers and averages; the others take as long.
-QUICK_ONES = ("gan", "wgan_gp", "began", "cyclegan", "stackgan")
+QUICK_ONES = ("wgan_gp", "cyclegan", "stackgan")
 
 
 @pytest.mark.parametrize("model", slow_but(QUICK_ONES, MODELS))

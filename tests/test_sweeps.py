@@ -59,7 +59,7 @@ LAUNCHERS = {
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(options, id=name, marks=pytest.mark.slow if "submitit" in name else ())
+        pytest.param(options, id=name, marks=() if name == "joblib" else pytest.mark.slow)
         for name, options in LAUNCHERS.items()
     ],
 )
@@ -88,13 +88,8 @@ def test_the_other_jobs_run_and_the_failed_one_is_listed(
     assert not (trained / "error.txt").exists()
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        pytest.param(options, id=name, marks=pytest.mark.slow if options else ())
-        for name, options in LAUNCHERS.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
 def test_of_six_jobs_four_finish_and_two_diverge(
     spawn: Run, tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:

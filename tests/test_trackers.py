@@ -189,6 +189,7 @@ def test_mlflow_has_figures_pictures_texts_and_options(
     assert written <= {(".cache", "matplotlib")}
 
 
+@pytest.mark.slow
 def test_each_job_has_a_database_of_its_own(run: Run, home: Path, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     run("train.py", "-m", *QUICK, "trainer.max_steps=2", "seed=1,2", "hydra.sweep.dir=sweep",

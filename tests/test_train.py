@@ -18,7 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_zoo.training.checkpoints import CheckpointFiles
-from tests.conftest import DIGITS, ROOT, SHORT, SMALLER, slow_but
+from tests.conftest import DIGITS, FEW, ROOT, SHORT, SMALLER, slow_but
 from tests.same_end import read_checkpoint
 
 Run = Callable[..., CompletedProcess[str]]
@@ -71,7 +71,7 @@ def only_run(tmp_path: Path, pattern: str = "runs/*/*/*") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but(FEW, MODELS))
 def test_a_run_folder_holds_everything_about_the_run(run: Run, tmp_path: Path, model: str) -> None:
     batch_size, generator_steps, pixels, columns = MODELS[model]
     rest = (*SMALLER.get(model, ()), "callbacks.checkpoint.every_n_train_steps=4")
@@ -277,6 +277,7 @@ def test_two_processes_end_bitwise_equal(spawn: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "here" / "metrics.json").read_text())["images_seen"] == 3 * 32
 
 
+@pytest.mark.slow
 def test_processes_that_torchrun_started_share_a_folder(spawn: Run, tmp_path: Path) -> None:
     command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", TRAIN,
                "dataset=digits", "trainer=ddp_cpu", *SHORT[2:])  # fmt: skip
