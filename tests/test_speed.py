@@ -65,9 +65,11 @@ def test_the_layout_is_an_option_of_its_own(chosen: str) -> None:
 def test_graphs_may_be_had_in_float32() -> None:
     config = configured("default")
     config.cuda_graphs = True
-    trainer, _, graphs, words = mathematics(config, cpu)
+    trainer, _, graphs, words = mathematics(config, lambda: torch.device("cuda"))
     assert (trainer, graphs) == ({}, True)
-    assert "CUDA graphs" in words
+    assert "CUDA graphs where" in words
+    chosen = mathematics(config, cpu)
+    assert (chosen.graphs, chosen.words) == (False, "no CUDA graphs, as no GPU trains")
     config.speed = "exact"
     with pytest.raises(UnfitArgument, match="cuda_graphs"):
         mathematics(config, cpu)

@@ -66,11 +66,13 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
         options = {"deterministic": True, "benchmark": False}
         words = "exact: float32 and deterministic algorithms"
         return Mathematics(options, config.channels_last, False, words)
-    if config.speed == "default":
-        words = _GRAPHS * config.cuda_graphs
-        return Mathematics({}, config.channels_last, config.cuda_graphs, words)
+    if config.speed == "default" and not config.cuda_graphs:
+        return Mathematics({}, config.channels_last, False, "")
     used = device()
     graphs = used.type == "cuda"
+    if config.speed == "default":
+        words = _GRAPHS if graphs else "no CUDA graphs, as no GPU trains"
+        return Mathematics({}, config.channels_last, graphs, words)
     also = "channels last" + f", {_GRAPHS}" * graphs
     if precision in _FLOAT32 and _has_bfloat16(used):
         words = f"fast: bfloat16 with float32 weights, {also}"
