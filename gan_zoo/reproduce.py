@@ -274,10 +274,11 @@ def _verify(claim: Claim, runs: Path, file: Path) -> None:
 def _number(value: float) -> str:
     if value == round(value):
         return f"{value:,.0f}"
+    text = f"{value:.2g}"
     if 1e-3 <= abs(value) < 1e4:
         digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-        return re.sub(r"^(-?)0(?=\.)", r"\1", f"{value:.{digits}f}")
-    return f"{value:.2g}"
+        text = f"{value:.{digits}f}"
+    return re.sub(r"^(-?)0(?=\.)", r"\1", text)
 
 
 def _spread(values: Sequence[float]) -> str:
