@@ -459,6 +459,7 @@ def test_pictures_without_classes_are_measured_by_their_pixels(run: Run, tmp_pat
     assert "fid needs the classes of the images" in result.stderr
 
 
+@pytest.mark.slow
 def test_captioned_folders_have_an_evaluator_of_all_their_classes(run: Run, tmp_path: Path) -> None:
     for kind in range(5):
         picture_folder(tmp_path / "flowers" / "images" / f"kind{kind}", 4, kind)

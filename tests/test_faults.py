@@ -252,7 +252,8 @@ def test_a_signal_while_something_is_trained_first(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["signalled.py"]
 
 
-@pytest.mark.parametrize("number", EITHER)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_a_jobs_last_iteration_ends_the_sweep(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -668,6 +669,7 @@ def test_a_picture_that_cannot_be_written_is_named(
     assert not list(tmp_path.glob(f"*{output}*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
 def test_a_full_disk(run: Run, table: Table, straight: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
@@ -751,6 +753,7 @@ def test_two_runs_at_the_same_time(run: Run, table: Table, tmp_path: Path) -> No
           what_is_lost="nothing")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(run: Run, table: Table, straight: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     with started(tmp_path, at=checkpoint_at(here, EVERY)) as process:
