@@ -748,6 +748,7 @@ def test_two_runs_at_the_same_time(run: Run, table: Table, tmp_path: Path) -> No
     assert (one.returncode, two.returncode) == (0, 0)
     folders = list(tmp_path.glob("runs/gan/digits/*"))
     assert len(folders) == 2
+    assert all((folder / "metrics.json").is_file() for folder in folders)
     assert differing(state(folders[0]), state(folders[1])) == []
     table("fault", "two runs begin in the same second", outcome="each has a folder of its own",
           what_is_lost="nothing")  # fmt: skip

@@ -88,8 +88,7 @@ def test_kernel_distance_by_hand_and_without_bias() -> None:
     assert kernel_distance(a, b, subsets=1).value == pytest.approx(27 + 1 - 2 * 37 / 4)
     same = kernel_distance(rows(4000), rows(4000, seed=1))
     assert abs(same.value) < same.spread
-    drawn = [kernel_distance(rows(1500), rows(1500, seed=1), subsets=2) for _ in range(2)]
-    assert drawn[0] == drawn[1] != same
+    assert same == kernel_distance(rows(4000), rows(4000, seed=1))
     with pytest.raises(ValueError, match="two images"):
         kernel_distance(a[:1], b)
 

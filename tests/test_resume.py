@@ -87,7 +87,7 @@ def killed_in(iteration: int) -> Iterator[None]:
             yield
 
 
-# Those whose state is more than weights, optimizers and averages; the others take as long.
+# Some whose state is more than weights, optimizers and averages; the others take as long.
 QUICK_ONES = ("wgan_gp", "cyclegan", "stackgan")
 
 
