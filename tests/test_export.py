@@ -33,7 +33,8 @@ def trained(run: Run, model: str) -> None:
     ("model", "format"),
     [
         ("cgan", "onnx"), ("infogan", "torch_export"), ("cogan", "safetensors"),
-        ("hdcgan", "torch_export"), ("cyclegan", "torch_export"), ("stackgan", "onnx"),
+        ("cyclegan", "torch_export"), ("stackgan", "onnx"),
+        pytest.param("hdcgan", "torch_export", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_networks_are_exported(run: Run, tmp_path: Path, model: str, format: str) -> None:

@@ -185,7 +185,11 @@ module, function, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == module and not function:
+        if name != module:
+            return
+        if function:
+            sys.setprofile(watch)
+        else:
             os.kill(os.getpid(), number)
 
 def watch(frame, event, argument):
@@ -194,8 +198,6 @@ def watch(frame, event, argument):
         os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Finder())
-if function:
-    sys.setprofile(watch)
 sys.argv = sys.argv[4:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -740,6 +742,7 @@ def test_a_loss_that_is_not_a_number(
           "term; no checkpoint is written of it", what_is_lost="nothing that was good")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_runs_at_the_same_time(run: Run, table: Table, tmp_path: Path) -> None:
     # Without a folder of their own they get two, also within a second.
     with started(tmp_path, *SHORT) as one, started(tmp_path, *SHORT) as two:

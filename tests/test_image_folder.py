@@ -277,6 +277,7 @@ def test_inception_needs_its_weights(weights: Path, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.slow
 def test_inceptions_distance_is_measured(
     run: Run, folder: Path, tmp_path: Path, weights: Path
 ) -> None:

@@ -103,14 +103,19 @@ def test_a_search_goes_on_where_it_ended(run: Run, tmp_path: Path) -> None:
     run("search.py", *SMALL, RATES, "n_trials=3")
     assert states(study_in(tmp_path)) == ["COMPLETE"] * 3
     assert study_in(tmp_path).trials[:2] == trials
-    params = [trial.params for trial in study_in(tmp_path).trials]
     for name in ("history", "importances", "parallel"):
         with Image.open(tmp_path / f"runs/search/here/{name}.png") as picture:
             assert picture.width >= 600
     events = EventAccumulator(str(tmp_path / "runs/search/here/study"))
     events.Reload()
     assert events.Tags()["images"] == ["study/history", "study/importances", "study/parallel"]
-    # Drawn at once, the same values come.
+
+
+@pytest.mark.slow
+def test_a_search_draws_the_same_at_once_and_in_parts(run: Run, tmp_path: Path) -> None:
+    for trials in (2, 3):
+        run("search.py", *SMALL, RATES, f"n_trials={trials}")
+    params = [trial.params for trial in study_in(tmp_path).trials]
     shutil.rmtree(tmp_path / "runs")
     run("search.py", *SMALL, RATES, "n_trials=3")
     assert [trial.params for trial in study_in(tmp_path).trials] == params
@@ -125,6 +130,7 @@ def test_hopeless_trials_are_ended(run: Run, tmp_path: Path) -> None:
     assert told.count("is ended at iteration 2: others were better there.") == 2
 
 
+@pytest.mark.slow
 def test_a_search_may_have_several_objectives(run: Run, tmp_path: Path) -> None:
     objectives = "objectives={best/fid: minimize, d_steps: maximize}"
     run("search.py", *SMALL, "model.n_critic=1,2", "n_trials=3", objectives, *PRUNES_ALL)

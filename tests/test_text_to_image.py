@@ -107,6 +107,21 @@ def train(
     return trainer
 
 
+def test_a_pair_is_judged_by_itself() -> None:
+    random = torch.Generator().manual_seed(0)
+    image, caption = (torch.randn(8, *size, generator=random) for size in ((3, 16, 16), (E,)))
+
+    def judged(n: int, **options: Any) -> Tensor:
+        torch.manual_seed(0)
+        judge = TextDiscriminator(image_size=16, embedding_dim=E, base_channels=2, **options)
+        # The features are of all images in either case.
+        return judge.fits(judge.features(image)[:n], caption[:n])[:4]
+
+    torch.testing.assert_close(judged(4), judged(8))
+    # By batch norm the other pairs of the batch have their say.
+    assert not torch.allclose(judged(4, joint_norm=True), judged(8, joint_norm=True), atol=1e-3)
+
+
 def states(*modules: nn.Module) -> list[Tensor]:
     return [value.clone() for module in modules for value in module.state_dict().values()]
 
