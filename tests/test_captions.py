@@ -205,13 +205,14 @@ def test_training_shows_all_captions_of_an_image_and_evaluation_the_first(tmp_pa
     torch.testing.assert_close(averaged, own.mean(0))
 
 
-def of_labels(labels: list[int], training: bool = True) -> InMemoryCaptions:
+def of_labels(labels: list[int], training: bool = True, **options: Any) -> InMemoryCaptions:
     n = len(labels)
     captions = Captions(["a", "b"], torch.ones(2, 1, dtype=torch.bool), torch.zeros(n, 1).long())
     numbers = torch.tensor(labels)
     return InMemoryCaptions(
-        (torch.zeros(n, 1, 4, 4),), lambda x: x, numbers, numbers[:, None], captions, 1, training
-    )
+        (torch.zeros(n, 1, 4, 4),), lambda x: x, numbers, numbers[:, None], captions, 1, training,
+        **options,
+    )  # fmt: skip
 
 
 def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
@@ -219,22 +220,40 @@ def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
     dataset = of_labels(labels)
     torch.manual_seed(0)
     for label in (0, 2, 5):
-        others = dataset.of_other_label(torch.full((4000,), label))
+        others = dataset.of_other_label(torch.full((4000,), labels.index(label)))
         counts = others.bincount(minlength=len(labels))
         allowed = torch.tensor([other != label for other in labels])
         assert (counts[~allowed] == 0).all()
         expected = 4000 / int(allowed.sum())
         assert counts[allowed].min() > 0.8 * expected
         assert counts[allowed].max() < 1.2 * expected
-        fixed = of_labels(labels, training=False).of_other_label(torch.full((3,), label))
+        chosen = torch.full((3,), labels.index(label))
+        fixed = of_labels(labels, training=False).of_other_label(chosen)
         assert all(labels[i] != label for i in fixed)
+
+
+def test_near_wrong_captions_are_of_the_same_group() -> None:
+    labels, groups = [2, 0, 2, 5, 0, 2, 2, 5], torch.tensor([1, 1, 1, 1, 0, 1, 0, 2])
+    dataset = of_labels(labels, near=0.75, groups=groups)
+    torch.manual_seed(0)
+    for image, near in ((0, [1, 3]), (4, [6]), (3, [0, 1, 2, 5])):
+        counts = dataset.of_other_label(torch.full((8000,), image)).bincount(minlength=8) / 8000
+        others = [i for i, label in enumerate(labels) if label != labels[image]]
+        expected = torch.zeros(8)
+        expected[others] += 0.25 / len(others)
+        expected[near] += 0.75 / len(near)
+        torch.testing.assert_close(counts, expected, atol=0.02, rtol=0)
+    # Of another class in the group of the last image there is none.
+    alone = dataset.of_other_label(torch.full((8000,), 7)).bincount(minlength=8)
+    assert alone[[3, 7]].sum() == 0
+    assert alone[[0, 1, 2, 4, 5, 6]].min() > 0.8 * 8000 / 6
 
 
 def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
     data = captioned()
     for dataset in data.parts():
         for _ in range(3):
-            other = dataset.of_other_label(dataset.labels)
+            other = dataset.of_other_label(torch.arange(len(dataset)))
             same = dataset.attributes[other, :2] == dataset.attributes[:, :2]
             assert not same.all(1).any()
 
@@ -242,7 +261,7 @@ def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
 def test_one_class_has_no_wrong_captions() -> None:
     with pytest.raises(ValueError, match="one class"):
         of_labels([3, 3, 3])
-    assert of_labels([3, 3], training=False).of_other_label(torch.tensor([3, 3])).max() < 2
+    assert of_labels([3, 3], training=False).of_other_label(torch.arange(2)).max() < 2
 
 
 def test_the_encoder_reads_words_and_their_order_whatever_else_is_in_the_batch() -> None:

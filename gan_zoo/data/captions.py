@@ -67,6 +67,9 @@ class InMemoryCaptions(InMemoryDataset):
         captions: of the images.
         averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
+        near: the share of the wrong captions in training that are of another class's image in the
+            same group, if there is one.
+        groups: (N,) int64, of images that are alike in what tells a wrong caption too easily.
         embeddings: (M, E) of the captions, as ``embed`` sets them.
     """
 
@@ -77,6 +80,8 @@ class InMemoryCaptions(InMemoryDataset):
     captions: Captions
     averaged: int = 1
     training: bool = False
+    near: float = 0.0
+    groups: Tensor | None = None
     embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -85,11 +90,10 @@ class InMemoryCaptions(InMemoryDataset):
             raise ValueError(
                 f"dataset.captions_averaged is {self.averaged}; each image has {count} captions."
             )
-        # In this order the images of one label are consecutive.
-        self._by_label = self.labels.argsort(stable=True)
-        self._count = self.labels.bincount()
-        self._start = self._count.cumsum(0) - self._count
-        if self.training and int(self._count.max()) == len(self.labels):
+        everywhere = torch.zeros_like(self.labels)
+        self._others = _Others(everywhere, self.labels)
+        self._near_others = None if self.groups is None else _Others(self.groups, self.labels)
+        if self.training and bool(self.labels.eq(self.labels[0]).all()):
             problem = "All images are of one class, so that no caption is wrong for any: "
             raise ValueError(problem + "text-to-image models need captions of two or more classes.")
 
@@ -102,7 +106,7 @@ class InMemoryCaptions(InMemoryDataset):
         chosen = torch.as_tensor(indices)
         label = self.labels.index_select(0, chosen)
         image, caption = self.image(chosen), self._embedding(chosen, self.embeddings)
-        wrong = self._embedding(self.of_other_label(label), self.embeddings)
+        wrong = self._embedding(self.of_other_label(chosen), self.embeddings)
         return CaptionBatch(image, label, caption, wrong)
 
     def image(self, chosen: Tensor) -> Tensor:
@@ -113,15 +117,16 @@ class InMemoryCaptions(InMemoryDataset):
         """The captions of an image."""
         return [self.captions.texts[row] for row in self.captions.of_image[index]]
 
-    def of_other_label(self, label: Tensor) -> Tensor:
-        """For each label (B,) the index of an image of another label, uniformly drawn."""
-        start, count = self._start[label], self._count[label]
-        others = (len(self.labels) - count).clamp(min=1)
-        if self.training:
-            place = (torch.rand(len(label), dtype=torch.float64) * others).long()
-        else:
-            place = start % others
-        return self._by_label[(place + count * (place >= start)) % len(self.labels)]
+    def of_other_label(self, chosen: Tensor) -> Tensor:
+        """For each image (B,) the index of one of another label, drawn at random in training."""
+        if not self.training:
+            return self._others.of(chosen)
+        other = self._others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
+        if self._near_others is None or not self.near:
+            return other
+        near = self._near_others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
+        wanted = torch.rand(len(chosen)) < self.near
+        return torch.where(wanted & self._near_others.exist(chosen), near, other)
 
     def embed(self, encoder: Any) -> None:
         """Encodes all captions; batches hold these embeddings from now on."""
@@ -137,6 +142,35 @@ class InMemoryCaptions(InMemoryDataset):
         if self.training:
             rows = rows.gather(1, torch.rand(rows.shape).topk(self.averaged, 1).indices)
         return embeddings[rows[:, : self.averaged]].mean(1)
+
+
+class _Others:
+    """For images (N,) in groups, those of the same group and another label."""
+
+    def __init__(self, groups: Tensor, labels: Tensor) -> None:
+        self._group, self._kind = groups, groups * (labels.max() + 1) + labels
+        # In this order the images of one group, and in it those of one label, are consecutive.
+        self._order = self._kind.argsort(stable=True)
+        self._size, self._count = groups.bincount(), self._kind.bincount()
+        self._start = self._size.cumsum(0) - self._size
+        self._first = self._count.cumsum(0) - self._count
+
+    def exist(self, chosen: Tensor) -> Tensor:
+        """Which of the images (B,) have any."""
+        return self._size[self._group[chosen]] > self._count[self._kind[chosen]]
+
+    def of(self, chosen: Tensor, draws: Tensor | None = None) -> Tensor:
+        """One for each image (B,), by draws (B,) in [0, 1); else the next label's first.
+
+        Of an image that has none, it is one of its own label.
+        """
+        group, kind = self._group[chosen], self._kind[chosen]
+        size, count = self._size[group], self._count[kind]
+        before = self._first[kind] - self._start[group]
+        others = (size - count).clamp(min=1)
+        place = before % others if draws is None else (draws * others).long()
+        place = (place + count * (place >= before)) % size
+        return self._order[self._start[group] + place]
 
 
 class WithoutCaptions(LabelledDataset):

@@ -11,7 +11,7 @@ from torch import Tensor
 from gan_zoo.data.base import normalised, resized
 from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
 from gan_zoo.data.mnist import DigitsDataModule
-from gan_zoo.ranges import Range, checked
+from gan_zoo.ranges import Range, Share, checked
 
 INKS = {
     "red": (225, 40, 40),
@@ -127,6 +127,9 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
 
     Args:
         train_size: number of training digits to use, drawn by the seed; None for all.
+        near_wrong_captions: the share of the wrong captions in training that are of another digit
+            in the same ink on the same ground; the others are of any other digit or ink. A caption
+            that is wrong in the colours too tells a discriminator nothing of digits.
 
     Attributes:
         held_out_inks: (10,) the ink that each digit lacks.
@@ -141,11 +144,13 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         *,
         name: Literal["mnist", "digits"] = "mnist",
         train_size: Annotated[int, Range(1, 60000)] | None = None,
+        near_wrong_captions: Share = 0.5,
         channels: Literal[3] = 3,
         **options: Any,
     ) -> None:
         super().__init__(name=name, channels=channels, **options)
         self.train_size = train_size
+        self.near_wrong_captions = near_wrong_captions
         self.held_out: InMemoryCaptions | None = None
         random = torch.Generator().manual_seed(self.seed)
         # Two permutations, so that at most two digits lack the same ink.
@@ -210,7 +215,10 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             colours.append((named + COLOUR_SPREAD * spread).clamp(0, 255))
         captions = written(attributes, ways.topk(_CAPTIONS_PER_IMAGE, 1).indices)
         source = ((images, *colours), self._coloured, digits * len(INKS) + ink, attributes)
-        return InMemoryCaptions(*source, captions, self.captions_averaged, training)
+        return InMemoryCaptions(
+            *source, captions, self.captions_averaged, training,
+            near=self.near_wrong_captions, groups=ink * len(GROUNDS) + ground,
+        )  # fmt: skip
 
     def _coloured(self, images: Tensor, ink: Tensor, ground: Tensor) -> Tensor:
         share = resized(images, self.image_size) / 255
