@@ -144,7 +144,7 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         *,
         name: Literal["mnist", "digits"] = "mnist",
         train_size: Annotated[int, Range(1, 60000)] | None = None,
-        near_wrong_captions: Share = 0.5,
+        near_wrong_captions: Share = 0.0,
         channels: Literal[3] = 3,
         **options: Any,
     ) -> None:

@@ -115,7 +115,7 @@ class TextDiscriminator(nn.Module):
         reduced_channels: Count | None = None,
         unconditional: bool = False,
         joint_kernel_size: Count = 1,
-        joint_norm: bool = False,
+        joint_norm: bool = True,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
