@@ -258,6 +258,16 @@ def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
             assert not same.all(1).any()
 
 
+def test_near_wrong_captions_are_of_another_digit_in_the_same_colours() -> None:
+    dataset = part(captioned(near_wrong_captions=1.0).train)
+    digit, ink, ground = dataset.attributes[:, :3].unbind(1)
+    other = dataset.of_other_label(torch.arange(len(dataset)))
+    alike = ink[other].eq(ink) & ground[other].eq(ground)
+    # A few images have no other digit in their colours.
+    assert alike.float().mean() > 0.9
+    assert not (digit[other] == digit)[alike].any()
+
+
 def test_one_class_has_no_wrong_captions() -> None:
     with pytest.raises(ValueError, match="one class"):
         of_labels([3, 3, 3])

@@ -90,9 +90,10 @@ class InMemoryCaptions(InMemoryDataset):
             raise ValueError(
                 f"dataset.captions_averaged is {self.averaged}; each image has {count} captions."
             )
-        everywhere = torch.zeros_like(self.labels)
-        self._others = _Others(everywhere, self.labels)
-        self._near_others = None if self.groups is None else _Others(self.groups, self.labels)
+        self._others = _Others(torch.zeros_like(self.labels), self.labels)
+        self._near_others: _Others | None = None
+        if self.training and self.near and self.groups is not None:
+            self._near_others = _Others(self.groups, self.labels)
         if self.training and bool(self.labels.eq(self.labels[0]).all()):
             problem = "All images are of one class, so that no caption is wrong for any: "
             raise ValueError(problem + "text-to-image models need captions of two or more classes.")
@@ -122,7 +123,7 @@ class InMemoryCaptions(InMemoryDataset):
         if not self.training:
             return self._others.of(chosen)
         other = self._others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
-        if self._near_others is None or not self.near:
+        if self._near_others is None:
             return other
         near = self._near_others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
         wanted = torch.rand(len(chosen)) < self.near
