@@ -107,19 +107,25 @@ def train(
     return trainer
 
 
-def test_a_pair_is_judged_by_itself() -> None:
-    random = torch.Generator().manual_seed(0)
-    image, caption = (torch.randn(8, *size, generator=random) for size in ((3, 16, 16), (E,)))
+def test_mixed_pairs_share_their_batch_norm_in_either_players_step() -> None:
+    given = batch(4)
 
-    def judged(n: int, **options: Any) -> Tensor:
+    def logits(**options: Any) -> tuple[Tensor, list[Tensor]]:
+        """Of generated pairs in the generator's step, and of all three kinds."""
         torch.manual_seed(0)
-        judge = TextDiscriminator(image_size=16, embedding_dim=E, base_channels=2, **options)
-        # The features are of all images in either case.
-        return judge.fits(judge.features(image)[:n], caption[:n])[:4]
+        model = stackgan(**options)
+        judge: Any = model.discriminator
+        real, fake = judge.features(given.image), judge.features(given.image.flip(0))
+        of_all = model.pair_logits(judge, real, fake, given)
+        return model.generated_logits(judge, fake, given), list(of_all)
 
-    torch.testing.assert_close(judged(4, joint_norm=False), judged(8, joint_norm=False))
-    # By batch norm the other pairs of the batch have their say.
-    assert not torch.allclose(judged(4), judged(8), atol=1e-3)
+    alone, (right, wrong, apart) = logits()
+    torch.testing.assert_close(alone, apart)
+    with_real, (mixed_right, mixed_wrong, mixed) = logits(mixed_pairs=True)
+    torch.testing.assert_close(with_real, mixed)
+    pairs = ((right, mixed_right), (wrong, mixed_wrong), (apart, mixed))
+    # Batch norm shifts and scales each kind in its own way, or all of them in one.
+    assert not any(torch.allclose(*pair, atol=1e-3) for pair in pairs)
 
 
 def states(*modules: nn.Module) -> list[Tensor]:
@@ -254,8 +260,9 @@ def test_the_trees_scales_share_their_trunk() -> None:
 # StackGAN
 
 
-def test_the_matching_aware_loss_by_hand() -> None:
-    model = stackgan()
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_matching_aware_loss_by_hand(mixed: bool) -> None:
+    model = stackgan(mixed_pairs=mixed)
     judge: Any = model.discriminator
     given = batch(2)
     # The logit is the first value of the features plus that of the caption.
@@ -278,7 +285,7 @@ def test_the_matching_aware_loss_by_hand() -> None:
     divergence = kl_from_standard_normal(mean, log_variance)
     torch.testing.assert_close(terms["kl"], divergence)
     torch.testing.assert_close(loss, F.softplus(-drawn).mean() + divergence.mean())
-    lighter = stackgan(lambda_kl=0.5)
+    lighter = stackgan(lambda_kl=0.5, mixed_pairs=mixed)
     lighter.discriminator = judge
     loss, _ = lighter.generator_loss(given, fake._replace(mean=mean, log_variance=log_variance))
     torch.testing.assert_close(loss, F.softplus(-drawn).mean() + 0.5 * divergence.mean())

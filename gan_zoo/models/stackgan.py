@@ -137,5 +137,5 @@ class StackGAN(TwoStages):
     def generator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()
         kl, terms = self.kl(fake)
-        logits = judge.fits(judge.features(fake.images[-1]), batch.caption)
+        logits = self.generated_logits(judge, judge.features(fake.images[-1]), batch)
         return self.adversarial.generator(logits) + kl, terms

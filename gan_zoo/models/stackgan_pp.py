@@ -133,7 +133,8 @@ class StackGANPP(TextToImage):
             if judge.alone is not None:
                 total = total + self.adversarial.generator(judge.real(features))
             if isinstance(batch, CaptionBatch):
-                total = total + self.adversarial.generator(judge.fits(features, batch.caption))
+                logits = self.generated_logits(judge, features, batch)
+                total = total + self.adversarial.generator(logits)
         pairs = zip(fake.images[1:], fake.images, strict=False)
         with torch.set_grad_enabled(self.lambda_colour > 0):
             gaps = [colour_consistency(finer, coarser.detach()) for finer, coarser in pairs]

@@ -43,6 +43,10 @@ class TextToImage(NoiseToImage):
         augmentations: how many conditions the generators draw.
         lambda_kl: weight of the KL divergence of the conditions' distribution from N(0, I), in
             nats.
+        mixed_pairs: right, wrong and generated pairs of image and caption pass the discriminator's
+            joint layer as one batch; False: each kind as one of its own, as in the authors' code.
+            With batch norm in that layer, a discriminator then tells wrong pairs by their batch
+            (docs/results.md, Wrong pairs).
         loss: a name in gan_zoo.losses.ADVERSARIAL_LOSSES, or an AdversarialLoss.
         noise: by default standard normal.
         args, options: NoiseToImage's, but ``num_classes``.
@@ -59,6 +63,7 @@ class TextToImage(NoiseToImage):
         conditioning_augmentation: bool = True,
         augmentations: Count = 1,
         lambda_kl: NonNegative = 1.0,
+        mixed_pairs: bool = False,
         loss: str | AdversarialLoss = "non_saturating",
         noise: Noise = normal,
         **options: Any,
@@ -68,6 +73,7 @@ class TextToImage(NoiseToImage):
         augmented = self.has_text and conditioning_augmentation
         self.augmentation_dim = augmentations * condition_dim * augmented
         self.lambda_kl = lambda_kl
+        self.mixed_pairs = mixed_pairs
         self.adversarial = adversarial_loss(loss)
         # In a tuple, so that it is no part of the trained module.
         self._text_encoder: tuple[Any, ...] = ()
@@ -102,6 +108,21 @@ class TextToImage(NoiseToImage):
         divergence = kl_from_standard_normal(drawn.mean, drawn.log_variance)
         return self.lambda_kl * divergence.mean(), {"kl": divergence}
 
+    def pair_logits(
+        self, discriminator: TextDiscriminator, real: Tensor, fake: Tensor, batch: CaptionBatch
+    ) -> tuple[Tensor, ...]:
+        """Logits of the right, the wrong and the generated pairs of image and caption.
+
+        Right pairs are the batch's images with their captions, wrong ones the same images with
+        captions of another class, generated ones generated images with the batch's captions.
+        ``real`` and ``fake`` are the discriminator's features of both kinds of image.
+        """
+        images = (real, real, fake)
+        captions = (batch.caption, batch.wrong_caption, batch.caption)
+        if self.mixed_pairs:
+            return discriminator.fits(torch.cat(images), torch.cat(captions)).chunk(3)
+        return tuple(discriminator.fits(*pair) for pair in zip(images, captions, strict=True))
+
     def matching(
         self,
         discriminator: TextDiscriminator,
@@ -112,18 +133,25 @@ class TextToImage(NoiseToImage):
     ) -> Loss:
         """The matching-aware discriminator's objective, and what it says, as terms.
 
-        Real images with their captions against two kinds of wrong pairs, of that weight each: real
-        images with captions of another class, and generated ones with theirs. ``real`` and ``fake``
-        are its features of the batch's images and of generated ones.
+        Right pairs against wrong and generated ones, of that weight each; the arguments are those
+        of ``pair_logits``.
         """
-        right = discriminator.fits(real, batch.caption)
-        wrong = discriminator.fits(real, batch.wrong_caption)
-        drawn = discriminator.fits(fake, batch.caption)
+        right, wrong, drawn = self.pair_logits(discriminator, real, fake, batch)
         wrongs = self.adversarial.fake(wrong) + self.adversarial.fake(drawn)
         loss = self.adversarial.real(right) + weight * wrongs
         with torch.no_grad():
             outputs = [self.adversarial.output(logits) for logits in (right, wrong, drawn)]
         return loss, dict(zip(("d_real", "d_wrong", "d_fake"), outputs, strict=True))
+
+    def generated_logits(
+        self, discriminator: TextDiscriminator, fake: Tensor, batch: CaptionBatch
+    ) -> Tensor:
+        """Logits of the generated pairs in the generator's step, of these features of images."""
+        if not self.mixed_pairs:
+            return discriminator.fits(fake, batch.caption)
+        with torch.no_grad():
+            real = discriminator.features(batch.image)
+        return self.pair_logits(discriminator, real, fake, batch)[2]
 
     @property
     def text_encoder(self) -> Any:

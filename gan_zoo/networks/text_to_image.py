@@ -96,10 +96,6 @@ class TextDiscriminator(nn.Module):
     the authors' code (512 there); None leaves the map as it is. ``unconditional`` adds a logit for
     the image by itself; without text there always is one. ``orthogonal`` is StackGAN++'s
     initialisation instead of N(0, .02).
-
-    ``joint_norm`` is batch norm in the joint layer, as in the authors' code. Right and wrong pairs
-    pass that layer in batches of their own, and with batch norm the discriminator learns to tell
-    the kind of batch, not the pair (docs/results.md has a measurement).
     """
 
     @checked
@@ -115,7 +111,6 @@ class TextDiscriminator(nn.Module):
         reduced_channels: Count | None = None,
         unconditional: bool = False,
         joint_kernel_size: Count = 1,
-        joint_norm: bool = True,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
@@ -126,9 +121,9 @@ class TextDiscriminator(nn.Module):
         halved = layers.halving_blocks(channels, base_channels, count)
         kernel = joint_kernel_size
 
-        def same_size(width_in: int, width: int, norm: bool = True) -> list[nn.Module]:
-            layer = nn.Conv2d(width_in, width, kernel, padding="same", bias=not norm)
-            return layers.batch_normed(layer, layers.leaky_relu(), norm=norm)
+        def same_size(width_in: int, width: int) -> list[nn.Module]:
+            layer = nn.Conv2d(width_in, width, kernel, padding="same", bias=False)
+            return layers.batch_normed(layer, layers.leaky_relu())
 
         body = list(itertools.chain(*halved))
         while reduced_channels is not None and width > reduced_channels:
@@ -140,7 +135,7 @@ class TextDiscriminator(nn.Module):
         self.text: nn.Sequential | None = None
         if embedding_dim is not None:
             self.text = nn.Sequential(nn.Linear(embedding_dim, text_dim), layers.leaky_relu())
-            joined = same_size(width + text_dim, joint_channels, joint_norm)
+            joined = same_size(width + text_dim, joint_channels)
             self.joint = nn.Sequential(*joined, nn.Conv2d(joint_channels, 1, side), nn.Flatten())
         (layers.initialise_orthogonal if orthogonal else layers.initialise_normal)(self)
         if self.text is not None:
