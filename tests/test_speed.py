@@ -33,7 +33,7 @@ def cpu() -> torch.device:
 
 
 def test_the_default_chooses_nothing() -> None:
-    assert mathematics(configured("default"), cpu) == ({}, False, False, "")
+    assert mathematics(configured("default"), cpu) == ({}, False, False, True, "")
 
 
 @pytest.mark.parametrize("has", [True, False])
@@ -65,7 +65,7 @@ def test_the_layout_is_an_option_of_its_own(chosen: str) -> None:
 def test_graphs_may_be_had_in_float32() -> None:
     config = configured("default")
     config.cuda_graphs = True
-    trainer, _, graphs, words = mathematics(config, lambda: torch.device("cuda"))
+    trainer, _, graphs, _, words = mathematics(config, lambda: torch.device("cuda"))
     assert (trainer, graphs) == ({}, True)
     assert "CUDA graphs where" in words
     chosen = mathematics(config, cpu)
@@ -79,6 +79,16 @@ def test_exact_is_deterministic_float32() -> None:
     chosen = mathematics(configured("exact"), cpu)
     assert chosen.trainer == {"deterministic": True, "benchmark": False}
     assert not chosen.channels_last
+
+
+@pytest.mark.parametrize("chosen", ["default", "fast", "exact"])
+def test_exact_alone_has_convolutions_in_float32_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    options = [*SHORT, f"speed={chosen}", "trainer=cpu", "logger=none"]
+    gan_zoo.build("gan", "digits", options, folder=tmp_path)
+    assert torch.backends.cudnn.allow_tf32 == (chosen != "exact")
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,23 @@ class Mathematics(NamedTuple):
         trainer: Lightning's options for it, in place of the configuration's.
         channels_last: whether the weights of convolutions have their channels last.
         graphs: whether iterations are recorded as CUDA graphs, on one GPU where the model's can be.
+        tf32: whether convolutions on an NVIDIA GPU stay in TF32, torch's default for float32.
         words: it in words; empty for ``speed=default`` alone.
     """
 
     trainer: dict[str, Any]
     channels_last: bool
     graphs: bool
+    tf32: bool
     words: str
 
     def prepare(self, model: AdversarialModule) -> None:
-        """Gives the model's weights their memory layout, and says whether to record it."""
+        """Gives the model's weights their memory layout, and says whether to record it.
+
+        Without ``tf32`` no convolution of this process uses TF32 any more.
+        """
+        if not self.tf32:
+            torch.backends.cudnn.allow_tf32 = False
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         model.graphs = self.graphs
@@ -44,8 +51,8 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
     - ``fast`` computes in bfloat16 where the device has instructions for it, with float32 weights
       (``bf16-mixed``), and has the channels of convolutions last in memory. On one GPU it records
       whole iterations as CUDA graphs, where the model's can be.
-    - ``exact`` computes in float32 by deterministic algorithms alone: a GPU then gives the same
-      bits each time.
+    - ``exact`` computes in float32, also convolutions, by deterministic algorithms alone: a GPU
+      then gives the same bits each time.
 
     Args:
         device: tells what trains, if that matters.
@@ -65,20 +72,20 @@ def mathematics(config: DictConfig, device: Callable[[], torch.device]) -> Mathe
             raise UnfitArgument("cuda_graphs", "is true, and speed=exact records none.")
         options = {"deterministic": True, "benchmark": False}
         words = "exact: float32 and deterministic algorithms"
-        return Mathematics(options, config.channels_last, False, words)
+        return Mathematics(options, config.channels_last, False, False, words)
     if config.speed == "default" and not config.cuda_graphs:
-        return Mathematics({}, config.channels_last, False, "")
+        return Mathematics({}, config.channels_last, False, True, "")
     used = device()
     graphs = used.type == "cuda"
     if config.speed == "default":
         words = _GRAPHS if graphs else "no CUDA graphs, as no GPU trains"
-        return Mathematics({}, config.channels_last, graphs, words)
+        return Mathematics({}, config.channels_last, graphs, True, words)
     also = "channels last" + f", {_GRAPHS}" * graphs
     if precision in _FLOAT32 and _has_bfloat16(used):
         words = f"fast: bfloat16 with float32 weights, {also}"
-        return Mathematics({"precision": "bf16-mixed"}, True, graphs, words)
+        return Mathematics({"precision": "bf16-mixed"}, True, graphs, True, words)
     why = "no instructions for bfloat16 here" if precision in _FLOAT32 else "trainer.precision"
-    return Mathematics({}, True, graphs, f"fast: {precision} ({why}), {also}")
+    return Mathematics({}, True, graphs, True, f"fast: {precision} ({why}), {also}")
 
 
 def _has_bfloat16(device: torch.device) -> bool:
