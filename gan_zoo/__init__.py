@@ -1,4 +1,4 @@
-"""Every GAN of the classic survey, trained by one command, or from a notebook.
+"""Thirteen classic GANs, each trained by one command, or from a notebook.
 
     run = gan_zoo.build("dcgan", "mnist", ["model.latent_dim=64", "trainer.max_steps=1000"])
     run.trainer.fit(run.model, run.data)

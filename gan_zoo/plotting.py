@@ -220,7 +220,7 @@ def save_mp4(frames: Sequence[Image.Image], path: str | Path, seconds: float = 8
 def display_images(
     images: Tensor, columns: int | None = None, titles: list[str] | None = None
 ) -> Figure:
-    """Images side by side, as the survey shows them; a notebook displays the returned figure.
+    """Images side by side; a notebook displays the returned figure.
 
     It has 1.5 inches per image; ``figure.savefig(path)`` writes it. Images are (N, C, H, W) in
     [-1, 1], grey or RGB, ``columns`` to a row, by default all N in one; ValueError for none, or for

@@ -344,9 +344,9 @@ figures), or *misses* it. Against other runs, the direction is *shown* if the wo
 than the others' best, *partly* shown if only the medians are in order. A dash stands for what has
 not been run yet.
 
-Each seed's device is in the record. Runs on an NVIDIA GPU computed in float32, and where the model
-allows it their iterations were recorded (`cuda_graphs=true`), which gives the same up to rounding
-([performance](performance.md)).
+Each seed's device is in the record. Runs on an NVIDIA GPU computed in float32, with convolutions in
+TF32, as is torch's default, and where the model allows it their iterations were recorded
+(`cuda_graphs=true`), which gives the same up to rounding ([performance](performance.md)).
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,7 +20,7 @@ def blocks(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    lines = [line for block in blocks(page) for line in block.splitlines()]
+    lines = [line for block in blocks(page) for line in block.replace("\\\n", "").splitlines()]
     return [line for line in lines if line.startswith("python scripts/")]
 
 
@@ -94,6 +95,13 @@ def test_the_first_two_lines_set_up_train_and_test() -> None:
     assert BLOCKS[0].endswith("scripts/train.py model=cgan\n")
     assert BLOCKS[1].endswith("-m pytest\n")
     assert all(block.startswith("python3 -m venv .venv && ") for block in BLOCKS[:2])
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_blocks_are_valid_in_a_shell(page: Path) -> None:
+    for block in blocks(page):
+        checked = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert checked.returncode == 0, (block, checked.stderr)
 
 
 @pytest.mark.parametrize("command", slow_but(COMMANDS, [*COMMANDS, *OTHERS]))

@@ -199,7 +199,7 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", ["sample.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["sample.py", "evaluate.py", "export.py"])
 @pytest.mark.parametrize("about", CHECKPOINTS)
 def test_a_checkpoint_runs_nothing(
     run: Run, here: Path, tmp_path: Path, script: str, about: str

@@ -15,11 +15,11 @@ meaning at any size (common practice); D and G share one batch of noise an itera
 drawn from a moving average of the generator. With batch norm in D, real and generated images pass
 it apart. Images are clamped to [-1, 1], as the paper's generator has no bound.
 
-By default also: DCGAN's generator for MNIST with batch norm, and an auto-encoder of one convolution
-and fully connected layers with batch norm, a code of 32 and tanh; eta 2 (section 3.1 has 1 or 2);
-lambda_k .05, as .001 leaves k near 0 in short runs; gamma .75; batches of 64; rates of 2e-4 and, of
-the generator, 1e-3, constant for half of the run and then falling linearly, where the paper has
-1e-4 halved at each stall; Adam's beta1 of .5, where the paper names none
+In ``model=began`` also: DCGAN's generator for MNIST with batch norm, and an auto-encoder of one
+convolution and fully connected layers with batch norm, a code of 32 and tanh; eta 2 (section 3.1
+has 1 or 2); lambda_k .05, as .001 leaves k near 0 in short runs; gamma .75; batches of 64; rates of
+2e-4 and, of the generator, 1e-3, constant for half of the run and then falling linearly, where the
+paper has 1e-4 halved at each stall; Adam's beta1 of .5, where the paper names none
 (``experiment=paper/began`` has torch's .9). With the paper's networks at an eighth of their
 channels, three quarters of the digits were 1, 7 and 9.
 """

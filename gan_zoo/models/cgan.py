@@ -5,7 +5,7 @@
 Both players are given the label y: the generator its one-hot vector beside the noise, the
 discriminator beside the image. Generated images take the labels of the real ones in the batch.
 
-What differs from the paper by default: Adam; batch norm instead of dropout in the generator;
+What differs from the paper in ``model=cgan``: Adam; batch norm instead of dropout in the generator;
 dropout of .3 in the discriminator, where the paper has .5; a moving average of the generator; the
 non-saturating generator loss (the paper does not say which). ``experiment=paper/cgan`` brings its
 SGD schedule and dropout of .5 in both players.

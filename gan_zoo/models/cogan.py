@@ -14,9 +14,10 @@ used on domain b. As in the authors' code, the features of a generated pair are 
 their squared Euclidean distance and the weight ``lambda_match``: without it each domain's first
 layer is free to give features of its own, which the classifier does not know.
 
-What differs from the paper by default: a quarter of the generator's channels, faster rates that
-fall in the second half, a gradient penalty on real images (R1, Mescheder et al. 2018, 1801.04406),
-and a moving average of the generator. ``experiment=paper/cogan`` is the authors' PyTorch code.
+What differs from the paper in ``model=cogan``: a quarter of the generator's channels, faster rates
+that fall in the second half, a gradient penalty on real images (R1, Mescheder et al. 2018,
+1801.04406), and a moving average of the generator. ``experiment=paper/cogan`` is the authors'
+PyTorch code.
 """
 
 from typing import Any, Literal, cast

@@ -4,11 +4,11 @@ The objective is the GAN paper's with the non-saturating generator loss; the con
 architecture (gan_zoo.networks.dcgan) and a recipe that trains: Adam of rate 2e-4 and beta1 .5,
 batches of 128, weights from N(0, .02), images in [-1, 1], noise of 100 uniform values in [-1, 1].
 
-What differs from the paper by default: the networks are those of its appendix for MNIST, without
-their labels, at half the channels and a quarter of the fully connected units. With two strided
-layers alone, whose features see 13 of 28 pixels, the discriminator judges strokes and not digits.
-The generator's rate is 1e-3, five times the discriminator's; both are constant for half of the run,
-then fall linearly to 0. Samples are drawn from a moving average of the generator.
+What differs from the paper in ``model=dcgan``: the networks are those of its appendix for MNIST,
+without their labels, at half the channels and a quarter of the fully connected units. With two
+strided layers alone, whose features see 13 of 28 pixels, the discriminator judges strokes and not
+digits. The generator's rate is 1e-3, five times the discriminator's; both are constant for half of
+the run, then fall linearly to 0. Samples are drawn from a moving average of the generator.
 ``experiment=paper/dcgan`` has the appendix' conditional networks at their full width.
 """
 

@@ -5,10 +5,10 @@
 D ascends V; G descends V (``loss=minimax``) or, as section 3 does in practice and the default here
 does, ascends E_z[log D(G(z))] (``loss=non_saturating``).
 
-What differs from the paper by default: the survey's simple networks with a wider D, noise of 256
-uniform values, Adam with rates that fall linearly to 0, a moving average of the generator, and the
-penalty R1 (Mescheder et al. 2018, 1801.04406, eq. 9) in every fourth iteration. Without the penalty
-D learns its training images by heart, and longer training makes G's distance no smaller.
+What differs from the paper in ``model=gan``: simple fully connected networks, noise of 256 uniform
+values, Adam with rates that fall linearly to 0, a moving average of the generator, and
+the penalty R1 (Mescheder et al. 2018, 1801.04406, eq. 9) in every fourth iteration. Without the
+penalty D learns its training images by heart, and longer training makes G's distance no smaller.
 ``experiment=paper/gan`` brings the paper's own networks, initialisation, noise and SGD schedule.
 The authors' code halves D's loss, and updates both players at once from the same weights; here, as
 in the paper's Algorithm 1, V is not halved and the players alternate. (The recipe halves D's rate,

@@ -18,8 +18,8 @@ What the paper leaves open, as its training code was never published, and what i
   DCGANDiscriminator) the discriminator told MNIST's batches apart at once.
 - Adam of rate 2e-4 and beta1 .5, weights from N(0, .02): DCGAN's.
 
-What differs by default: DCGAN's networks for MNIST, which have a fully connected layer, at a
-quarter of their channels; batches of 64 (DCGAN: 128); a generator's rate of 1e-3, and rates that
+What differs in ``model=hdcgan``: DCGAN's networks for MNIST, which have a fully connected layer, at
+a quarter of their channels; batches of 64 (DCGAN: 128); a generator's rate of 1e-3, and rates that
 fall linearly to 0; samples from a moving average of the generator. ``experiment=paper/hdcgan`` has
 the deep networks without such a layer.
 """

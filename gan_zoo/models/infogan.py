@@ -14,12 +14,12 @@ have a weight each, as the continuous bound has no ceiling (the paper, too, sets
 continuous codes are involved). Their code fixes Q's standard deviations at 1; here, as in the
 paper, Q gives them (``model.discriminator.fixed_std=true`` for the code's choice).
 
-What differs from both by default: fewer channels and units; a weight of .01 for the continuous
-codes (1); categories that Q reads from images distorted at random (``distortion``); rates that fall
-linearly in the second half of the run; a moving average of the generator. What Q reads from a
-distorted image x' is a bound all the same, as I(c; x') <= I(c; x). G then has to make categories
-that slant, width and place don't tell, which leaves the digit; without it two categories may share
-the 4 and the 9, in some seeds. ``experiment=paper/infogan`` is the authors' code.
+What differs from both in ``model=infogan``: fewer channels and units; a weight of .01 for the
+continuous codes (1); categories that Q reads from images distorted at random (``distortion``);
+rates that fall linearly in the second half of the run; a moving average of the generator. What Q
+reads from a distorted image x' is a bound all the same, as I(c; x') <= I(c; x). G then has to make
+categories that slant, width and place don't tell, which leaves the digit; without it two categories
+may share the 4 and the 9, in some seeds. ``experiment=paper/infogan`` is the authors' code.
 """
 
 from collections.abc import Sequence

@@ -285,8 +285,7 @@ class NoiseToImage(AdversarialModule):
     def grid_inputs(self, generator: torch.Generator, examples: Any) -> dict[str, Tensor]:
         """Noise, and labels of conditional models: ``sample``'s keyword arguments.
 
-        The first 8 vectors are the survey's fixed noise; conditional models show them, a column
-        each, under every class, the others 56 more.
+        Conditional models show 8 noise vectors, a column each, under every class; the others 64.
         """
         noise = self.draw_noise(8 if self.num_classes else 64, generator)
         if not self.num_classes:

@@ -7,10 +7,11 @@ Real and generated images are judged in pairs (Jolicoeur-Martineau 2018, 1807.00
 image has to be more realistic than a real one, so that no mode of the data can be dropped. R1 and
 R2, zero-centred gradient penalties on real and on generated images, make training converge.
 
-What differs from the paper by default: narrow networks of one block a stage, rates of 1e-3 that
-fall to 0 in the second half (the paper's code for CIFAR-10: 2e-4 to 5e-5), a fixed gamma (there it
-falls from .05 to .005) and beta2 (there .9 to .99), no augmentation, and both penalties in every
-fourth iteration alone, weighted fourfold. Outputs are not bound: images are clipped to [-1, 1].
+What differs from the paper in ``model=r3gan``: narrow networks of one block a stage, rates of 1e-3
+that fall to 0 in the second half (the paper's code for CIFAR-10: 2e-4 to 5e-5), a fixed gamma
+(there it falls from .05 to .005) and beta2 (there .9 to .99), no augmentation, and both penalties
+in every fourth iteration alone, weighted fourfold. Outputs are not bound: images are clipped to
+[-1, 1].
 """
 
 from collections.abc import Mapping

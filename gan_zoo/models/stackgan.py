@@ -17,10 +17,11 @@ the image serve both. lambda is 1 in the paper and 2 in the code, of a KL that t
 over the dimensions; ``model.lambda_kl`` multiplies the divergence itself. Batch norm of the fixed
 Stage I takes its running statistics, as in sampling.
 
-By default also: 16 and 32 pixels (64 and 256), an eighth to a half of the channels, and of D's last
-map no reduction to 512; a condition of 32 values (128); embeddings of 64 values of an encoder that
-is trained here (1,024); faster rates; a lambda of .0003; a moving average of the generators (none);
-35 % of the iterations for Stage I (half). ``experiment=paper/stackgan`` has the paper's values.
+In ``model=stackgan`` also: 16 and 32 pixels (64 and 256), an eighth to a half of the channels, and
+of D's last map no reduction to 512; a condition of 32 values (128); embeddings of 64 values of an
+encoder that is trained here (1,024); faster rates; a lambda of .0003; a moving average of the
+generators (none); 35 % of the iterations for Stage I (half). ``experiment=paper/stackgan`` has the
+paper's values.
 """
 
 from collections.abc import Sequence

@@ -19,11 +19,12 @@ pair's image also counts as real in the unconditional part, which here is the sa
 count twice. D reduces the caption by a layer of its own, as StackGAN's, instead of taking the
 generator's mu.
 
-By default also: 8, 16 and 32 pixels, a quarter of the generator's channels and half of D's; D
-judges the last map without the authors' layers that reduce it to 512 channels; a condition of 32
-values (128); embeddings of 64 values of an encoder that is trained here (1,024); faster rates that
-fall to 0 in the second half; a weight of .0003 for the KL divergence (2 of its mean over 128
-dimensions, .016 of the divergence). ``experiment=paper/stackgan_pp`` has the authors' values.
+In ``model=stackgan_pp`` also: 8, 16 and 32 pixels, a quarter of the generator's channels and half
+of D's; D judges the last map without the authors' layers that reduce it to 512 channels; a
+condition of 32 values (128); embeddings of 64 values of an encoder that is trained here (1,024);
+faster rates that fall to 0 in the second half; a weight of .0003 for the KL divergence (2 of its
+mean over 128 dimensions, .016 of the divergence). ``experiment=paper/stackgan_pp`` has the authors'
+values.
 """
 
 import functools

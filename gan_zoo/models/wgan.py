@@ -11,8 +11,8 @@ What the authors' code adds and is an option here: ``n_critic_warmup``. It clips
 the critic instead of after; the sequences only differ in the very first step and the last. Its
 fully connected generator ends without the tanh that keeps images in [-1, 1] here.
 
-What differs from the paper by default: the networks are DCGAN's for MNIST, with a fully connected
-layer that sees the whole image; the critic steps once and not five times to a step of the
+What differs from the paper in ``model=wgan``: the networks are DCGAN's for MNIST, with a fully
+connected layer that sees the whole image; the critic steps once and not five times to a step of the
 generator; the rates are 2e-4 and, of the generator, 1e-3, and fall linearly to 0. Samples are drawn
 from a moving average of the generator. ``experiment=paper/wgan`` has the paper's networks for 64
 pixels and its authors' warm-up.

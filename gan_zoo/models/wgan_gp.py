@@ -7,10 +7,10 @@ The penalty stands in for WGAN's clipping. It is taken on each image alone, so t
 batch norm; layer norm does instead (section 4). Algorithm 1: lambda = 10, n_critic = 5, Adam of
 rate 1e-4, beta1 0 and beta2 .9. The authors' MNIST code has beta1 .5 and batches of 50.
 
-What differs from that code by default: DCGAN's networks for MNIST, of which the critic has no norm
-and He's initialisation, and the generator batch norm; one step of the critic and not five to a step
-of the generator; rates of 5e-4 that fall linearly to 0; batches of 64; a moving average of the
-generator. ``experiment=paper/wgan_gp`` is that code.
+What differs from that code in ``model=wgan_gp``: DCGAN's networks for MNIST, of which the critic
+has no norm and He's initialisation, and the generator batch norm; one step of the critic and not
+five to a step of the generator; rates of 5e-4 that fall linearly to 0; batches of 64; a moving
+average of the generator. ``experiment=paper/wgan_gp`` is that code.
 
 The loss that is logged as ``loss_d`` includes the penalty; ``wasserstein_estimate`` does not.
 ``gradient_norm`` is the mean of ||grad f(x^)||_2, which should come to about 1.

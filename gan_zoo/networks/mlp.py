@@ -1,4 +1,4 @@
-"""Fully connected networks: the survey's simple GAN, and those of the GAN and cGAN papers.
+"""Fully connected networks: a simple GAN's, and those of the GAN and cGAN papers.
 
 ``weight_range`` initialises weights from U(-weight_range, weight_range), and biases at 0, as the
 2014 networks do; None keeps torch's own initialisation. ``unit_range`` has pixels in [0, 1], as the
@@ -48,7 +48,7 @@ def _to_image(features: int, channels: int, image_size: int, unit_range: bool) -
 
 
 class MLPGenerator(Chain):
-    """The survey's simple generator: LeakyReLU layers that widen, tanh at the end.
+    """A simple generator: LeakyReLU layers that widen, tanh at the end.
 
         images = MLPGenerator()(torch.rand(16, 256) * 2 - 1)  # (16, 1, 28, 28)
 
@@ -100,7 +100,7 @@ class MLPGenerator(Chain):
 
 
 class MLPDiscriminator(Chain):
-    """The survey's simple discriminator.
+    """A simple discriminator.
 
         logits = MLPDiscriminator()(torch.rand(16, 1, 28, 28))  # (16, 1)
 
