@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -105,11 +106,13 @@ def benchmark(config: DictConfig) -> None:
     config.dataset.name = dataset_name(config.dataset)
     measured = measure(config)
     print(_in_words(measured))
+    if config.output:
+        _write(measured, Path(config.output))
     if config.plot:
         measured["costs"] = list(_costs(config))
         _plot(measured, Path(config.plot))
-    if config.output:
-        _write(measured, Path(config.output))
+        if config.output:
+            _write(measured, Path(config.output))
 
 
 def measure(config: DictConfig) -> dict[str, Any]:
@@ -297,7 +300,7 @@ def _costs(config: DictConfig) -> Iterator[dict[str, Any]]:
             try:
                 refuse_what_cannot_work(other)
                 figures = measure(other)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError, InstantiationException) as error:
                 print(f"{axis} {value}: left out, as {error}")
                 continue
             yield {"axis": axis, "value": value, "sides": figures["sides"]}

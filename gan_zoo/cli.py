@@ -109,8 +109,8 @@ def main(task: Task, config_name: str) -> int:
     """Composes the configuration from the command line and runs the task with it.
 
     In a sweep all jobs run. One that fails leaves ``error.txt`` in its folder, and all failures are
-    listed at the end, after the leaderboard of a training sweep. A search may stop earlier
-    (hydra.sweeper.max_failure_rate).
+    listed at the end, after the leaderboard of a training sweep. A search stops if its first
+    trials fail.
 
     Args:
         task: called with the composed configuration, once a job in a multirun.

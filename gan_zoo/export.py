@@ -134,6 +134,16 @@ def export(config: DictConfig) -> None:
             f"The {config.format} network's images differ from the checkpoint's by "
             f"{max(differences):.2g}: nothing was written."
         )
+    shown = _shown(parts[0])
+    scale = math.ceil(_LEAST_WIDTH / (8 * shown.shape[-1]))
+    card = model_card(
+        model,
+        parts,
+        config.format,
+        checkpoint["global_step"],
+        read_json(run / METRICS_FILE, dict),
+        read_json(run / PROVENANCE_FILE, list),
+    )
     for part in parts:
         with atomic_write(output / f"{part.name}{_SUFFIX[config.format]}") as aside:
             aside.write_bytes(written[part.name])
@@ -148,17 +158,7 @@ def export(config: DictConfig) -> None:
     }
     with atomic_write(output / "config.json") as aside:
         aside.write_text(json.dumps(about, indent=2) + "\n")
-    shown = _shown(parts[0])
-    scale = math.ceil(_LEAST_WIDTH / (8 * shown.shape[-1]))
     save_png(image_grid(enlarged(shown, scale), 8), output / "samples.png")
-    card = model_card(
-        model,
-        parts,
-        config.format,
-        checkpoint["global_step"],
-        read_json(run / METRICS_FILE, dict),
-        read_json(run / PROVENANCE_FILE, list),
-    )
     with atomic_write(output / "README.md") as aside:
         aside.write_text(card)
     files = ", ".join(f"{part.name}{_SUFFIX[config.format]}" for part in parts)

@@ -223,11 +223,13 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Kodali et al. 2017 (1705.07215), without lambda: E[(||grad D(x + d)||_2 - 1)^2], x real.
 
     The paper's d is Gaussian with variance c = 10 on unscaled pixels; here, as in its authors'
-    code, d = 0.5 std(x) U[0, 1] with the standard deviation over the whole batch.
+    code, d = 0.5 a u std(x) with u ~ U[0, 1] for each pixel, a ~ U[0, 1] for each image, and the
+    standard deviation over the whole batch.
     """
     # Not rand_like, whose numbers would follow the layout in memory.
     noise = torch.rand(real.shape, device=real.device, dtype=real.dtype)
-    norms = input_gradient_norms(critic, real + 0.5 * real.std() * noise)
+    share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
+    norms = input_gradient_norms(critic, real + 0.5 * real.std() * share * noise)
     return (norms - 1).square().mean(), norms
 
 

@@ -666,7 +666,7 @@ CASES += [
     Case("benchmark", "block=0 dataset=digits", "block is 0", "from 1"),
     Case("benchmark", "rounds=2 dataset=digits", "rounds is 2", "from 3"),
     Case("benchmark", "rounds=few dataset=digits", "rounds is few", "whole number"),
-    Case("benchmark", "model=gan dataset=digits model.accumulate_grad_batches=2",
+    Case("benchmark", "model=cgan dataset=digits model.accumulate_grad_batches=2",
          "accumulate_grad_batches", "has to be 1"),
     Case("benchmark", "model=gan dataset=digits speed=quick", "speed is quick", "fast"),
     Case("benchmark", "model=gan dataset=digits output=3", "output is 3", "text"),

@@ -99,6 +99,14 @@ def test_the_card_has_figures_with_their_floors(run: Run, tmp_path: Path) -> Non
     assert f"| `ms_ssim_between` | {figure['value']:.4g} | {figure['floor']:.4g} | 20 |" in card
 
 
+def test_nothing_is_written_without_a_card(run: Run, tmp_path: Path) -> None:
+    trained(run, "gan")
+    (tmp_path / "here" / "metrics.json").write_text('{"evaluation": {"last": {}}}')
+    result = run("export.py", "checkpoint=here", "format=safetensors", "output=out", check=False)
+    assert result.returncode == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_networks_that_differ_are_not_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

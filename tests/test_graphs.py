@@ -157,6 +157,15 @@ def test_only_optimizers_that_read_their_rate_on_the_device_are_recorded() -> No
     assert not recordable([adam, sgd])
 
 
+def test_schedules_of_momentum_are_not_recorded() -> None:
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    for cycled in (True, False):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            adam, 0.1, total_steps=10, cycle_momentum=cycled
+        )
+        assert recordable([adam], [schedule]) is not cycled
+
+
 def test_a_model_of_ones_own_is_not_recorded_unless_it_says_so() -> None:
     class Mine(gan_zoo.models.GAN):
         pass

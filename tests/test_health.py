@@ -181,6 +181,7 @@ def test_distances_within_classes() -> None:
     images = torch.tensor([0.0, 1, 10, 13]).view(4, 1, 1, 1)
     assert mean_distance(images) == pytest.approx((1 + 10 + 13 + 9 + 12 + 3) / 6)
     assert mean_distance(images, torch.tensor([0, 0, 1, 1])) == pytest.approx((1 + 3) / 2)
+    assert math.isnan(mean_distance(images, torch.arange(4)))
 
 
 class Breaking(GAN):

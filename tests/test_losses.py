@@ -112,6 +112,24 @@ def test_slope_penalties_of_a_linear_critic(penalty, slope: float, value: float)
     torch.testing.assert_close(norms, torch.full((64,), slope), atol=1e-5, rtol=0)
 
 
+def test_dragan_looks_between_real_images_and_perturbed_ones() -> None:
+    seen: list[Tensor] = []
+
+    def critic(images: Tensor) -> Tensor:
+        seen.append(images.detach())
+        return images.flatten(1).sum(1, keepdim=True)
+
+    real = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    dragan(critic, real, real)
+    moved = (seen[0] - real) / (0.5 * real.std())
+    assert moved.min() >= 0
+    # Of each image, the largest of 256 uniform numbers times a uniform number of its own.
+    largest = moved.flatten(1).amax(1)
+    assert largest.max() <= 1
+    assert largest.min() < 0.15
+    assert largest.mean() == pytest.approx(0.5, abs=0.15)
+
+
 @pytest.mark.parametrize(("slope", "value"), [(0.5, 0.0), (1.0, 0.0), (3.0, 4.0)])
 def test_the_one_sided_penalty_leaves_flat_critics_alone(slope: float, value: float) -> None:
     critic, penalty = linear_critic(slope), GRADIENT_PENALTIES["wgan_gp_one_sided"]

@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 
 import gan_zoo
 from gan_zoo.data import ImageBatch, MNISTDataModule
-from gan_zoo.models import BEGAN, CGAN, DCGAN, HDCGAN, WGAN, WGANGP, InfoGAN
-from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
+from gan_zoo.models import BEGAN, CGAN, DCGAN, HDCGAN, WGAN, WGANGP, CoGAN, InfoGAN
+from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder, DenseAutoencoder
 from gan_zoo.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan_zoo.networks.infogan import InfoGANDiscriminator, InfoGANGenerator
 from gan_zoo.networks.mlp import (
@@ -228,6 +228,13 @@ def test_the_smoothed_estimate_is_the_median_of_the_last_101() -> None:
         (HDCGAN, {"zeta": 0}, "zeta is 0"),
         (DCGAN, {"packing": 0}, "packing is 0"),
         (DCGAN, {"packing": 2, "penalty": "r1"}, "packing is 2; with a penalty"),
+        (InfoGAN, {"packing": 2}, "packing is 2; InfoGAN takes 1"),
+        (CoGAN, {"packing": 2}, "packing is 2; CoGAN takes 1"),
+        (
+            WGANGP,
+            {"accumulate_grad_batches": 2, "penalty_interval": 4},
+            "accumulate_grad_batches is 2; with model.penalty_interval=4",
+        ),
         (BEGAN, {"gamma": 0.0}, "gamma is 0"),
         (BEGAN, {"gamma": 1.5}, "gamma is 1.5"),
         (BEGAN, {"lambda_k": 0.0}, "lambda_k is 0"),
@@ -499,6 +506,19 @@ def test_began_shows_samples_above_their_reconstructions() -> None:
     model.eval()
     again = model.discriminator(images[16:24]).clamp(-1, 1)
     torch.testing.assert_close(images[24:32], again)
+
+
+def test_began_shows_reconstructions_without_changing_its_statistics() -> None:
+    model: BEGAN = small(
+        BEGAN,
+        generator=BEGANDecoder(4, 1, 8, 4),
+        discriminator=DenseAutoencoder(image_size=8, norm=True),
+    ).train()
+    before = copy.deepcopy(model.discriminator.state_dict())
+    model.sample_grid(model.grid_inputs(torch.Generator().manual_seed(0), None))
+    assert model.discriminator.training
+    after = model.discriminator.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in after.items())
 
 
 @pytest.mark.parametrize("num_classes", [None, 10])

@@ -32,7 +32,7 @@ SHORT = (
 )  # fmt: skip
 # What each model has of its own to keep.
 OWN = {
-    "gan": ("model.accumulate_grad_batches=4",),
+    "gan": ("model.accumulate_grad_batches=4", "model.penalty_interval=1"),
     "wgan": ("model.n_critic=3",),
     "wgan_gp": ("model.n_critic=3",),
     "began": ("model/scheduler=plateau", "dataset.batch_size=8"),

@@ -418,6 +418,7 @@ def test_stages_alone(tmp_path: Path) -> None:
     first = stackgan(stage_one_share=1.0)
     train(first, data, 3)
     assert int(first.trained_stage) == 1
+    assert first.trained_judges() == [first.discriminator]
     assert "g_2_steps" not in first.counts
     with pytest.raises(ValueError, match="init_from"):
         train(stackgan(stage_one_share=0.0), data, 3)
@@ -425,6 +426,7 @@ def test_stages_alone(tmp_path: Path) -> None:
     second.load_state_dict(first.state_dict())
     train(second, data, 3)
     assert second.counts["g_2_steps"] == 3
+    assert second.trained_judges() == [second.discriminator_2]
     assert all(equal(states(first.generator), states(second.generator)))
     endless = {"max_time": {"seconds": 0}}
     with pytest.raises(ValueError, match="max_steps=-1"):

@@ -196,6 +196,10 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "more values than any run has": (in_model(generator=list(range(30_000))), "too many values"),
     "what a terminal would run": (in_model(loss="\x1b]0;x\x07"), "'\\x1b]0;x"),
     "a tensor": (in_model(generator=torch.zeros(1)), "not plain data"),
+    "no counts": (lambda c: c.pop("counts"), "do not fit the model"),
+    "no processes": (lambda c: c.update(processes=[]), "do not fit the model"),
+    "processes without terms": (lambda c: c.update(processes=[{}]), "do not fit the model"),
+    "counts that are none": (lambda c: c.update(counts=5), "do not fit the model"),
 }  # fmt: skip
 
 
@@ -222,6 +226,9 @@ def test_a_text_encoder_of_a_checkpoint_opens_no_folder(tmp_path: Path, here: Pa
     artifact = {"kind": "sentence_transformers", "options": {"path": "x", "embedding_dim": 4}}
     with pytest.raises(ValueError, match="trust=sentence_transformers"):
         text_encoder_from(artifact)
+    for broken in ({"kind": "sentence_transformers"}, {"kind": ["gru"]}, {"kind": "gru"}, {}):
+        with pytest.raises(ValueError, match=r"damaged|not a kind"):
+            text_encoder_from(broken)
 
 
 FOLDERS: dict[str, tuple[Change, str]] = {

@@ -204,11 +204,14 @@ class Health(pl.Callback):
 
 
 def mean_distance(images: Tensor, labels: Tensor | None = None) -> float:
-    """Mean Euclidean distance of two images (N, ...), of one class where labels (N,) are given."""
+    """Mean Euclidean distance of two images (N, ...), of one class where labels (N,) are given.
+
+    NaN without any such two images.
+    """
     flat = images.flatten(1).float()
     distances = torch.cdist(flat, flat)
     pairs = ~torch.eye(len(flat), dtype=torch.bool, device=flat.device)
     if labels is not None:
         labels = labels.to(flat.device)
         pairs &= labels[:, None] == labels[None]
-    return distances[pairs].mean().item() if pairs.any() else 0.0
+    return distances[pairs].mean().item()

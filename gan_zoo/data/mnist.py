@@ -163,7 +163,7 @@ class DigitsDataModule(InMemoryDataModule):
 
     Args:
         root: data folder in torchvision's layout; missing files are downloaded there.
-        image_size: side in pixels. 28 is native, up to 32 is padded with background, all others
+        image_size: side in pixels. 28 is native, 30 and 32 are padded with background, all others
             are resized (antialiased bilinear).
         channels: 1 for grey, 3 to repeat the grey.
         num_classes: keep only the images with labels below this.

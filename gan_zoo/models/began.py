@@ -36,7 +36,7 @@ from gan_zoo.models.passes import on_both
 from gan_zoo.networks.began import BEGANAutoencoder, BEGANDecoder
 from gan_zoo.plotting import interleaved
 from gan_zoo.ranges import Count, Positive, PositiveShare, checked
-from gan_zoo.training.averaging import has_batch_norm
+from gan_zoo.training.averaging import eval_mode, has_batch_norm
 from gan_zoo.training.module import Loss, Phase
 
 # Of the moving averages that balance and convergence are taken from: about 100 iterations.
@@ -148,6 +148,6 @@ class BEGAN(NoiseToImage):
         """Rows of samples, and below each what the discriminator's auto-encoder makes of them."""
         images = super().sample_grid(inputs)[0][:32]
         labels = inputs.get("labels", torch.zeros(len(images)))[:32]
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(self.discriminator):
             again = self.discriminate(images, labels).clamp(-1, 1)
         return interleaved(torch.stack((images, again), 1), 8), 8

@@ -148,6 +148,8 @@ class CodedImageGAN(ImageGAN):
         codes: which codes there are.
     """
 
+    packs = False
+
     @checked
     def __init__(self, generator: nn.Module, *args: Any, codes: Codes, **options: Any) -> None:
         super().__init__(generator, *args, **options)

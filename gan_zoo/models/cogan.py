@@ -57,6 +57,7 @@ class CoGAN(ImageGAN):
     """
 
     graphable = True
+    packs = False
     paper_networks = (CoupledGenerator, CoupledDiscriminator)
     batch_types = (ImagePair,)
 

@@ -355,6 +355,14 @@ class PenalisedGAN(NoiseToImage):
         self._has_batch_norm = has_batch_norm(self.discriminator)
         if self.penalty is not None:
             _refuse_penalty(self.discriminator)
+            if penalty_interval > 1 and self.accumulate_grad_batches > 1:
+                # Gradients of two phases of one player would be added up over different iterations.
+                raise UnfitArgument(
+                    "accumulate_grad_batches",
+                    f"is {self.accumulate_grad_batches}; with model.penalty_interval="
+                    f"{penalty_interval} it has to be 1 (model.penalty_interval=1 adds the penalty "
+                    "to each loss).",
+                )
 
     def phases(self) -> list[Phase]:
         discriminator, generator = super().phases()
@@ -403,7 +411,12 @@ class ImageGAN(PenalisedGAN):
             all generated: PacGAN (Lin et al. 2017, 1712.04086, section 3). It takes a discriminator
             of so many times the channels, batches that can be divided by it, and neither labels nor
             a penalty.
+
+    Attributes:
+        packs: whether ``packing`` may be above 1.
     """
+
+    packs: ClassVar[bool] = True
 
     @checked
     def __init__(
@@ -416,6 +429,8 @@ class ImageGAN(PenalisedGAN):
         super().__init__(*args, **options)
         self.adversarial = adversarial_loss(loss)
         self.packing = packing
+        if packing > 1 and not self.packs:
+            raise UnfitArgument("packing", f"is {packing}; {type(self).__name__} takes 1 alone.")
         if packing > 1 and (self.num_classes is not None or self.penalty is not None):
             what = (
                 "labels" if self.num_classes is not None else "a penalty of each image's gradient"
@@ -459,6 +474,8 @@ class ImageGAN(PenalisedGAN):
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """D on held-out real images: below ``train/d_real`` where D knows those by heart."""
         logits = self.discriminate(batch.image, batch.label)
+        if not len(logits):
+            return
         value = self.adversarial.output(logits).mean()
         self.log("val/d_real", value, batch_size=len(batch.image), sync_dist=True)
 

@@ -127,8 +127,13 @@ class StackGAN(TwoStages):
         return [self.network(name, ema) for name in names]
 
     def judges(self) -> list[TextDiscriminator]:
-        stages = (self.discriminator, self.discriminator_2)
-        return [cast(TextDiscriminator, stages[self.stage - 1])]
+        return [self._judge_of(self.stage)]
+
+    def trained_judges(self) -> list[TextDiscriminator]:
+        return [self._judge_of(max(1, int(self.trained_stage)))]
+
+    def _judge_of(self, stage: int) -> TextDiscriminator:
+        return cast(TextDiscriminator, (self.discriminator, self.discriminator_2)[stage - 1])
 
     def discriminator_loss(self, batch: CaptionBatch, fake: ScaleImages) -> Loss:  # type: ignore[override]
         (judge,) = self.judges()

@@ -94,6 +94,10 @@ class TextToImage(NoiseToImage):
         """The discriminators that take part in the coming iteration, the coarsest first."""
         raise NotImplementedError
 
+    def trained_judges(self) -> list[TextDiscriminator]:
+        """The discriminators that took part in the last iteration, the coarsest first."""
+        return self.judges()
+
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, latent_dim + the augmentations' values); ``generator`` as NoiseToImage's."""
         latent = super().draw_noise(n, generator)
@@ -212,7 +216,7 @@ class TextToImage(NoiseToImage):
     def validation_step(self, batch: CaptionBatch | ImageBatch, batch_idx: int) -> None:
         """D on held-out real images, with their captions, if the data has captions."""
         outputs = []
-        for judge in self.judges():
+        for judge in self.trained_judges():
             features = judge.features(batch.image)
             if isinstance(batch, CaptionBatch):
                 logits = judge.fits(features, batch.caption)

@@ -171,14 +171,14 @@ def text_encoder_from(
     """
     kinds = {"gru": TextEncoder, "sentence_transformers": SentenceTransformerEncoder}
     kind = artifact.get("kind")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"'{kind}' is not a kind of text encoder: {' or '.join(kinds)}.")
-    if kind == "sentence_transformers" and kind not in trust:
-        raise ValueError(
-            f"The text encoder is the model in '{artifact['options']['path']}', a folder that may "
-            f"hold code: trust={kind} opens it."
-        )
     try:
+        if kind == "sentence_transformers" and kind not in trust:
+            raise ValueError(
+                f"The text encoder is the model in '{artifact['options']['path']}', a folder that "
+                f"may hold code: trust={kind} opens it."
+            )
         encoder = kinds[kind](**artifact["options"])
         if isinstance(encoder, TextEncoder):
             encoder.know(artifact["vocabulary"])

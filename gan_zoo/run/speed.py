@@ -34,10 +34,9 @@ class Mathematics(NamedTuple):
     def prepare(self, model: AdversarialModule) -> None:
         """Gives the model's weights their memory layout, and says whether to record it.
 
-        Without ``tf32`` no convolution of this process uses TF32 any more.
+        ``tf32`` is set for the process, so for what else it computes on a GPU too.
         """
-        if not self.tf32:
-            torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = self.tf32
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         model.graphs = self.graphs

@@ -144,13 +144,13 @@ def restore(model: Any, checkpoint: Mapping[str, Any]) -> None:
     """Puts a checkpoint's weights, counts and configuration into a model, in eval mode.
 
     Raises:
-        ValueError: for weights of other networks.
+        ValueError: for weights of other networks, or without what the model keeps besides.
     """
     model.config = checkpoint["config"]
-    model.on_load_checkpoint(checkpoint)
     try:
+        model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             "The checkpoint's weights do not fit the model of its configuration: it is not as "
             "train.py wrote it, or another version did."

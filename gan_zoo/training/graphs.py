@@ -168,6 +168,10 @@ class IterationGraphs:
                 group.update(lr=rate, capturable=capturable)
 
 
-def recordable(optimizers: Sequence[Optimizer]) -> bool:
-    """Whether all of these optimizers can be recorded."""
-    return all(isinstance(optimizer, _RECORDABLE) for optimizer in optimizers)
+def recordable(optimizers: Sequence[Optimizer], schedulers: Sequence[Any] = ()) -> bool:
+    """Whether all of these optimizers can be recorded, with these schedules of their rates.
+
+    A recording keeps Adam's betas and RMSprop's momentum, which some schedules change too.
+    """
+    rates_alone = not any(getattr(schedule, "cycle_momentum", False) for schedule in schedulers)
+    return rates_alone and all(isinstance(optimizer, _RECORDABLE) for optimizer in optimizers)

@@ -330,7 +330,7 @@ class AdversarialModule(SavedModule):
             and self.trainer.world_size == 1
             and self.accumulate_grad_batches == 1
             and not scales_losses(self.trainer)
-            and recordable(optimizers)
+            and recordable(optimizers, [c.scheduler for c in self.trainer.lr_scheduler_configs])
         ):
             return None
         recorder = CudaRecorder(self.device)
