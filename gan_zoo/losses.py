@@ -198,10 +198,16 @@ def wgan_gp(
     x^ = e x + (1 - e) G(z) with one e ~ U[0, 1] for each image. ``one_sided`` penalises norms above
     1 alone, E[max(0, ||grad D(x^)||_2 - 1)^2], a variant that the paper's section 4 mentions.
     """
-    epsilon = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
+    epsilon = _uniform_of_each(real)
     norms = input_gradient_norms(critic, torch.lerp(fake.detach().to(real), real, epsilon))
     excess = F.relu(norms - 1) if one_sided else norms - 1
     return excess.square().mean(), norms
+
+
+def _uniform_of_each(images: Tensor) -> Tensor:
+    """(B, 1, ...), a number from U[0, 1] for each image (B, ...)."""
+    shape = len(images), *[1] * (images.dim() - 1)
+    return torch.rand(shape, device=images.device, dtype=images.dtype)
 
 
 def r1(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,8 +234,8 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """
     # Not rand_like, whose numbers would follow the layout in memory.
     noise = torch.rand(real.shape, device=real.device, dtype=real.dtype)
-    share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
-    norms = input_gradient_norms(critic, real + 0.5 * real.std() * share * noise)
+    moved = real + 0.5 * real.std() * _uniform_of_each(real) * noise
+    norms = input_gradient_norms(critic, moved)
     return (norms - 1).square().mean(), norms
 
 

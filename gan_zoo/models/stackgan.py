@@ -123,14 +123,14 @@ class StackGAN(TwoStages):
         return noise[:, : self.latent_dim + own], noise[:, self.latent_dim + own :]
 
     def generators(self, ema: bool = True) -> list[nn.Module]:
-        names = ("generator", "generator_2")[: max(1, int(self.trained_stage))]
+        names = ("generator", "generator_2")[: self.last_stage]
         return [self.network(name, ema) for name in names]
 
     def judges(self) -> list[TextDiscriminator]:
         return [self._judge_of(self.stage)]
 
     def trained_judges(self) -> list[TextDiscriminator]:
-        return [self._judge_of(max(1, int(self.trained_stage)))]
+        return [self._judge_of(self.last_stage)]
 
     def _judge_of(self, stage: int) -> TextDiscriminator:
         return cast(TextDiscriminator, (self.discriminator, self.discriminator_2)[stage - 1])

@@ -44,6 +44,11 @@ class TwoStages(TextToImage):
         steps = self.stage_one_steps
         return 1 if steps is None or self.trainer.global_step < steps else 2
 
+    @property
+    def last_stage(self) -> int:
+        """The stage that was trained last; 1 before any training."""
+        return max(1, int(self.trained_stage))
+
     def phases(self) -> list[Phase]:
         if self.stage == 1:
             return super().phases()
