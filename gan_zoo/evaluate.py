@@ -20,7 +20,7 @@ from torch import Tensor
 from gan_zoo.console import print_table, progress
 from gan_zoo.data import GaussianMixtureDataModule, InMemoryDataModule
 from gan_zoo.data.captions import CaptionDataModule
-from gan_zoo.files import atomic_write, cache_dir, read_json
+from gan_zoo.files import atomic_write, cache_dir, one_at_a_time, read_json
 from gan_zoo.metrics import evaluator as evaluators
 from gan_zoo.metrics.agreement import covered_modes
 from gan_zoo.metrics.inception import Inception
@@ -266,21 +266,24 @@ def _neighbours(generated: ImageSet, reference: Reference, seed: int) -> Tensor:
 
 def _write(file: Path, key: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
     """Adds the figures to the file; those of another state of the checkpoint are replaced."""
-    metrics = read_json(file, dict)
-    evaluation = metrics.setdefault("evaluation", {})
-    before = evaluation.get(key, {})
-    same = all(before.get(name) == value for name, value in about.items())
-    figures = before.get("figures", {}) if same else {}
-    for name, (figure, floor, paper) in rows.items():
-        figures[name] = {
+    added = {
+        name: {
             **figure._asdict(),
             "floor": floor and floor.value,
             "floor_spread": floor and floor.spread,
             **({"paper": paper} if paper else {}),
         }
-    evaluation[key] = {**about, "figures": figures}
-    with atomic_write(file) as aside:
-        aside.write_text(json.dumps(metrics, indent=2) + "\n")
+        for name, (figure, floor, paper) in rows.items()
+    }
+    with one_at_a_time(file):
+        metrics = read_json(file, dict)
+        evaluation = metrics.setdefault("evaluation", {})
+        before = evaluation.get(key, {})
+        same = all(before.get(name) == value for name, value in about.items())
+        kept = before.get("figures", {}) if same else {}
+        evaluation[key] = {**about, "figures": kept | added}
+        with atomic_write(file) as aside:
+            aside.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def _print(what: str, about: Mapping[str, Any], rows: Mapping[str, Row]) -> None:

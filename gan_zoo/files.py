@@ -34,7 +34,7 @@ def made_by_one(file: Path) -> Iterator[None]:
     """Has one process make a file that is to be kept; others wait for it here.
 
     So that a sweep's jobs do not all do the same work, each looks for the file within. Nobody waits
-    where it is there at the start, nor where files can't be locked.
+    where it is there at the start.
 
     Args:
         file: of several, the one that is written last.
@@ -42,6 +42,13 @@ def made_by_one(file: Path) -> Iterator[None]:
     if file.is_file():
         yield
         return
+    with one_at_a_time(file):
+        yield
+
+
+@contextmanager
+def one_at_a_time(file: Path) -> Iterator[None]:
+    """Has others that want to write the file wait here; nobody waits where it can't be locked."""
     lock = FileLock(file.with_name(f".{file.name}.lock"))
     with ExitStack() as held:
         try:
@@ -49,7 +56,7 @@ def made_by_one(file: Path) -> Iterator[None]:
             try:
                 held.enter_context(lock.acquire(blocking=False))
             except Timeout:
-                log.info("Another process makes '%s': this one waits for it.", file)
+                log.info("Another process writes '%s': this one waits for it.", file)
                 held.enter_context(lock)
             held.callback(_remove, Path(lock.lock_file))
         except (OSError, NotImplementedError):

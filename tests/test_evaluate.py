@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,11 +18,13 @@ from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_zoo import load
+from gan_zoo import evaluate, load
 from gan_zoo.callbacks import Metrics
 from gan_zoo.console import progress
 from gan_zoo.evaluate import data_of
+from gan_zoo.files import read_json
 from gan_zoo.metrics import evaluator as evaluators
+from gan_zoo.metrics.measures import Figure
 from tests.conftest import FEW, ROOT, slow_but
 from tests.same_end import read_checkpoint
 from tests.test_train import DIGITS, SHORT, SMALLER
@@ -103,6 +107,25 @@ def test_one_seed_gives_the_same_figures_and_others_are_kept(run: Run, tmp_path:
     # Going on with the run does not lose them.
     run("train.py", "resume=here", "trainer.max_steps=3")
     assert evaluation(tmp_path / "here", "last.ckpt (raw)") == raw
+
+
+def test_evaluations_that_end_together_all_leave_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, names = tmp_path / "metrics.json", ["fid", "kid", "score"]
+
+    def slow_read(*args: Any) -> Any:
+        found = read_json(*args)
+        time.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(evaluate, "read_json", slow_read)
+    with ThreadPoolExecutor(3) as threads:
+        for name in names:
+            row = evaluate.Row(Figure(1.0, None, 5, 5), None)
+            threads.submit(evaluate._write, file, "last.ckpt", {"step": 2}, {name: row})
+    assert set(evaluation(tmp_path)["figures"]) == set(names)
+    assert [place.name for place in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_a_lone_checkpoint_is_measured_where_it_lies(run: Run, tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
+        # By gloo the hosts agree each iteration, and no GPU is waited for.
+        several = trainer.world_size > 1
+        self._hosts: Any = torch.distributed.new_group(backend="gloo") if several else None
         if threading.current_thread() is threading.main_thread():
             # Lightning restores the earlier handlers.
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -61,7 +64,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         # By now the iteration before is complete, its validation included.
         step = trainer.global_step
-        ended_by, is_time = self._agreed(trainer)
+        ended_by, is_time = self._agreed()
         due = is_time or bool(ended_by) or step % self.every_n_train_steps == 0
         if due and step != self._saved_step:
             self._save(trainer)
@@ -74,14 +77,14 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if trainer.is_global_zero and self.keep_last:
             _keep_latest(checkpoint_folder(trainer), 1)
 
-    def _agreed(self, trainer: pl.Trainer) -> tuple[int, bool]:
+    def _agreed(self) -> tuple[int, bool]:
         """Rank 0's signal that ends the run, or 0, and whether a checkpoint is due by time."""
         minutes = (time.monotonic() - self._saved_time) / 60
         is_time = self.every_n_minutes is not None and minutes > self.every_n_minutes
         answer = [self.ended_by or 0, int(is_time)]
-        if trainer.world_size > 1:
-            shared = torch.tensor(answer, device=trainer.strategy.root_device)
-            torch.distributed.broadcast(shared, src=0)
+        if self._hosts is not None:
+            shared = torch.tensor(answer)
+            torch.distributed.broadcast(shared, src=0, group=self._hosts)
             answer = shared.tolist()
         return answer[0], bool(answer[1])
 
