@@ -3,6 +3,7 @@
 import ctypes
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from errno import EISDIR
@@ -177,11 +178,15 @@ def data_of(model: Any, root: str | None = None) -> InMemoryDataModule:
     """The data that a checkpoint's model was trained on, set up.
 
     Args:
-        root: the data folder, if it is not the run's.
+        root: the data folder, or that of the user's own pictures; None for the folder that
+            GAN_ZOO_DATA_DIR names, or else the run's.
     """
     options = dict(model.config["dataset"])
-    if "when_unavailable" in options:
+    if "when_unavailable" not in options:
+        options |= {"root": root} if root and "root" in options else {}
+    else:
         # Only the user says where something may be written to.
+        root = root or os.environ.get("GAN_ZOO_DATA_DIR")
         options |= (
             {"root": root, "when_unavailable": "error"} if root else {"when_unavailable": "offline"}
         )

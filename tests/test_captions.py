@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_zoo.data import CaptionFolderDataModule, MNISTCaptionsDataModule
 from gan_zoo.data import captions as captions_module
-from gan_zoo.data.captions import Captions, InMemoryCaptions
+from gan_zoo.data.captions import Captions, InMemoryCaptions, Near
 from gan_zoo.data.mnist_captions import (
     ATTRIBUTES,
     GROUNDS,
@@ -220,7 +220,7 @@ def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
     dataset = of_labels(labels)
     torch.manual_seed(0)
     for label in (0, 2, 5):
-        others = dataset.of_other_label(torch.full((4000,), labels.index(label)))
+        others = dataset.other_images(torch.full((4000,), labels.index(label)))
         counts = others.bincount(minlength=len(labels))
         allowed = torch.tensor([other != label for other in labels])
         assert (counts[~allowed] == 0).all()
@@ -228,23 +228,24 @@ def test_a_wrong_captions_image_is_of_another_class_any_of_them() -> None:
         assert counts[allowed].min() > 0.8 * expected
         assert counts[allowed].max() < 1.2 * expected
         chosen = torch.full((3,), labels.index(label))
-        fixed = of_labels(labels, training=False).of_other_label(chosen)
+        fixed = of_labels(labels, training=False).other_images(chosen)
         assert all(labels[i] != label for i in fixed)
 
 
 def test_near_wrong_captions_are_of_the_same_group() -> None:
     labels, groups = [2, 0, 2, 5, 0, 2, 2, 5], torch.tensor([1, 1, 1, 1, 0, 1, 0, 2])
-    dataset = of_labels(labels, near=0.75, groups=groups)
+    near = [Near(0.75, groups, torch.tensor(labels))]
+    dataset = of_labels(labels, near=near)
     torch.manual_seed(0)
     for image, near in ((0, [1, 3]), (4, [6]), (3, [0, 1, 2, 5])):
-        counts = dataset.of_other_label(torch.full((8000,), image)).bincount(minlength=8) / 8000
+        counts = dataset.other_images(torch.full((8000,), image)).bincount(minlength=8) / 8000
         others = [i for i, label in enumerate(labels) if label != labels[image]]
         expected = torch.zeros(8)
         expected[others] += 0.25 / len(others)
         expected[near] += 0.75 / len(near)
         torch.testing.assert_close(counts, expected, atol=0.02, rtol=0)
     # Of another class in the group of the last image there is none.
-    alone = dataset.of_other_label(torch.full((8000,), 7)).bincount(minlength=8)
+    alone = dataset.other_images(torch.full((8000,), 7)).bincount(minlength=8)
     assert alone[[3, 7]].sum() == 0
     assert alone[[0, 1, 2, 4, 5, 6]].min() > 0.8 * 8000 / 6
 
@@ -253,7 +254,7 @@ def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
     data = captioned()
     for dataset in data.parts():
         for _ in range(3):
-            other = dataset.of_other_label(torch.arange(len(dataset)))
+            other = dataset.other_images(torch.arange(len(dataset)))
             same = dataset.attributes[other, :2] == dataset.attributes[:, :2]
             assert not same.all(1).any()
 
@@ -261,17 +262,48 @@ def test_wrong_captions_never_share_digit_and_ink(tmp_path: Path) -> None:
 def test_near_wrong_captions_are_of_another_digit_in_the_same_colours() -> None:
     dataset = part(captioned(near_wrong_captions=1.0).train)
     digit, ink, ground = dataset.attributes[:, :3].unbind(1)
-    other = dataset.of_other_label(torch.arange(len(dataset)))
+    other = dataset.other_images(torch.arange(len(dataset)))
     alike = ink[other].eq(ink) & ground[other].eq(ground)
     # A few images have no other digit in their colours.
     assert alike.float().mean() > 0.9
     assert not (digit[other] == digit)[alike].any()
 
 
+def test_measured_wrong_captions_say_what_differs() -> None:
+    dataset = part(captioned(near_wrong_captions=0.0, measured_wrong_captions=1.0).train)
+    chosen = torch.arange(len(dataset))
+    other = dataset.other_images(chosen)
+    attributes = dataset.attributes
+    alike = (attributes[other, :3] == attributes[chosen, :3]).all(1)
+    assert alike.float().mean() > 0.5
+    differs = attributes[other] != attributes[chosen]
+    assert differs[alike, 3:].any(1).all()
+    # Each caption as its own row number, so that it can be told from a batch.
+    rows = torch.arange(len(dataset.captions.texts), dtype=torch.float64)
+    picked = dataset._embedding(other, rows[:, None], differs)[:, 0].long()
+    tells = (dataset.captions.mentions[picked] & differs).any(1)
+    could = (dataset.captions.mentions[dataset.captions.of_image[other]] & differs[:, None]).any(2)
+    assert torch.equal(tells, could.any(1))
+    assert tells.float().mean() > 0.99
+
+
+def test_the_kinds_of_wrong_captions_share_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"measured_wrong_captions is 0\.6, .* 0\.5: together"):
+        captioned(near_wrong_captions=0.5, measured_wrong_captions=0.6)
+    labels, groups = [0, 0, 0, 1, 1, 1], torch.tensor([0, 0, 0, 0, 1, 1])
+    kinds = torch.tensor([0, 1, 1, 0, 0, 1])
+    near = [Near(0.5, groups, torch.tensor(labels)), Near(0.25, groups, kinds)]
+    torch.manual_seed(0)
+    counts = of_labels(labels, near=near).other_images(torch.zeros(8000, dtype=torch.int64))
+    shares = counts.bincount(minlength=6) / 8000
+    expected = torch.tensor([0, 1 / 8, 1 / 8, 1 / 2 + 1 / 12, 1 / 12, 1 / 12])
+    torch.testing.assert_close(shares, expected, atol=0.02, rtol=0)
+
+
 def test_one_class_has_no_wrong_captions() -> None:
     with pytest.raises(ValueError, match="one class"):
         of_labels([3, 3, 3])
-    assert of_labels([3, 3], training=False).of_other_label(torch.arange(2)).max() < 2
+    assert of_labels([3, 3], training=False).other_images(torch.arange(2)).max() < 2
 
 
 def test_the_encoder_reads_words_and_their_order_whatever_else_is_in_the_batch() -> None:

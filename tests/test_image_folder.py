@@ -230,6 +230,11 @@ def test_the_commands_on_own_pictures(run: Run, folder: Path, tmp_path: Path) ->
     run("sample.py", "checkpoint=here", "labels=[0,1]", "output=s.png")
     result = run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[fid,accuracy]")
     assert "accuracy" in result.stdout
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    refused = run("evaluate.py", "checkpoint=here", "num_samples=20", check=False)
+    assert "'mine'" in refused.stderr
+    run("evaluate.py", "checkpoint=here", "num_samples=20", "metrics=[accuracy]", "root=moved")
+    (tmp_path / "moved").rename(tmp_path / "mine")
     refused = run("train.py", "model=cgan", *own, "dataset.num_classes=7", check=False)
     assert "dataset.num_classes is 7, and 'mine' has 2." in refused.stderr
     for file in list((tmp_path / "mine" / "red").rglob("*.*")):

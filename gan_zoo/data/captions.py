@@ -28,7 +28,8 @@ _ENCODER_BATCH = 100
 class CaptionBatch(NamedTuple):
     """Images (B, C, H, W) float32 in [-1, 1], classes (B,) int64, captions' embeddings (B, E).
 
-    ``caption`` is one of the image, ``wrong_caption`` of an image of another class; both float32.
+    ``caption`` is one of the image, ``wrong_caption`` of an image that differs in what captions
+    mention, mostly in its class; both float32.
     """
 
     image: Tensor
@@ -51,13 +52,28 @@ class Captions(NamedTuple):
     of_image: Tensor
 
 
+class Near(NamedTuple):
+    """Images whose captions are wrong for each other in little.
+
+    Attributes:
+        share: of the wrong captions in training, how many are of such an image.
+        groups: (N,) int64; an image's wrong caption is of one in the same group
+        kinds: (N,) int64; and of another kind, if there is one.
+    """
+
+    share: float
+    groups: Tensor
+    kinds: Tensor
+
+
 @dataclass(eq=False, repr=False)
 class InMemoryCaptions(InMemoryDataset):
     """Images with captions, as CaptionBatch.
 
-    In training, an image comes with captions of its own that are drawn at random. Otherwise it
-    comes with its first ones, and the wrong ones are the next other class's (its own class's where
-    there is no other).
+    In training, an image comes with captions of its own that are drawn at random, and with wrong
+    ones of another image, of which those come first that mention what the two differ in. Otherwise
+    it comes with its first ones, and the wrong ones are the next other class's (its own class's
+    where there is no other).
 
     Args:
         images: tensors of length N that ``prepare`` makes the images of a batch from.
@@ -67,9 +83,7 @@ class InMemoryCaptions(InMemoryDataset):
         captions: of the images.
         averaged: batches hold the mean embedding of so many captions of an image.
         training: whether captions are drawn at random.
-        near: the share of the wrong captions in training that are of another class's image in the
-            same group, if there is one.
-        groups: (N,) int64, of images that are alike in what tells a wrong caption too easily.
+        near: which images' captions are wrong ones instead of any other class's.
         embeddings: (M, E) of the captions, as ``embed`` sets them.
     """
 
@@ -80,8 +94,7 @@ class InMemoryCaptions(InMemoryDataset):
     captions: Captions
     averaged: int = 1
     training: bool = False
-    near: float = 0.0
-    groups: Tensor | None = None
+    near: Sequence[Near] = ()
     embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -91,9 +104,11 @@ class InMemoryCaptions(InMemoryDataset):
                 f"dataset.captions_averaged is {self.averaged}; each image has {count} captions."
             )
         self._others = _Others(torch.zeros_like(self.labels), self.labels)
-        self._near_others: _Others | None = None
-        if self.training and self.near and self.groups is not None:
-            self._near_others = _Others(self.groups, self.labels)
+        self._near = [
+            (near.share, _Others(near.groups, near.kinds))
+            for near in self.near
+            if self.training and near.share
+        ]
         if self.training and bool(self.labels.eq(self.labels[0]).all()):
             problem = "All images are of one class, so that no caption is wrong for any: "
             raise ValueError(problem + "text-to-image models need captions of two or more classes.")
@@ -107,7 +122,9 @@ class InMemoryCaptions(InMemoryDataset):
         chosen = torch.as_tensor(indices)
         label = self.labels.index_select(0, chosen)
         image, caption = self.image(chosen), self._embedding(chosen, self.embeddings)
-        wrong = self._embedding(self.of_other_label(chosen), self.embeddings)
+        other = self.other_images(chosen)
+        differs = self.attributes[other] != self.attributes[chosen]
+        wrong = self._embedding(other, self.embeddings, differs)
         return CaptionBatch(image, label, caption, wrong)
 
     def image(self, chosen: Tensor) -> Tensor:
@@ -118,16 +135,26 @@ class InMemoryCaptions(InMemoryDataset):
         """The captions of an image."""
         return [self.captions.texts[row] for row in self.captions.of_image[index]]
 
-    def of_other_label(self, chosen: Tensor) -> Tensor:
-        """For each image (B,) the index of one of another label, drawn at random in training."""
+    def other_images(self, chosen: Tensor) -> Tensor:
+        """For each image (B,) the index of one whose captions are wrong for it.
+
+        Of another label, or in training, where it is drawn at random, of ``near``.
+        """
         if not self.training:
             return self._others.of(chosen)
-        other = self._others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
-        if self._near_others is None:
-            return other
-        near = self._near_others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
-        wanted = torch.rand(len(chosen)) < self.near
-        return torch.where(wanted & self._near_others.exist(chosen), near, other)
+        drawn = self._others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
+        if not self._near:
+            return drawn
+        found = [
+            others.of(chosen, torch.rand(len(chosen), dtype=torch.float64))
+            for _, others in self._near
+        ]
+        point, end = torch.rand(len(chosen)), 0.0
+        for (share, others), near in zip(self._near, found, strict=True):
+            begin, end = end, end + share
+            wanted = (begin <= point) & (point < end)
+            drawn = torch.where(wanted & others.exist(chosen), near, drawn)
+        return drawn
 
     def embed(self, encoder: Any) -> None:
         """Encodes all captions; batches hold these embeddings from now on."""
@@ -138,10 +165,14 @@ class InMemoryCaptions(InMemoryDataset):
         yield from (*self.images, self.labels, self.attributes, *self.captions[1:])
         yield torch.frombuffer(texts, dtype=torch.uint8)
 
-    def _embedding(self, chosen: Tensor, embeddings: Tensor) -> Tensor:
+    def _embedding(self, chosen: Tensor, embeddings: Tensor, first: Tensor | None = None) -> Tensor:
+        """Of captions of these images (B,); first of those that mention of ``first`` (B, A)."""
         rows = self.captions.of_image.index_select(0, chosen)
         if self.training:
-            rows = rows.gather(1, torch.rand(rows.shape).topk(self.averaged, 1).indices)
+            order = torch.rand(rows.shape)
+            if first is not None:
+                order -= (~(self.captions.mentions[rows] & first[:, None]).any(2)).float()
+            rows = rows.gather(1, order.topk(self.averaged, 1).indices)
         return embeddings[rows[:, : self.averaged]].mean(1)
 
 

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from gan_zoo.data.base import normalised, resized
-from gan_zoo.data.captions import CaptionDataModule, Captions, InMemoryCaptions, WithoutCaptions
+from gan_zoo.data.captions import (
+    CaptionDataModule,
+    Captions,
+    InMemoryCaptions,
+    Near,
+    WithoutCaptions,
+)
 from gan_zoo.data.mnist import DigitsDataModule
-from gan_zoo.ranges import Range, Share, checked
+from gan_zoo.ranges import Range, Share, UnfitArgument, checked
 
 INKS = {
     "red": (225, 40, 40),
@@ -128,8 +134,11 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
     Args:
         train_size: number of training digits to use, drawn by the seed; None for all.
         near_wrong_captions: the share of the wrong captions in training that are of another digit
-            in the same ink on the same ground; the others are of any other digit or ink. A caption
-            that is wrong in the colours too tells a discriminator nothing of digits.
+            in the same ink on the same ground. A caption that is wrong in the colours too tells a
+            discriminator nothing of digits.
+        measured_wrong_captions: the share of those that are of the same digit in the same colours,
+            but of another thickness, slant or size, for the same reason. The others, with neither,
+            are of any other digit or ink.
 
     Attributes:
         held_out_inks: (10,) the ink that each digit lacks.
@@ -145,12 +154,20 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
         name: Literal["mnist", "digits"] = "mnist",
         train_size: Annotated[int, Range(1, 60000)] | None = None,
         near_wrong_captions: Share = 0.0,
+        measured_wrong_captions: Share = 0.0,
         channels: Literal[3] = 3,
         **options: Any,
     ) -> None:
         super().__init__(name=name, channels=channels, **options)
         self.train_size = train_size
         self.near_wrong_captions = near_wrong_captions
+        self.measured_wrong_captions = measured_wrong_captions
+        if near_wrong_captions + measured_wrong_captions > 1:
+            raise UnfitArgument(
+                "measured_wrong_captions",
+                f"is {measured_wrong_captions}, and near_wrong_captions {near_wrong_captions}: "
+                "together they have to be 1 or less.",
+            )
         self.held_out: InMemoryCaptions | None = None
         random = torch.Generator().manual_seed(self.seed)
         # Two permutations, so that at most two digits lack the same ink.
@@ -214,11 +231,14 @@ class MNISTCaptionsDataModule(CaptionDataModule, DigitsDataModule):
             named = torch.tensor(list(palette.values()), dtype=torch.float32)[which]
             colours.append((named + COLOUR_SPREAD * spread).clamp(0, 255))
         captions = written(attributes, ways.topk(_CAPTIONS_PER_IMAGE, 1).indices)
-        source = ((images, *colours), self._coloured, digits * len(INKS) + ink, attributes)
-        return InMemoryCaptions(
-            *source, captions, self.captions_averaged, training,
-            near=self.near_wrong_captions, groups=ink * len(GROUNDS) + ground,
-        )  # fmt: skip
+        labels, colour = digits * len(INKS) + ink, ink * len(GROUNDS) + ground
+        measured = thirds[:, 0] * 9 + thirds[:, 1] * 3 + thirds[:, 2]
+        near = (
+            Near(self.near_wrong_captions, colour, labels),
+            Near(self.measured_wrong_captions, colour * 10 + digits, measured),
+        )
+        source = ((images, *colours), self._coloured, labels, attributes)
+        return InMemoryCaptions(*source, captions, self.captions_averaged, training, near)
 
     def _coloured(self, images: Tensor, ink: Tensor, ground: Tensor) -> Tensor:
         share = resized(images, self.image_size) / 255

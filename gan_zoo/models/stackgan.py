@@ -19,9 +19,11 @@ Stage I takes its running statistics, as in sampling.
 
 In ``model=stackgan`` also: 16 and 32 pixels (64 and 256), an eighth to a half of the channels, and
 of D's last map no reduction to 512; a condition of 32 values (128); embeddings of 64 values of an
-encoder that is trained here (1,024); faster rates; a lambda of .0003; a moving average of the
-generators (none); 35 % of the iterations for Stage I (half). ``experiment=paper/stackgan`` has the
-paper's values.
+encoder that is trained here (1,024); faster rates; a lambda of .001; a moving average of the
+generators (none); 35 % of the iterations for Stage I (half); right, wrong and generated pairs in
+one batch where image and caption join (each kind apart); wrong captions of which half are of
+another digit in the same colours, and a quarter of the same digit in them (of any other class).
+``experiment=paper/stackgan`` has the paper's values.
 """
 
 from collections.abc import Sequence
