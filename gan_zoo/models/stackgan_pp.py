@@ -22,7 +22,7 @@ generator's mu.
 In ``model=stackgan_pp`` also: 8, 16 and 32 pixels, a quarter of the generator's channels and half
 of D's; D judges the last map without the authors' layers that reduce it to 512 channels; a
 condition of 32 values (128); embeddings of 64 values of an encoder that is trained here (1,024);
-faster rates that fall to 0 in the second half; a weight of .003 for the KL divergence (2 of its
+faster rates that fall to 0 in the second half; a weight of .001 for the KL divergence (2 of its
 mean over 128 dimensions, .016 of the divergence); pairs in one batch and wrong captions as
 StackGAN's. ``experiment=paper/stackgan_pp`` has the authors' values.
 """
