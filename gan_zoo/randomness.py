@@ -10,6 +10,7 @@ import random
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derived_seed(*purpose: str | int) -> int:
@@ -32,3 +33,17 @@ def seed_generators(seed: int, device: torch.device | None = None) -> None:
         torch.mps.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def some_rows(count: int, most: int) -> Tensor:
+    """All of so many rows, or the same ``most`` of them each time.
+
+    They are drawn at random, since datasets have their images in order: MNIST's first
+    5,000 test images are of other writers than its last.
+    """
+    return shuffled(count, 0)[:most].sort().values
+
+
+def shuffled(count: int, seed: int) -> Tensor:
+    """So many rows in a random order of the seed's."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

@@ -257,6 +257,23 @@ def test_the_trees_scales_share_their_trunk() -> None:
     assert generator.to_image[0][0].weight.grad is None  # type: ignore[index,union-attr]
 
 
+def test_measured_images_are_of_captions_from_anywhere_in_the_source() -> None:
+    class Source:
+        def __len__(self) -> int:
+            return 20
+
+        def __getitems__(self, rows: list[int]) -> CaptionBatch:
+            return CaptionBatch(*(x[rows] for x in batch(20)))
+
+    def labels(n: int) -> list[int]:
+        parts = list(tree().generated_images(n, Source(), torch.Generator().manual_seed(0)))
+        return torch.cat([part[""].label for part in parts if part[""].label is not None]).tolist()
+
+    assert len(set(labels(6))) == 6
+    assert labels(6) == labels(6) != list(range(6))
+    assert labels(50) == [n % 20 for n in range(50)]
+
+
 # StackGAN
 
 

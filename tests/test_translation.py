@@ -257,6 +257,24 @@ def test_cyclegans_ablation_is_made_by_weights(options: dict[str, float], terms:
     assert torch.equal(weights(model.discriminator_a), judges) == ("game" not in terms)
 
 
+def test_measured_images_are_translated_from_anywhere_in_the_source() -> None:
+    class Source:
+        def __len__(self) -> int:
+            return 20
+
+        def __getitems__(self, rows: list[int]) -> ImagePair:
+            images, labels = torch.rand(2, len(rows), 1, 16, 16), torch.tensor(rows)
+            return ImagePair(*images, labels, labels)
+
+    def labels(n: int) -> list[int]:
+        (part,) = cycle().generated_images(n, Source(), torch.Generator())
+        return part["b"].label.tolist()  # type: ignore[union-attr]
+
+    assert len(set(labels(6))) == 6
+    assert labels(6) == labels(6) != list(range(6))
+    assert labels(50) == list(range(20))
+
+
 def test_a_pool_of_none_returns_what_comes_and_a_young_one_keeps_it() -> None:
     images = torch.randn(4, 1, 2, 2)
     assert ImagePool(0)(images) is images

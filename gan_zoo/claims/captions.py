@@ -21,6 +21,7 @@ from gan_zoo.metrics.diversity import classifier_score
 from gan_zoo.metrics.evaluator import hash_of
 from gan_zoo.models.text_to_image import TextToImage
 from gan_zoo.networks.text import TextEncoder
+from gan_zoo.randomness import some_rows
 
 _COUNTS = [len(words) for words in ATTRIBUTES.values()]
 _SIDE = 32
@@ -169,15 +170,15 @@ def drawn(model: TextToImage, attributes: Tensor, per_caption: int = 1) -> list[
 def captions_shown(run: Path) -> Measured:
     """What a text-to-image model's images show of their captions, by its scales.
 
-    The captions are of the first 5,000 test images and mention all attributes. ``digit``, ``ink``,
-    ... are the shares of the finest images that show the caption's value, ``digit_0`` those of the
-    coarsest, and so on; ``held_out_digit`` the same in inks that training had not shown with the
-    digit. ``score`` is the Inception score's formula on the judge's digits, ``distance`` the
-    Frechet distance in its features from all test images, and ``within`` the mean distance of
-    two of eight images of one caption. Of several scales, ``stages`` is the finest one's score over
-    the coarsest one's, and ``least_gain`` how much more of an attribute the finest one shows, of
-    that in which it gains least. Floors are of real test images, but for the distance's,
-    which is of training images.
+    The captions are of 5,000 test images, drawn at random, and mention all attributes. ``digit``,
+    ``ink``, ... are the shares of the finest images that show the caption's value, ``digit_0``
+    those of the coarsest, and so on; ``held_out_digit`` the same in inks that training had not
+    shown with the digit. ``score`` is the Inception score's formula on the judge's digits,
+    ``distance`` the Frechet distance in its features from all test images, and ``within`` the mean
+    distance of two of eight images of one caption. Of several scales, ``stages`` is the finest
+    one's score over the coarsest one's, and ``least_gain`` how much more of an attribute the finest
+    one shows, of that in which it gains least. Floors are of real test images, but for the
+    distance's, which is of training images.
     """
     model = gan_zoo.load(run)
     if not isinstance(model, TextToImage):
@@ -188,7 +189,8 @@ def captions_shown(run: Path) -> Measured:
     assert isinstance(test, InMemoryCaptions)
     assert held_out is not None
     real = features(judge, test.image(torch.arange(len(test))))
-    attributes = test.attributes[:_CAPTIONS]
+    rows = some_rows(len(test), _CAPTIONS)
+    attributes = test.attributes[rows]
     figures: dict[str, float] = {}
     scales = drawn(model, attributes)
     for number, images in enumerate(scales):
@@ -197,16 +199,17 @@ def captions_shown(run: Path) -> Measured:
         found["score"] = digit_score(judge, images)
         found["distance"] = frechet_distance(features(judge, images), real)
         figures |= found if last else {f"{name}_{number}": v for name, v in found.items()}
-    unseen = held_out.attributes[:_CAPTIONS]
+    unseen = held_out.attributes[some_rows(len(held_out), _CAPTIONS)]
     for name, share in agreement(judge, drawn(model, unseen)[-1], unseen).items():
         figures[f"held_out_{name}"] = share
     if len(scales) > 1:
         figures["stages"] = figures["score"] / figures["score_0"]
         figures["least_gain"] = min(figures[name] - figures[f"{name}_0"] for name in ATTRIBUTES)
-    several = drawn(model, test.attributes[:_REPEATED], _TIMES)[-1]
+    repeated = attributes[some_rows(len(attributes), _REPEATED)]
+    several = drawn(model, repeated, _TIMES)[-1]
     figures["within"] = within_caption_distance(several.unflatten(0, (-1, _TIMES)))
-    floors = agreement(judge, test.image(torch.arange(len(attributes))), attributes)
-    some = features(judge, train.image(torch.arange(min(_CAPTIONS, len(train)))))
+    floors = agreement(judge, test.image(rows), attributes)
+    some = features(judge, train.image(some_rows(len(train), _CAPTIONS)))
     floors["distance"] = frechet_distance(some, real)
     weights = hash_of(value for _, value in sorted(judge.state_dict().items()))
     return Measured(figures, floors, evaluators={"attributes": weights})

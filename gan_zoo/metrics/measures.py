@@ -12,7 +12,8 @@ from torch import Tensor
 from gan_zoo.files import atomic_write
 from gan_zoo.metrics import Report, distances, diversity, neighbours, silent
 from gan_zoo.metrics.inception import FEATURES
-from gan_zoo.metrics.reference import MANY_CLASSES, ImageSet, Reference, some_rows
+from gan_zoo.metrics.reference import MANY_CLASSES, ImageSet, Reference
+from gan_zoo.randomness import some_rows
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from gan_zoo.metrics.evaluator import (
     resize_rule,
 )
 from gan_zoo.metrics.inception import Inception
+from gan_zoo.randomness import shuffled, some_rows
 
 # How many generated images are compared with all training images.
 _MOST_QUERIES = 2000
@@ -306,17 +307,3 @@ def image_sets(
 def in_domain(name: str, domain: str) -> str:
     """The name of a figure of one domain; "" is the only domain."""
     return f"{name}_{domain}" if domain else name
-
-
-def some_rows(count: int, most: int) -> Tensor:
-    """All of so many rows, or the same ``most`` of them each time.
-
-    They are drawn at random, since datasets have their images in order: the first 2,000 test images
-    of MNIST have a density of .872 among real images, random ones .928.
-    """
-    return shuffled(count, 0)[:most].sort().values
-
-
-def shuffled(count: int, seed: int) -> Tensor:
-    """So many rows in a random order of the seed's."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

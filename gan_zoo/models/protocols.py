@@ -69,7 +69,8 @@ class Sampled(Protocol):
 
         Args:
             n: how many; a model that translates makes at most one of each of the source's images.
-            source: held-out data, whose images are translated, or whose captions are drawn.
+            source: held-out data, whose images are translated, or whose captions are drawn; where
+                it has more than n, some that ``some_rows`` draws.
             generator: source of the noise.
             ema: use the moving averages where there are any.
 

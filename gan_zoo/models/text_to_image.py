@@ -18,6 +18,7 @@ from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.networks.text import text_encoder_from, words_of
 from gan_zoo.networks.text_to_image import ScaleImages, TextDiscriminator
 from gan_zoo.plotting import captioned, side_by_side, stacked
+from gan_zoo.randomness import some_rows
 from gan_zoo.ranges import Count, NonNegative, UnfitArgument, checked
 from gan_zoo.training.module import Loss
 
@@ -316,17 +317,18 @@ class TextToImage(NoiseToImage):
     def generated_images(
         self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
-        """As NoiseToImage's; each image is of a caption of the source's, in order, over and over.
+        """As NoiseToImage's; the images are of some of the source's captions, or of all in turn.
 
         The classes that are asked for are those of the captions' images.
         """
         if not self.has_text:
             yield from super().generated_images(n, source, generator, ema)
             return
+        some = some_rows(len(source), n)
+        rows = some[torch.arange(n) % len(some)]
         noise = self.draw_noise(n, generator)
-        for begin in range(0, n, CHUNK):
-            part = noise[begin : begin + CHUNK]
-            batch = source.__getitems__([i % len(source) for i in range(begin, begin + len(part))])
+        for part, chosen in zip(noise.split(CHUNK), rows.split(CHUNK), strict=True):
+            batch = source.__getitems__(chosen.tolist())
             images = self.sample(len(part), noise=part, captions=batch.caption, ema=ema)
             yield self.by_domain(images, batch.label)
 

@@ -18,6 +18,7 @@ from gan_zoo.models.passes import in_chunks, on_both
 from gan_zoo.models.protocols import CHUNK, Generated
 from gan_zoo.networks.layers import spectrally_normalised
 from gan_zoo.plotting import interleaved, scatter_plots
+from gan_zoo.randomness import some_rows
 from gan_zoo.ranges import checked
 from gan_zoo.training.averaging import has_batch_norm
 from gan_zoo.training.module import AdversarialModule, Loss, OptimizerFactory, Phase
@@ -165,9 +166,8 @@ class Translator(AdversarialModule):
     def generated_images(
         self, n: int, source: BatchSource, generator: torch.Generator, ema: bool = True
     ) -> Iterator[dict[str, Generated]]:
-        n = min(n, len(source))
-        for begin in range(0, n, CHUNK):
-            batch = source.__getitems__(range(begin, min(begin + CHUNK, n)))
+        for rows in some_rows(len(source), n).split(CHUNK):
+            batch = source.__getitems__(rows.tolist())
             yield {
                 direction[2]: real._replace(
                     image=self.sample(
