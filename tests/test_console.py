@@ -370,6 +370,11 @@ def test_lines_come_by_time_and_losses_from_logging_steps(
         f"{name}step 120  loss_d 1.000  8 images/s  4.7 min left",
     ]
     assert model.logged.reads == 1
+    # A second stage of ten seconds an iteration.
+    for trainer.global_step in range(121, 151):
+        now += 10.0
+        bar.on_train_batch_end(trainer, model, None, None, 0)  # type: ignore[arg-type]
+    assert capsys.readouterr().out.splitlines()[-1].endswith("8 images/s  41.7 min left")
 
 
 # Help.

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from gan_zoo.console import say
 from gan_zoo.models.protocols import Watched
 
 _SECONDS_BETWEEN_LINES = 30.0
+# The time left is by the pace since so many lines ago: a second stage may have another than the
+# first.
+_LINES_OF_PACE = 10
 _SECONDS_BETWEEN_COUNTS = 0.2
 
 
@@ -74,8 +78,9 @@ class TrainingProgress(ProgressBar):
             handler.setStream(sys.stdout)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begun = self._drawn = self._printed = self._counted = time.monotonic()
-        self._first_step = self._drawn_step = trainer.global_step
+        self._drawn = self._printed = self._counted = time.monotonic()
+        self._drawn_step = trainer.global_step
+        self._lines = deque([(self._printed, self._drawn_step)], maxlen=_LINES_OF_PACE)
         total = trainer.estimated_stepping_batches
         self._total = None if total in (-1, float("inf")) else int(total)
         if self._bar is not None:
@@ -96,8 +101,10 @@ class TrainingProgress(ProgressBar):
         elif self._bar is None and now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed, left = now, ""
             if self._total is not None:
-                pace = (now - self._begun) / (step - self._first_step)
+                then, before = self._lines[0]
+                pace = (now - then) / (step - before)
                 left = f"  {pace * (self._total - step) / 60:.1f} min left"
+            self._lines.append((now, step))
             name = f"{Path(trainer.default_root_dir).name}: " if self.named else ""
             say(name + "  ".join(filter(None, (f"step {step:,}", self._numbers))) + left)
 
