@@ -475,8 +475,8 @@ def _dots(results: Results, figure: str, goals: Sequence[Goal]) -> Any:
             if goal.number is not None:
                 axis.axhline(goal.number, color="C3", linewidth=1, linestyle="--")
                 axis.annotate(
-                    goal.paper or goal.words, (1, goal.number), (-2, 2), ("axes fraction", "data"),
-                    "offset points", ha="right", fontsize=7, color="C3",
+                    goal.paper or goal.words, (1, goal.number), (3, 0), ("axes fraction", "data"),
+                    "offset points", va="center", fontsize=7, color="C3",
                 )  # fmt: skip
         floors = [
             floor
