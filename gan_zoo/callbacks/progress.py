@@ -78,9 +78,9 @@ class TrainingProgress(ProgressBar):
             handler.setStream(sys.stdout)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._drawn = self._printed = self._counted = time.monotonic()
+        self._drawn = self._counted = time.monotonic()
         self._drawn_step = trainer.global_step
-        self._lines = deque([(self._printed, self._drawn_step)], maxlen=_LINES_OF_PACE)
+        self._lines = deque([(self._drawn, self._drawn_step)], maxlen=_LINES_OF_PACE)
         total = trainer.estimated_stepping_batches
         self._total = None if total in (-1, float("inf")) else int(total)
         if self._bar is not None:
@@ -98,8 +98,8 @@ class TrainingProgress(ProgressBar):
             # Its own thread draws it.
             self._counted = now
             self._bar.update(self._task, completed=step, numbers=self._numbers)
-        elif self._bar is None and now - self._printed >= _SECONDS_BETWEEN_LINES:
-            self._printed, left = now, ""
+        elif self._bar is None and now - self._lines[-1][0] >= _SECONDS_BETWEEN_LINES:
+            left = ""
             if self._total is not None:
                 then, before = self._lines[0]
                 pace = (now - then) / (step - before)
