@@ -118,6 +118,17 @@ def test_how_many_layers_cogan_shares_is_an_option(shared: int) -> None:
     assert discriminator(torch.randn(3, 2, 1, 28, 28)).shape == (3, 2)
 
 
+@pytest.mark.parametrize("shared", [None, 2])
+def test_each_image_of_a_pair_is_its_own_branchs(shared: int | None) -> None:
+    torch.manual_seed(0)
+    generator = CoupledGenerator(4, 3, 28, base_channels=2, shared_layers=shared).eval()
+    noise = torch.randn(5, 4)
+    pairs = generator(noise)
+    for image, branch in zip(pairs.unbind(1), generator.private, strict=True):
+        torch.testing.assert_close(image, branch(generator.shared(noise)))
+    assert not torch.allclose(*pairs.unbind(1), atol=0.1)
+
+
 def test_cogans_maps_are_its_authors() -> None:
     generator = CoupledGenerator(100, 1, 28)
     convolutions = [m for m in generator.shared.modules() if isinstance(m, nn.ConvTranspose2d)]

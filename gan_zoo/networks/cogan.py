@@ -5,9 +5,10 @@ A pair of images is one tensor (B, 2, C, H, W), domain a first.
 
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_zoo.networks.layers import batch_normed, initialise, sizes_up_to
@@ -69,7 +70,14 @@ class CoupledGenerator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         hidden = self.shared(noise)
-        return torch.stack([branch(hidden) for branch in self.private], 1)
+        if len(self.private[0]) > 1:  # type: ignore[arg-type]
+            return torch.stack([branch(hidden) for branch in self.private], 1)
+        # The last layers have the same input: one convolution for both is faster than two.
+        last: Any = [branch[0][0] for branch in self.private]  # type: ignore[index]
+        weight = torch.cat([layer.weight for layer in last], 1)
+        bias = torch.cat([layer.bias for layer in last])
+        images = F.conv_transpose2d(hidden, weight, bias, last[0].stride, last[0].padding)
+        return images.tanh().unflatten(1, (2, -1))
 
 
 class CoupledDiscriminator(nn.Module):
