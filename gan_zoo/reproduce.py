@@ -486,7 +486,8 @@ def _dots(results: Results, figure: str, goals: Sequence[Goal]) -> Any:
         ]
         if floors:
             axis.axhline(statistics.median(floors), color="grey", linewidth=1, linestyle=":")
-        axis.set_xticks(range(len(arms)), arms, rotation=20, ha="right", fontsize=8)
+        slope = 20 if len(arms) < 6 else 45
+        axis.set_xticks(range(len(arms)), arms, rotation=slope, ha="right", fontsize=8)
         axis.margins(y=0.1)
         axis.set(ylabel=figure, xlim=(-0.6, len(arms) - 0.4))
 
