@@ -5,7 +5,7 @@ A pair of images is one tensor (B, 2, C, H, W), domain a first.
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,11 +73,11 @@ class CoupledGenerator(nn.Module):
         if len(self.private[0]) > 1:  # type: ignore[arg-type]
             return torch.stack([branch(hidden) for branch in self.private], 1)
         # The last layers have the same input: one convolution for both is faster than two.
-        last: Any = [branch[0][0] for branch in self.private]  # type: ignore[index]
-        weight = torch.cat([layer.weight for layer in last], 1)
-        bias = torch.cat([layer.bias for layer in last])
-        images = F.conv_transpose2d(hidden, weight, bias, last[0].stride, last[0].padding)
-        return images.tanh().unflatten(1, (2, -1))
+        (one, tanh), (other, _) = cast(Any, [branch[0] for branch in self.private])  # type: ignore[index]
+        weight = torch.cat([one.weight, other.weight], 1)
+        bias = torch.cat([one.bias, other.bias])
+        images = F.conv_transpose2d(hidden, weight, bias, one.stride, one.padding)
+        return tanh(images).unflatten(1, (2, -1))
 
 
 class CoupledDiscriminator(nn.Module):
